@@ -1,0 +1,4 @@
+//! The `kinglet` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! The CPU backend: binds graph ops to kernels.
+#![forbid(unsafe_code)]

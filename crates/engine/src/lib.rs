@@ -1,0 +1,2 @@
+//! Sessions, queue, continuous batching, KV pages.
+#![forbid(unsafe_code)]

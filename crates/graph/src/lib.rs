@@ -1,0 +1,2 @@
+//! The intermediate representation: ops, shape inference, passes, memory planner, backend trait.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! CPU kernels over views, weight packing, the thread team.

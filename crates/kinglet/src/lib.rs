@@ -1,0 +1,2 @@
+//! On-device AI inference: the library.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The HTTP server.
+#![forbid(unsafe_code)]

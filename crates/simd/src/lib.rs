@@ -1,0 +1,1 @@
+//! SIMD instruction sets as proof tokens, with one run-time dispatch table.

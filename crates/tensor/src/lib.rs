@@ -1,0 +1,16 @@
+//! Data types, quantised block formats, tensors over shared bytes, buffer pool.
+//!
+//! The vocabulary that every higher floor shares. Nothing here knows a kernel, a file format or a model.
+
+mod dtype;
+mod error;
+mod metadata;
+mod source;
+mod tensor;
+
+pub use bytes::Bytes;
+pub use dtype::DType;
+pub use error::TensorError;
+pub use metadata::{MetaValue, Metadata};
+pub use source::{MemoryWeights, WeightSource};
+pub use tensor::Tensor;

@@ -1,0 +1,2 @@
+//! Tokenizers, chat templates, samplers and incremental detokenising.
+#![forbid(unsafe_code)]
