@@ -5,6 +5,7 @@
 mod dtype;
 mod error;
 mod metadata;
+mod ragged;
 mod source;
 mod tensor;
 
@@ -12,5 +13,6 @@ pub use bytes::Bytes;
 pub use dtype::DType;
 pub use error::TensorError;
 pub use metadata::{MetaValue, Metadata};
+pub use ragged::{KvLayer, KvSpec, PageId, SeqRows};
 pub use source::{MemoryWeights, WeightSource};
 pub use tensor::Tensor;

@@ -1,0 +1,5 @@
+//! Graphs.
+
+/// A graph.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {}
