@@ -7,6 +7,7 @@ mod error;
 mod metadata;
 mod ragged;
 mod source;
+mod strlist;
 mod tensor;
 
 pub use bytes::Bytes;
@@ -15,4 +16,5 @@ pub use error::TensorError;
 pub use metadata::{MetaValue, Metadata};
 pub use ragged::{KvLayer, KvSpec, PageId, SeqRows};
 pub use source::{MemoryWeights, WeightSource};
+pub use strlist::StrList;
 pub use tensor::Tensor;
