@@ -1,2 +1,18 @@
 //! GGUF, safetensors and Hugging Face folders, read and written over byte sources.
+//!
+//! Contract: every input is untrusted. A parser never panics, allocates nothing from a length it has not checked against
+//! the bytes at hand and the caller's [`Limits`], and answers with a [`FormatError`] that names the place, what is wrong
+//! and the way out. Tensors share the caller's bytes (usually a mapped file). Deliberately absent: paths, I/O, and what
+//! the metadata means to a model.
 #![forbid(unsafe_code)]
+
+mod cursor;
+mod error;
+pub mod gguf;
+mod kind;
+mod limits;
+
+pub use error::{FormatError, Place, Problem};
+pub use gguf::Gguf;
+pub use kind::FileKind;
+pub use limits::Limits;
