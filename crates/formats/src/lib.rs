@@ -5,6 +5,7 @@
 //! and the way out. Tensors share the caller's bytes (usually a mapped file). Deliberately absent: paths, I/O, and what
 //! the metadata means to a model.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
 
 mod cursor;
 mod error;

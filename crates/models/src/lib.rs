@@ -1,2 +1,3 @@
 //! Architectures as data, and the builders that emit the graph.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]

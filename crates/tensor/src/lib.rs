@@ -1,6 +1,7 @@
 //! Data types, quantised block formats, tensors over shared bytes, buffer pool.
 //!
 //! The vocabulary that every higher floor shares. Nothing here knows a kernel, a file format or a model.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
 
 mod dtype;
 mod error;
