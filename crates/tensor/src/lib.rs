@@ -3,14 +3,17 @@
 //! The vocabulary that every higher floor shares. Nothing here knows a kernel, a file format or a model.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
 
+mod aligned;
 mod dtype;
 mod error;
 mod metadata;
+pub mod quant;
 mod ragged;
 mod source;
 mod strlist;
 mod tensor;
 
+pub use aligned::{AlignedBuf, AllocError};
 pub use bytes::Bytes;
 pub use dtype::DType;
 pub use error::TensorError;
