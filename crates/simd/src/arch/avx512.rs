@@ -1,0 +1,124 @@
+//! AVX-512 (F, BW, VL, DQ) with VNNI: sixteen lanes.
+
+use std::arch::x86_64::*;
+
+use super::{forward, forward_ptr};
+use crate::{Isa, Kernel};
+
+/// The token of AVX-512 with VNNI.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn enter<K: Kernel>(isa: Avx512, kernel: K) -> K::Out {
+    kernel.run(isa)
+}
+
+/// A mask of the first `n <= 16` lanes.
+#[inline(always)]
+fn first(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as __mmask16
+}
+
+impl Isa for Avx512 {
+    const NAME: &'static str = "avx512";
+    const LANES: usize = 16;
+    const W_BIAS: u8 = 128;
+    const REGISTERS: usize = 32;
+
+    type F32 = __m512;
+    type I32 = __m512i;
+    type Mask = __mmask16;
+    type Bytes = __m512i;
+
+    fn detect() -> Option<Self> {
+        let all = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni");
+        all.then_some(Self(()))
+    }
+
+    #[inline]
+    fn dispatch<K: Kernel>(self, kernel: K) -> K::Out {
+        // SAFETY: the token proves that the instruction sets are there.
+        unsafe { enter(self, kernel) }
+    }
+
+    forward! {
+        splat(x: f32) -> __m512 = _mm512_set1_ps(x);
+        add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+        sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+        mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+        div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
+        fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+        min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
+        max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+        neg(a: __m512) -> __m512 = _mm512_xor_ps(a, _mm512_set1_ps(-0.0));
+        abs(a: __m512) -> __m512 = _mm512_abs_ps(a);
+        sqrt(a: __m512) -> __m512 = _mm512_sqrt_ps(a);
+        lt(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
+        le(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, b);
+        eq(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b);
+        select(m: __mmask16, a: __m512, b: __m512) -> __m512 = _mm512_mask_blend_ps(m, b, a);
+        reduce_sum(a: __m512) -> f32 = _mm512_reduce_add_ps(a);
+        reduce_max(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
+        to_i32(a: __m512) -> __m512i = _mm512_cvtps_epi32(a);
+        to_f32(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
+        bits_of(a: __m512) -> __m512i = _mm512_castps_si512(a);
+        float_of_bits(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
+        splat_i32(x: i32) -> __m512i = _mm512_set1_epi32(x);
+        add_i32(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
+        sub_i32(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32(a, b);
+        mul_i32(a: __m512i, b: __m512i) -> __m512i = _mm512_mullo_epi32(a, b);
+        and_i32(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
+        or_i32(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
+        shl_i32(a: __m512i, n: u32) -> __m512i = _mm512_sllv_epi32(a, _mm512_set1_epi32(n as i32));
+        shr_i32(a: __m512i, n: u32) -> __m512i = _mm512_srlv_epi32(a, _mm512_set1_epi32(n as i32));
+        sar_i32(a: __m512i, n: u32) -> __m512i = _mm512_srav_epi32(a, _mm512_set1_epi32(n as i32));
+        min_i32(a: __m512i, b: __m512i) -> __m512i = _mm512_min_epi32(a, b);
+        max_i32(a: __m512i, b: __m512i) -> __m512i = _mm512_max_epi32(a, b);
+        splat_bytes(x: u8) -> __m512i = _mm512_set1_epi8(x as i8);
+        bytes_of(a: __m512i) -> __m512i = a;
+        lanes_of(a: __m512i) -> __m512i = a;
+        and_bytes(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
+        or_bytes(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
+        add_bytes(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi8(a, b);
+        lookup16(table: &[i8; 16], a: __m512i) -> __m512i = {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm512_shuffle_epi8(table, a)
+        };
+        dot_u7(acc: __m512i, w: __m512i, a: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, w, a);
+        dot_s8(acc: __m512i, w: __m512i, a: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, w, a);
+    }
+
+    forward_ptr! {
+        load_ptr(p: *const f32) -> __m512 = _mm512_loadu_ps(p);
+        store_ptr(a: __m512, p: *mut f32) = _mm512_storeu_ps(p, a);
+        load_part_ptr(p: *const f32, n: usize) -> __m512 = _mm512_maskz_loadu_ps(first(n), p);
+        store_part_ptr(a: __m512, p: *mut f32, n: usize) = _mm512_mask_storeu_ps(p, first(n), a);
+        load_f16_ptr(p: *const u16) -> __m512 = _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()));
+        store_f16_ptr(a: __m512, p: *mut u16) = {
+            _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a))
+        };
+        load_i32_ptr(p: *const i32) -> __m512i = _mm512_loadu_si512(p.cast());
+        store_i32_ptr(a: __m512i, p: *mut i32) = _mm512_storeu_si512(p.cast(), a);
+        load_u8_ptr(p: *const u8) -> __m512i = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+        load_i8_ptr(p: *const i8) -> __m512i = _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()));
+        store_i8_ptr(a: __m512i, p: *mut i8) = _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(a));
+        load_u16_ptr(p: *const u16) -> __m512i = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+        store_u16_ptr(a: __m512i, p: *mut u16) = _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(a));
+        load_bytes_ptr(p: *const u8) -> __m512i = _mm512_loadu_si512(p.cast());
+        store_bytes_ptr(a: __m512i, p: *mut u8) = _mm512_storeu_si512(p.cast(), a);
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, p: *const T) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}

@@ -1,0 +1,301 @@
+//! The operations a kernel may use, over vectors of [`Isa::LANES`] 32-bit lanes.
+//!
+//! Memory comes in two forms: slices, which are checked, and `_ptr` methods, which are `unsafe` and for inner loops.
+//! Results are bit-identical on every instruction set except where a method says otherwise.
+
+use std::fmt::Debug;
+
+/// Work that is generic over the instruction set.
+pub trait Kernel {
+    /// What it returns.
+    type Out;
+
+    /// Does the work. Implementations are `#[inline(always)]`.
+    fn run<I: Isa>(self, isa: I) -> Self::Out;
+}
+
+/// An instruction set, as a token that proves its presence.
+///
+/// `F32` and `I32` hold `LANES` lanes, `Bytes` holds `4 * LANES` bytes, of which bytes `4i..4i + 4` belong to lane `i`.
+pub trait Isa: Copy + Debug + Send + Sync + 'static {
+    /// The name users select it by.
+    const NAME: &'static str;
+    /// Number of 32-bit lanes: 4, 8 or 16.
+    const LANES: usize;
+    /// What is added to signed 8-bit weights before they are stored for [`dot_s8`](Self::dot_s8).
+    const W_BIAS: u8;
+    /// Vector registers: a kernel that needs more spills.
+    const REGISTERS: usize;
+
+    /// `LANES` floats.
+    type F32: Copy;
+    /// `LANES` 32-bit integers.
+    type I32: Copy;
+    /// `LANES` truth values.
+    type Mask: Copy;
+    /// `4 * LANES` bytes.
+    type Bytes: Copy;
+
+    /// The token, if this machine has the instructions.
+    fn detect() -> Option<Self>;
+
+    /// Runs `kernel` with the instruction set enabled.
+    fn dispatch<K: Kernel>(self, kernel: K) -> K::Out;
+
+    // ---- floats ----
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F32;
+    /// `a + b`.
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a - b`.
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b`.
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a / b`.
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b + c`: rounded once on AVX and NEON, twice on scalar and WASM.
+    fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// `a < b ? a : b`: `b` when either is NaN.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a > b ? a : b`: `b` when either is NaN.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `-a`.
+    fn neg(self, a: Self::F32) -> Self::F32;
+    /// `|a|`.
+    fn abs(self, a: Self::F32) -> Self::F32;
+    /// Square root, correctly rounded.
+    fn sqrt(self, a: Self::F32) -> Self::F32;
+    /// `a < b`.
+    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `a <= b`.
+    fn le(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `a == b`.
+    fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `m ? a : b`.
+    fn select(self, m: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Sum of the lanes; the order of additions depends on the instruction set.
+    fn reduce_sum(self, a: Self::F32) -> f32;
+    /// Largest lane; lanes must not be NaN.
+    fn reduce_max(self, a: Self::F32) -> f32;
+    /// Nearest integers, halves to even; lanes must be within the range of `i32`.
+    fn to_i32(self, a: Self::F32) -> Self::I32;
+    /// Integers as floats, rounded to nearest even.
+    fn to_f32(self, a: Self::I32) -> Self::F32;
+    /// The bits of the floats.
+    fn bits_of(self, a: Self::F32) -> Self::I32;
+    /// Floats of these bits.
+    fn float_of_bits(self, a: Self::I32) -> Self::F32;
+
+    // ---- integers ----
+
+    /// All lanes `x`.
+    fn splat_i32(self, x: i32) -> Self::I32;
+    /// `a + b`, wrapping.
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `a - b`, wrapping.
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Low 32 bits of `a * b`.
+    fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `a & b`.
+    fn and_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `a | b`.
+    fn or_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `a << n`, `n < 32`.
+    fn shl_i32(self, a: Self::I32, n: u32) -> Self::I32;
+    /// `a >> n`, zeros shifted in, `n < 32`.
+    fn shr_i32(self, a: Self::I32, n: u32) -> Self::I32;
+    /// `a >> n`, the sign shifted in, `n < 32`.
+    fn sar_i32(self, a: Self::I32, n: u32) -> Self::I32;
+    /// Signed minimum.
+    fn min_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Signed maximum.
+    fn max_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+
+    // ---- bytes ----
+
+    /// All bytes `x`.
+    fn splat_bytes(self, x: u8) -> Self::Bytes;
+    /// The lanes' bytes, little-endian.
+    fn bytes_of(self, a: Self::I32) -> Self::Bytes;
+    /// Lanes out of little-endian bytes.
+    fn lanes_of(self, a: Self::Bytes) -> Self::I32;
+    /// `a & b`.
+    fn and_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// `a | b`.
+    fn or_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// `a + b` in each byte, wrapping.
+    fn add_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Each byte replaced by `table[byte]`; bytes must be below 16.
+    fn lookup16(self, table: &[i8; 16], a: Self::Bytes) -> Self::Bytes;
+    /// Lane `i` of `acc` plus the four products of its bytes; `w` in 0..=127, `a` signed in -127..=127. Exact.
+    fn dot_u7(self, acc: Self::I32, w: Self::Bytes, a: Self::Bytes) -> Self::I32;
+    /// Like [`dot_u7`](Self::dot_u7) for signed weights stored as `w + W_BIAS`; the result is that of the stored
+    /// values: the caller subtracts `W_BIAS * sum(a)`. Exact.
+    fn dot_s8(self, acc: Self::I32, w: Self::Bytes, a: Self::Bytes) -> Self::I32;
+
+    // ---- memory ----
+
+    /// Loads `LANES` floats.
+    /// # Safety
+    /// `p` is valid for reading `LANES` floats; any alignment.
+    unsafe fn load_ptr(self, p: *const f32) -> Self::F32;
+    /// Stores `LANES` floats.
+    /// # Safety
+    /// `p` is valid for writing `LANES` floats; any alignment.
+    unsafe fn store_ptr(self, a: Self::F32, p: *mut f32);
+    /// Loads `n <= LANES` floats and zeros.
+    /// # Safety
+    /// `p` is valid for reading `n` floats; `n <= LANES`.
+    unsafe fn load_part_ptr(self, p: *const f32, n: usize) -> Self::F32;
+    /// Stores the first `n <= LANES` floats.
+    /// # Safety
+    /// `p` is valid for writing `n` floats; `n <= LANES`.
+    unsafe fn store_part_ptr(self, a: Self::F32, p: *mut f32, n: usize);
+    /// Loads `LANES` half floats (IEEE binary16).
+    /// # Safety
+    /// `p` is valid for reading `LANES` values; any alignment.
+    unsafe fn load_f16_ptr(self, p: *const u16) -> Self::F32;
+    /// Stores `LANES` half floats, rounded to nearest even.
+    /// # Safety
+    /// `p` is valid for writing `LANES` values; any alignment.
+    unsafe fn store_f16_ptr(self, a: Self::F32, p: *mut u16);
+    /// Loads `LANES` integers.
+    /// # Safety
+    /// `p` is valid for reading `LANES` integers; any alignment.
+    unsafe fn load_i32_ptr(self, p: *const i32) -> Self::I32;
+    /// Stores `LANES` integers.
+    /// # Safety
+    /// `p` is valid for writing `LANES` integers; any alignment.
+    unsafe fn store_i32_ptr(self, a: Self::I32, p: *mut i32);
+    /// Loads `LANES` unsigned bytes into lanes.
+    /// # Safety
+    /// `p` is valid for reading `LANES` bytes.
+    unsafe fn load_u8_ptr(self, p: *const u8) -> Self::I32;
+    /// Loads `LANES` signed bytes into lanes.
+    /// # Safety
+    /// `p` is valid for reading `LANES` bytes.
+    unsafe fn load_i8_ptr(self, p: *const i8) -> Self::I32;
+    /// Stores the low byte of each lane.
+    /// # Safety
+    /// `p` is valid for writing `LANES` bytes.
+    unsafe fn store_i8_ptr(self, a: Self::I32, p: *mut i8);
+    /// Loads `LANES` 16-bit integers, zero-extended.
+    /// # Safety
+    /// `p` is valid for reading `LANES` values; any alignment.
+    unsafe fn load_u16_ptr(self, p: *const u16) -> Self::I32;
+    /// Stores the low half of each lane.
+    /// # Safety
+    /// `p` is valid for writing `LANES` values; any alignment.
+    unsafe fn store_u16_ptr(self, a: Self::I32, p: *mut u16);
+    /// Loads `4 * LANES` bytes.
+    /// # Safety
+    /// `p` is valid for reading `4 * LANES` bytes.
+    unsafe fn load_bytes_ptr(self, p: *const u8) -> Self::Bytes;
+    /// Stores `4 * LANES` bytes.
+    /// # Safety
+    /// `p` is valid for writing `4 * LANES` bytes.
+    unsafe fn store_bytes_ptr(self, a: Self::Bytes, p: *mut u8);
+    /// The same four bytes in every lane.
+    /// # Safety
+    /// `p` is valid for reading 4 bytes; any alignment.
+    #[inline(always)]
+    unsafe fn broadcast4_ptr(self, p: *const i8) -> Self::Bytes {
+        // SAFETY: the caller vouches for four bytes.
+        self.bytes_of(self.splat_i32(unsafe { p.cast::<i32>().read_unaligned() }))
+    }
+    /// Asks for the cache line at `p`, which need not be valid.
+    #[inline(always)]
+    fn prefetch<T>(self, p: *const T) {
+        let _ = p;
+    }
+
+    // ---- made of the above ----
+
+    /// All lanes zero.
+    #[inline(always)]
+    fn zero(self) -> Self::F32 {
+        self.splat(0.0)
+    }
+    /// Each byte shifted right by `n < 8`, zeros shifted in.
+    #[inline(always)]
+    fn shr_bytes(self, a: Self::Bytes, n: u32) -> Self::Bytes {
+        let shifted = self.bytes_of(self.shr_i32(self.lanes_of(a), n));
+        self.and_bytes(shifted, self.splat_bytes(0xff >> n))
+    }
+    /// Loads `LANES` bfloat16 values.
+    /// # Safety
+    /// `p` is valid for reading `LANES` values; any alignment.
+    #[inline(always)]
+    unsafe fn load_bf16_ptr(self, p: *const u16) -> Self::F32 {
+        // SAFETY: the caller vouches for the pointer.
+        self.float_of_bits(self.shl_i32(unsafe { self.load_u16_ptr(p) }, 16))
+    }
+    /// Stores `LANES` bfloat16 values, rounded to nearest even; NaN stays NaN.
+    /// # Safety
+    /// `p` is valid for writing `LANES` values; any alignment.
+    #[inline(always)]
+    unsafe fn store_bf16_ptr(self, a: Self::F32, p: *mut u16) {
+        let bits = self.bits_of(a);
+        let odd = self.and_i32(self.shr_i32(bits, 16), self.splat_i32(1));
+        let rounded = self.add_i32(bits, self.add_i32(odd, self.splat_i32(0x7fff)));
+        let quiet = self.or_i32(bits, self.splat_i32(0x0040_0000));
+        let kept = self.select(self.eq(a, a), self.float_of_bits(rounded), self.float_of_bits(quiet));
+        // SAFETY: the caller vouches for the pointer.
+        unsafe { self.store_u16_ptr(self.shr_i32(self.bits_of(kept), 16), p) }
+    }
+    /// Loads the first `LANES` floats of `x`; panics when there are fewer.
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> Self::F32 {
+        assert!(x.len() >= Self::LANES, "a vector needs LANES floats");
+        // SAFETY: the length was checked.
+        unsafe { self.load_ptr(x.as_ptr()) }
+    }
+    /// Stores to the first `LANES` floats of `x`; panics when there are fewer.
+    #[inline(always)]
+    fn store(self, a: Self::F32, x: &mut [f32]) {
+        assert!(x.len() >= Self::LANES, "a vector needs LANES floats");
+        // SAFETY: the length was checked.
+        unsafe { self.store_ptr(a, x.as_mut_ptr()) }
+    }
+    /// Loads at most `LANES` floats of `x`, the missing ones as zeros.
+    #[inline(always)]
+    fn load_part(self, x: &[f32]) -> Self::F32 {
+        // SAFETY: the count is bounded by the slice and by LANES.
+        unsafe { self.load_part_ptr(x.as_ptr(), x.len().min(Self::LANES)) }
+    }
+    /// Stores the first lanes, at most as many as `x` holds.
+    #[inline(always)]
+    fn store_part(self, a: Self::F32, x: &mut [f32]) {
+        // SAFETY: the count is bounded by the slice and by LANES.
+        unsafe { self.store_part_ptr(a, x.as_mut_ptr(), x.len().min(Self::LANES)) }
+    }
+    /// Loads the first `LANES` half floats of `x`; panics when there are fewer.
+    #[inline(always)]
+    fn load_f16(self, x: &[u16]) -> Self::F32 {
+        assert!(x.len() >= Self::LANES, "a vector needs LANES values");
+        // SAFETY: the length was checked.
+        unsafe { self.load_f16_ptr(x.as_ptr()) }
+    }
+    /// Stores half floats to the first `LANES` values of `x`; panics when there are fewer.
+    #[inline(always)]
+    fn store_f16(self, a: Self::F32, x: &mut [u16]) {
+        assert!(x.len() >= Self::LANES, "a vector needs LANES values");
+        // SAFETY: the length was checked.
+        unsafe { self.store_f16_ptr(a, x.as_mut_ptr()) }
+    }
+    /// Loads the first `LANES` bfloat16 values of `x`; panics when there are fewer.
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16]) -> Self::F32 {
+        assert!(x.len() >= Self::LANES, "a vector needs LANES values");
+        // SAFETY: the length was checked.
+        unsafe { self.load_bf16_ptr(x.as_ptr()) }
+    }
+    /// Stores bfloat16 to the first `LANES` values of `x`; panics when there are fewer.
+    #[inline(always)]
+    fn store_bf16(self, a: Self::F32, x: &mut [u16]) {
+        assert!(x.len() >= Self::LANES, "a vector needs LANES values");
+        // SAFETY: the length was checked.
+        unsafe { self.store_bf16_ptr(a, x.as_mut_ptr()) }
+    }
+}

@@ -1,0 +1,113 @@
+//! Which instruction sets this machine has, and how a kernel gets into one.
+
+use crate::arch::scalar::Scalar;
+use crate::isa::{Isa, Kernel};
+
+#[cfg(target_arch = "aarch64")]
+use crate::arch::neon::{Neon, NeonDot};
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use crate::arch::wasm128::Wasm128;
+#[cfg(target_arch = "x86_64")]
+use crate::arch::{avx2::Avx2, avx512::Avx512};
+
+/// Defines the tokens of one architecture, best first.
+macro_rules! tokens {
+    ($($token:ident),*) => {
+        #[derive(Clone, Copy, Debug)]
+        enum Token {
+            $($token($token)),*
+        }
+
+        impl Token {
+            fn detected() -> impl Iterator<Item = Token> {
+                [$($token::detect().map(Token::$token)),*].into_iter().flatten()
+            }
+
+            const fn name(self) -> &'static str {
+                match self {
+                    $(Token::$token(_) => <$token as Isa>::NAME),*
+                }
+            }
+
+            const fn lanes(self) -> usize {
+                match self {
+                    $(Token::$token(_) => <$token as Isa>::LANES),*
+                }
+            }
+
+            #[inline]
+            fn dispatch<K: Kernel>(self, kernel: K) -> K::Out {
+                match self {
+                    $(Token::$token(isa) => isa.dispatch(kernel)),*
+                }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+tokens!(Avx512, Avx2, Scalar);
+#[cfg(target_arch = "aarch64")]
+tokens!(NeonDot, Neon, Scalar);
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+tokens!(Wasm128, Scalar);
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+)))]
+tokens!(Scalar);
+
+/// An instruction set that this machine has; a value of this type is the proof.
+#[derive(Clone, Copy, Debug)]
+pub struct Level(Token);
+
+impl Level {
+    /// The plain-Rust level, which every machine has.
+    pub const SCALAR: Self = Self(Token::Scalar(Scalar));
+
+    /// The best one.
+    pub fn detect() -> Self {
+        Self::available().into_iter().next().unwrap_or(Self::SCALAR)
+    }
+
+    /// All of them, best first; the last is [`Level::SCALAR`].
+    pub fn available() -> Vec<Self> {
+        Token::detected().map(Self).collect()
+    }
+
+    /// The one with this name, if this machine has it.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::available().into_iter().find(|level| level.name() == name)
+    }
+
+    /// The name users select it by: `avx512`, `avx2`, `neon-dot`, `neon`, `wasm128`, `scalar`.
+    pub const fn name(self) -> &'static str {
+        self.0.name()
+    }
+
+    /// Number of 32-bit lanes.
+    pub const fn lanes(self) -> usize {
+        self.0.lanes()
+    }
+}
+
+impl PartialEq for Level {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Level {}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Runs `kernel` with the instructions of `level`.
+#[inline]
+pub fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Out {
+    level.0.dispatch(kernel)
+}

@@ -1,0 +1,58 @@
+//! Transcendental functions over vectors, made of [`Isa`] operations.
+//!
+//! Error bounds are against the real value over the whole range and hold on every instruction set. NaN gives NaN.
+
+use crate::Isa;
+
+/// `e^x` within 2 ULP; overflows to infinity, underflows through subnormals to zero.
+#[inline(always)]
+pub fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    // Past these the result is infinity or zero whatever follows; the operand order keeps NaN.
+    let x = isa.max(isa.splat(-105.0), isa.min(isa.splat(89.0), x));
+    let n = isa.to_i32(isa.mul(x, isa.splat(std::f32::consts::LOG2_E)));
+    let nf = isa.to_f32(n);
+    // ln 2 in two parts, so that the reduction is exact to well below an ULP.
+    let r = isa.fma(nf, isa.splat(-0.693_359_4), x);
+    let r = isa.fma(nf, isa.splat(2.121_944_4e-4), r);
+    let mut p = isa.splat(1.987_569_2e-4);
+    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
+        p = isa.fma(p, r, isa.splat(c));
+    }
+    let y = isa.add(isa.fma(p, isa.mul(r, r), r), isa.splat(1.0));
+    // 2^n in two factors, each of them a normal number.
+    let half = isa.sar_i32(n, 1);
+    let rest = isa.sub_i32(n, half);
+    isa.mul(isa.mul(y, pow2(isa, half)), pow2(isa, rest))
+}
+
+/// `2^n` for `-126 <= n <= 127`.
+#[inline(always)]
+fn pow2<I: Isa>(isa: I, n: I::I32) -> I::F32 {
+    isa.float_of_bits(isa.shl_i32(isa.add_i32(n, isa.splat_i32(127)), 23))
+}
+
+/// `1 / (1 + e^-x)` within 4 ULP where the result is a normal number.
+#[inline(always)]
+pub fn sigmoid<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    let one = isa.splat(1.0);
+    isa.div(one, isa.add(one, exp(isa, isa.neg(x))))
+}
+
+/// Hyperbolic tangent within 6 ULP.
+#[inline(always)]
+pub fn tanh<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    let (one, two) = (isa.splat(1.0), isa.splat(2.0));
+    let a = isa.abs(x);
+    // Away from zero: 1 - 2 / (e^2|x| + 1).
+    let far = isa.sub(one, isa.div(two, isa.add(exp(isa, isa.mul(two, a)), one)));
+    // Near zero: x + x^3 P(x^2), which keeps the relative error.
+    let s = isa.mul(a, a);
+    let mut p = isa.splat(-5.704_988_7e-3);
+    for c in [2.063_909e-2, -5.373_971_6e-2, 0.133_314_42, -0.333_332_8] {
+        p = isa.fma(p, s, isa.splat(c));
+    }
+    let near = isa.fma(isa.mul(p, s), a, a);
+    let y = isa.select(isa.lt(a, isa.splat(0.625)), near, far);
+    let y = isa.select(isa.lt(x, isa.zero()), isa.neg(y), y);
+    isa.select(isa.eq(x, x), y, x)
+}
