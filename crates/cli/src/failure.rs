@@ -1,0 +1,102 @@
+//! How a command fails: what is printed, and the exit status.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::Error;
+use serde_json::json;
+
+use crate::ui::Ui;
+
+/// Exit status of a program that Ctrl-C ended.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// An error with its way out: attach it with `error.context(Hint(…))`, or make one with [`hinted`].
+#[derive(Debug)]
+pub(crate) struct Hint {
+    message: String,
+    hint: String,
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Hint {}
+
+/// An error that says what to do next.
+pub(crate) fn hinted(message: impl Into<String>, hint: impl Into<String>) -> Error {
+    Error::new(Hint { message: message.into(), hint: hint.into() })
+}
+
+/// Ctrl-C ended the work: printed as one short line, with the exit status that shells expect.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Prints `error` with its causes and its hint; hands back the exit status.
+pub(crate) fn report(error: &Error, ui: &Ui) -> ExitCode {
+    if reader_left(error) {
+        return ExitCode::SUCCESS;
+    }
+    let status = if error.is::<Interrupted>() { INTERRUPTED } else { 1 };
+    let (message, hint) = (message(error), hint(error));
+    if ui.json() {
+        ui.error_json(&json!({ "error": { "message": message, "hint": hint, "exit_code": status } }));
+    } else {
+        ui.error(&message, hint.as_deref());
+    }
+    ExitCode::from(status)
+}
+
+/// The error and its causes on one line; a cause that the line already says is not repeated.
+fn message(error: &Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !line.contains(&text) {
+            line = if line.is_empty() { text } else { format!("{line}: {text}") };
+        }
+    }
+    line
+}
+
+/// The first way out that the chain of causes offers.
+fn hint(error: &Error) -> Option<String> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Hint>().map(|h| h.hint.clone()))
+}
+
+/// Whether the program that read our output has closed the pipe (`kinglet list | head`): no failure.
+fn reader_left(error: &Error) -> bool {
+    error
+        .chain()
+        .any(|c| c.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_join_on_one_line_and_the_hint_is_found() {
+        let error = hinted("no model is called x", "see `kinglet list`").context("cannot run x");
+        assert_eq!(message(&error), "cannot run x: no model is called x");
+        assert_eq!(hint(&error).as_deref(), Some("see `kinglet list`"));
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure() {
+        assert!(reader_left(&Error::new(io::Error::from(io::ErrorKind::BrokenPipe)).context("printing")));
+        assert!(!reader_left(&hinted("a", "b")));
+    }
+}
