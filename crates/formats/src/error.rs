@@ -34,6 +34,8 @@ impl fmt::Display for FormatError {
 pub enum Place {
     /// The file as a whole.
     File,
+    /// A model in several files.
+    Model,
     /// The fixed fields at the start.
     Header,
     /// A metadata entry whose key is not known yet, counted from zero.
@@ -44,6 +46,8 @@ pub enum Place {
     Record(u64),
     /// A tensor.
     Tensor(String),
+    /// A file of a folder.
+    Named(String),
     /// One file of a split model, counted from zero.
     Shard(u64),
 }
@@ -55,6 +59,10 @@ impl Place {
 
     pub(crate) fn tensor(name: &str) -> Self {
         Self::Tensor(printable(name))
+    }
+
+    pub(crate) fn named(name: &str) -> Self {
+        Self::Named(printable(name))
     }
 
     pub(crate) fn has(self, problem: Problem) -> FormatError {
@@ -70,10 +78,12 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File => f.write_str("file"),
+            Self::Model => f.write_str("model"),
             Self::Header => f.write_str("header"),
             Self::Entry(number) => write!(f, "metadata entry {number}"),
             Self::Key(key) => write!(f, "metadata key `{key}`"),
             Self::Record(number) => write!(f, "tensor record {number}"),
+            Self::Named(name) => write!(f, "file `{name}`"),
             Self::Tensor(name) => write!(f, "tensor `{name}`"),
             Self::Shard(number) => write!(f, "file {} of the split model", number + 1),
         }
@@ -129,7 +139,9 @@ pub enum Problem {
     #[error("tensor type {number} cannot be read; {way}", way = tensor_type_advice(*.number))]
     TensorType { number: u32 },
     /// An alignment that is no power of two.
-    #[error("alignment must be a power of two, and not {0}; the file is damaged, download it again")]
+    #[error(
+        "alignment must be a power of two up to 2 MiB, and not {0}; the file is damaged, download it again"
+    )]
     Alignment(String),
     /// Tensor data off the alignment.
     #[error(
@@ -154,9 +166,52 @@ pub enum Problem {
     /// A file of a split model that does not belong to the others.
     #[error("it does not belong to the other files: {0}; download all files of the model again")]
     ForeignShard(String),
+    /// JSON that is not well-formed, or not of the expected form.
+    #[error("invalid JSON: {0}; the file is damaged, download it again")]
+    Json(String),
+    /// A safetensors type that is not known.
+    #[error("type {0} cannot be read; get the model in F16, BF16 or F32")]
+    DTypeName(String),
+    /// Offsets that do not follow the tensor before.
+    #[error(
+        "its data offsets {from}..{to} do not start at {expected}, where the tensor before ends; convert it again"
+    )]
+    Gap { from: u64, to: u64, expected: u64 },
+    /// Offsets that do not fit type and shape.
+    #[error(
+        "{dtype}{shape:?} takes {expected} bytes, its offsets span {found}; the file is damaged, convert it again"
+    )]
+    Length { dtype: DType, shape: Vec<u64>, expected: u64, found: u64 },
+    /// Bytes that belong to no tensor.
+    #[error("{0} bytes behind the last tensor belong to none; the file is damaged, download it again")]
+    Unclaimed(u64),
+    /// A file name that is not a plain one.
+    #[error("`{0}` is not a plain file name; do not trust this model")]
+    UnsafeName(String),
+    /// A file that an index names and that is not there.
+    #[error("the file is missing, the model's index names it; download it to the same folder")]
+    MissingFile,
+    /// A tensor that is not in the file that an index names.
+    #[error("tensor `{tensor}` should be in it by the model's index; download the file again")]
+    NotInFile { tensor: String },
+    /// A problem within a file of a set.
+    #[error(transparent)]
+    Within(Box<FormatError>),
+    /// A value that the format has no place for.
+    #[error("{0} cannot be stored; choose another type")]
+    NotStorable(String),
+    /// A tensor that is not what the writer was told.
+    #[error("{declared} was declared, the source gave {found}; declare what the source gives")]
+    Undeclared { declared: String, found: String },
     /// A tensor that cannot be built or fetched.
     #[error(transparent)]
     Tensor(#[from] TensorError),
+}
+
+impl Problem {
+    pub(crate) fn json(error: &serde_json::Error) -> Self {
+        Self::Json(printable(&error.to_string()))
+    }
 }
 
 fn version_advice(version: u32) -> &'static str {

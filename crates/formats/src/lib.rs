@@ -10,10 +10,15 @@
 mod cursor;
 mod error;
 pub mod gguf;
+pub mod hf;
 mod kind;
 mod limits;
+pub mod safetensors;
+mod spec;
 
 pub use error::{FormatError, Place, Problem};
 pub use gguf::Gguf;
 pub use kind::FileKind;
 pub use limits::Limits;
+pub use safetensors::Safetensors;
+pub use spec::{TensorSpec, WriteError};

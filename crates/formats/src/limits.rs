@@ -5,7 +5,7 @@
 pub struct Limits {
     /// Tensors in one file.
     pub max_tensors: usize,
-    /// Metadata entries in one file, and keys of one JSON object.
+    /// Metadata entries in one file.
     pub max_entries: usize,
     /// Bytes of one metadata text.
     pub max_string: usize,
@@ -17,7 +17,9 @@ pub struct Limits {
     pub max_depth: usize,
     /// Dimensions of one tensor.
     pub max_dims: usize,
-    /// Bytes of one JSON document: a safetensors header or index, a config file.
+    /// Bytes of the header of a safetensors file.
+    pub max_header: usize,
+    /// Bytes of a JSON file: a configuration or the index of a sharded model.
     pub max_json: usize,
 }
 
@@ -31,7 +33,8 @@ impl Default for Limits {
             max_array: 1 << 24,
             max_depth: 32,
             max_dims: 8,
-            max_json: 100_000_000,
+            max_header: 100_000_000,
+            max_json: 32 << 20,
         }
     }
 }

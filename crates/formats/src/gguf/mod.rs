@@ -6,6 +6,7 @@
 mod read;
 mod split;
 mod value;
+mod write;
 
 use std::collections::HashMap;
 
@@ -15,6 +16,7 @@ use kinglet_tensor::{Metadata, Tensor, TensorError, WeightSource};
 use crate::{FormatError, Limits};
 pub use split::shard_names;
 pub use value::{Kind, ValueType};
+pub use write::Writer;
 
 /// Where tensor data starts on multiples of, unless `general.alignment` says otherwise; in bytes.
 pub const DEFAULT_ALIGNMENT: u64 = 32;

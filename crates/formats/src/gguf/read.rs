@@ -10,7 +10,10 @@ use crate::cursor::{Cursor, Fault, Limit};
 use crate::{FileKind, FormatError, Limits, Place, Problem};
 
 /// Key of the data alignment.
-const ALIGNMENT: &str = "general.alignment";
+pub(super) const ALIGNMENT: &str = "general.alignment";
+
+/// The largest alignment that makes sense: a huge page.
+const MOST_ALIGNMENT: u64 = 1 << 21;
 
 /// The fewest bytes an entry can take: the length of its key, a type, a value.
 const LEAST_ENTRY: u64 = 8 + 4 + 1;
@@ -26,7 +29,7 @@ pub(super) fn parse(file: &Bytes, limits: &Limits) -> Result<Gguf, FormatError> 
     let mut from = Cursor::new(file);
     let head = Head::read(&mut from, limits).map_err(|fault| fault.within(Place::Header))?;
     let (metadata, kinds) = read_metadata(&mut from, head.entries, limits)?;
-    let alignment = alignment(&metadata)?;
+    let alignment = metadata.get(ALIGNMENT).map_or(Ok(DEFAULT_ALIGNMENT), alignment_of)?;
     let records = read_records(&mut from, head.tensors, limits)?;
     let index = index(&records)?;
     let tensors =
@@ -80,10 +83,10 @@ fn read_name<'a>(from: &mut Cursor<'a>, limits: &Limits) -> Result<&'a str, Faul
     from.text(Limit { what: "bytes of name", most: limits.max_name, field: "max_name" })
 }
 
-fn alignment(metadata: &Metadata) -> Result<u64, FormatError> {
-    let Some(value) = metadata.get(ALIGNMENT) else { return Ok(DEFAULT_ALIGNMENT) };
+/// The alignment that the value of [`ALIGNMENT`] states.
+pub(super) fn alignment_of(value: &MetaValue) -> Result<u64, FormatError> {
     match value.as_u64() {
-        Some(alignment) if alignment.is_power_of_two() && alignment <= u32::MAX.into() => Ok(alignment),
+        Some(alignment) if alignment.is_power_of_two() && alignment <= MOST_ALIGNMENT => Ok(alignment),
         Some(other) => Err(Place::key(ALIGNMENT).has(Problem::Alignment(other.to_string()))),
         None => Err(Place::key(ALIGNMENT).has(Problem::Alignment(kind_of(value).to_owned()))),
     }

@@ -31,7 +31,7 @@ pub(super) fn join(mut shards: Vec<Gguf>) -> Result<Gguf, FormatError> {
     shards.sort_by_key(Gguf::split_number);
     check_numbers(&shards, count)?;
     let mut shards = shards.into_iter();
-    let mut whole = shards.next().ok_or(Place::File.has(Problem::MissingShard { number: 0, count: 1 }))?;
+    let mut whole = shards.next().ok_or(Place::Model.has(Problem::MissingShard { number: 0, count: 1 }))?;
     shards.try_for_each(|shard| whole.absorb(shard))?;
     let (stated, found) = (whole.metadata.usize(TENSORS), whole.tensors.len());
     match stated {
@@ -62,7 +62,7 @@ fn check_numbers(shards: &[Gguf], count: u64) -> Result<(), FormatError> {
     match expected {
         all if all == count => Ok(()),
         more if more > count => Err(foreign(more - 1, format!("its {NUMBER} is not below {count}"))),
-        number => Err(Place::File.has(Problem::MissingShard { number, count })),
+        number => Err(Place::Model.has(Problem::MissingShard { number, count })),
     }
 }
 

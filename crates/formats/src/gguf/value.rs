@@ -1,4 +1,4 @@
-//! Metadata value types and how each is read.
+//! Metadata value types and how each is read and written.
 
 use kinglet_tensor::{MetaValue, StrList};
 
@@ -161,4 +161,80 @@ fn read_lists(
 
 fn string_limit(limits: &Limits) -> Limit {
     Limit { what: "bytes of text", most: limits.max_string, field: "max_string" }
+}
+
+/// How a value is stored when nothing says otherwise; none for what GGUF cannot store.
+pub(super) fn natural_kind(value: &MetaValue) -> Option<Kind> {
+    Some(match value {
+        MetaValue::U64(n) => Kind::One(unsigned(&[*n])),
+        MetaValue::I64(n) => Kind::One(signed(&[*n])),
+        MetaValue::F64(_) => Kind::One(F32),
+        MetaValue::Bool(_) => Kind::One(Bool),
+        MetaValue::Str(_) => Kind::One(Str),
+        MetaValue::Strs(_) => Kind::List(Str),
+        MetaValue::U64s(list) => Kind::List(unsigned(list)),
+        MetaValue::I64s(list) => Kind::List(signed(list)),
+        MetaValue::F64s(_) => Kind::List(F32),
+        MetaValue::Bools(_) => Kind::List(Bool),
+        MetaValue::Mixed(items) if items.is_empty() => Kind::List(Str),
+        MetaValue::Mixed(_) => Kind::List(Array),
+        MetaValue::Table(_) | MetaValue::Null => return None,
+    })
+}
+
+fn unsigned(numbers: &[u64]) -> ValueType {
+    if numbers.iter().all(|&n| u32::try_from(n).is_ok()) { U32 } else { U64 }
+}
+
+fn signed(numbers: &[i64]) -> ValueType {
+    if numbers.iter().all(|&n| i32::try_from(n).is_ok()) { I32 } else { I64 }
+}
+
+/// Appends a value with its type in front; none when it does not fit the type.
+pub(super) fn write(kind: Kind, value: &MetaValue, out: &mut Vec<u8>) -> Option<()> {
+    match kind {
+        Kind::One(of) => {
+            out.extend((of as u32).to_le_bytes());
+            write_one(of, value, out)
+        }
+        Kind::List(of) => {
+            out.extend((Array as u32).to_le_bytes());
+            write_list(of, value, out)
+        }
+    }
+}
+
+fn write_list(of: ValueType, list: &MetaValue, out: &mut Vec<u8>) -> Option<()> {
+    let items = list.items()?;
+    out.extend((of as u32).to_le_bytes());
+    out.extend((items.len() as u64).to_le_bytes());
+    items.iter().try_for_each(|item| write_one(of, item, out))
+}
+
+fn write_one(of: ValueType, value: &MetaValue, out: &mut Vec<u8>) -> Option<()> {
+    match of {
+        U8 => out.extend(u8::try_from(value.as_u64()?).ok()?.to_le_bytes()),
+        U16 => out.extend(u16::try_from(value.as_u64()?).ok()?.to_le_bytes()),
+        U32 => out.extend(u32::try_from(value.as_u64()?).ok()?.to_le_bytes()),
+        U64 => out.extend(value.as_u64()?.to_le_bytes()),
+        I8 => out.extend(i8::try_from(value.as_i64()?).ok()?.to_le_bytes()),
+        I16 => out.extend(i16::try_from(value.as_i64()?).ok()?.to_le_bytes()),
+        I32 => out.extend(i32::try_from(value.as_i64()?).ok()?.to_le_bytes()),
+        I64 => out.extend(value.as_i64()?.to_le_bytes()),
+        F32 => out.extend((value.as_f64()? as f32).to_le_bytes()),
+        F64 => out.extend(value.as_f64()?.to_le_bytes()),
+        Bool => out.push(value.as_bool()?.into()),
+        Str => write_text(value.as_str()?, out),
+        Array => match natural_kind(value)? {
+            Kind::List(of) => write_list(of, value, out)?,
+            Kind::One(_) => return None,
+        },
+    }
+    Some(())
+}
+
+/// Appends a text behind its 64-bit length.
+pub(super) fn write_text(text: &str, out: &mut Vec<u8>) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
 }
