@@ -1,11 +1,9 @@
 //! Safetensors files made by the Python package read as they were made, and are written byte for byte the same.
 
-mod common;
-
 use std::collections::BTreeMap;
 
+use crate::common::{data, describe};
 use bytes::Bytes;
-use common::{data, describe};
 use kinglet_formats::safetensors::{self, Index};
 use kinglet_formats::{Limits, Safetensors, TensorSpec};
 use kinglet_tensor::WeightSource;

@@ -1,8 +1,6 @@
 //! GGUF files made by the Python package read as its own reader reads them, and are written byte for byte the same.
 
-mod common;
-
-use common::{data, describe};
+use crate::common::{data, describe};
 use kinglet_formats::gguf::{Kind, ValueType, Writer, shard_names};
 use kinglet_formats::{Gguf, Limits};
 use kinglet_tensor::{MemoryWeights, MetaValue, Metadata, Tensor, TensorError, WeightSource};
