@@ -2,8 +2,15 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
 
+mod builder;
 mod exec;
 mod ir;
+mod memory;
+pub mod ops;
+pub mod passes;
 
+pub use builder::{BuildError, GraphBuilder};
 pub use exec::{Backend, Call, CancelToken, ExecError, Executable, Input, PlanReport, StepReport};
-pub use ir::Graph;
+pub use ir::{Def, Dim, Graph, Node, SymDim, TensorType, Value, ValueId};
+pub use memory::{Layout, Lifetime, plan_memory};
+pub use ops::Op;

@@ -1,0 +1,66 @@
+//! Rebuilding a graph node by node, so that every rewritten graph is type-checked like a fresh one.
+
+use crate::{BuildError, Def, Graph, GraphBuilder, Node, ValueId};
+
+/// A new graph under construction, and where the old graph's values went.
+pub(crate) struct Rewrite<'a> {
+    old: &'a Graph,
+    new: GraphBuilder,
+    map: Vec<Option<ValueId>>,
+}
+
+impl<'a> Rewrite<'a> {
+    /// Starts with the old graph's dims, state, inputs and weights.
+    pub(crate) fn of(old: &'a Graph) -> Result<Self, BuildError> {
+        let mut new = GraphBuilder::new();
+        for dim in old.dims() {
+            new.dim(&dim.name, dim.max);
+        }
+        if let Some(kv) = old.kv() {
+            new.kv(kv.clone());
+        }
+        let mut map = vec![None; old.values().len()];
+        for &id in old.inputs() {
+            map[id.index()] = Some(new.input(&old.value(id).name, old.value(id).ty.clone())?);
+        }
+        for (slot, value) in map.iter_mut().zip(old.values()) {
+            if let Def::Weight(tensor) = &value.def {
+                *slot = Some(new.weight(tensor.clone())?);
+            }
+        }
+        Ok(Self { old, new, map })
+    }
+
+    /// Copies a node as it is.
+    pub(crate) fn keep(&mut self, node: &Node) -> Result<(), BuildError> {
+        self.put(node.op.clone(), &node.inputs, &node.outputs, node.note.clone())
+    }
+
+    /// Adds a node that reads and makes values of the old graph.
+    pub(crate) fn put(
+        &mut self,
+        op: std::sync::Arc<dyn crate::Op>,
+        inputs: &[ValueId],
+        outputs: &[ValueId],
+        note: String,
+    ) -> Result<(), BuildError> {
+        let inputs: Vec<ValueId> = inputs.iter().map(|v| self.mapped(*v)).collect::<Result<_, _>>()?;
+        let names: Vec<&str> = outputs.iter().map(|v| self.old.value(*v).name.as_str()).collect();
+        let made = self.new.push(&names, op, &inputs, note)?;
+        outputs.iter().zip(made).for_each(|(old, new)| self.map[old.index()] = Some(new));
+        Ok(())
+    }
+
+    /// The new graph, with the old one's outputs.
+    pub(crate) fn finish(mut self) -> Result<Graph, BuildError> {
+        for &id in self.old.outputs() {
+            let id = self.mapped(id)?;
+            self.new.output(id);
+        }
+        Ok(self.new.finish())
+    }
+
+    fn mapped(&self, id: ValueId) -> Result<ValueId, BuildError> {
+        self.map[id.index()].ok_or(BuildError::UnknownValue(id.0))
+    }
+}
