@@ -95,7 +95,11 @@ impl DecoderConfig {
             }
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
-            return Err(bad("head count", self.heads, format!("a multiple of {} key/value heads", self.kv_heads)));
+            return Err(bad(
+                "head count",
+                self.heads,
+                format!("a multiple of {} key/value heads", self.kv_heads),
+            ));
         }
         if self.rope.dims > self.key_dim || !self.rope.dims.is_multiple_of(2) {
             return Err(bad("rotary dimensions", self.rope.dims, format!("even, at most {}", self.key_dim)));

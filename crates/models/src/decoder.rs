@@ -6,10 +6,10 @@ use kinglet_graph::ops::{Add, Attention, Embed, Glu, Linear, RmsNorm, Rope, Sele
 use kinglet_graph::{Dim, Graph, GraphBuilder, TensorType, ValueId};
 use kinglet_tensor::{DType, KvLayer, KvSpec, Tensor, WeightSource};
 
+use crate::ModelError;
 use crate::config::{Convention, DecoderConfig};
 use crate::rope::{RopeConfig, RopeScaling};
 use crate::weights::{Role, Weights, rows_of};
-use crate::ModelError;
 
 /// What the caller decides about a decoder.
 #[derive(Clone, Debug)]
@@ -107,7 +107,8 @@ impl Decoder<'_> {
             rope: self.ropes[usize::from(window.is_some())].clone(),
         };
         let a = self.graph.node(&name("attn"), op, &[q, k, v])?;
-        let mut o = self.linear(&name("attn_output"), Role::AttnOut, layer, a, [c.dim, c.heads * c.value_dim])?;
+        let mut o =
+            self.linear(&name("attn_output"), Role::AttnOut, layer, a, [c.dim, c.heads * c.value_dim])?;
         if c.arch.sandwich {
             o = self.norm(&name("post_attention_norm"), Role::AttnPostNorm, layer, o, c.dim)?;
         }
@@ -165,7 +166,14 @@ impl Decoder<'_> {
         Ok(logits)
     }
 
-    fn norm(&mut self, name: &str, role: Role, layer: usize, x: ValueId, len: usize) -> Result<ValueId, ModelError> {
+    fn norm(
+        &mut self,
+        name: &str,
+        role: Role,
+        layer: usize,
+        x: ValueId,
+        len: usize,
+    ) -> Result<ValueId, ModelError> {
         let w = self.weights.norm(role, layer, len)?;
         let w = self.graph.weight(w)?;
         Ok(self.graph.node(name, RmsNorm { eps: self.config.norm_eps }, &[x, w])?)

@@ -21,7 +21,9 @@ pub enum ModelError {
     UnsupportedKey { key: String, value: String },
     #[error("tensor `{name}` has shape {found:?}, the configuration asks for {expected:?}")]
     Shape { name: String, found: Vec<usize>, expected: Vec<usize> },
-    #[error("{count} tensors are not understood, the first is `{first}`: the model computes something else than Kinglet would")]
+    #[error(
+        "{count} tensors are not understood, the first is `{first}`: the model computes something else than Kinglet would"
+    )]
     UnusedTensors { first: String, count: usize },
     #[error(transparent)]
     Tensor(#[from] TensorError),

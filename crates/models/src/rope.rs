@@ -116,7 +116,8 @@ impl RopeConfig {
     /// Between 1 (kept) and `1 / factor` (interpolated).
     fn yarn_ramp(&self, i: usize, yarn: &Yarn) -> f64 {
         let dims = self.dims as f64;
-        let pair_of = |turns: f64| dims * (yarn.original as f64 / (turns * 2.0 * PI)).ln() / (2.0 * self.base.ln());
+        let pair_of =
+            |turns: f64| dims * (yarn.original as f64 / (turns * 2.0 * PI)).ln() / (2.0 * self.base.ln());
         let first = pair_of(yarn.beta_fast).floor().max(0.0);
         let last = pair_of(yarn.beta_slow).ceil().min(dims - 1.0);
         let ramp = ((i as f64 - first) / (last - first).max(0.001)).clamp(0.0, 1.0);

@@ -79,7 +79,13 @@ impl<'a> Weights<'a> {
     }
 
     /// The matrix or vector of a role, with the shape it must have; `what` is `weight` or `bias`.
-    pub(crate) fn get(&self, role: Role, layer: usize, what: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+    pub(crate) fn get(
+        &self,
+        role: Role,
+        layer: usize,
+        what: &str,
+        shape: &[usize],
+    ) -> Result<Tensor, ModelError> {
         let tensor = self.any(role, layer, what)?;
         if tensor.shape() == shape {
             return Ok(tensor);
@@ -131,7 +137,6 @@ impl<'a> Weights<'a> {
         }
     }
 
-
     fn name(&self, role: Role, layer: usize, what: &str) -> String {
         let row = NAMES.iter().find(|row| row.0 == role).map_or(("", ""), |row| (row.1, row.2));
         let stem = match (self.convention, role) {
@@ -146,7 +151,12 @@ impl<'a> Weights<'a> {
 }
 
 /// Rows `start..start + rows` of a matrix or vector, without copying.
-pub(crate) fn rows_of(tensor: &Tensor, suffix: &str, start: usize, rows: usize) -> Result<Tensor, ModelError> {
+pub(crate) fn rows_of(
+    tensor: &Tensor,
+    suffix: &str,
+    start: usize,
+    rows: usize,
+) -> Result<Tensor, ModelError> {
     let row_bytes = tensor.data().len() / tensor.shape()[0].max(1);
     let data = tensor.data().slice(start * row_bytes..(start + rows) * row_bytes);
     let shape = [&[rows], &tensor.shape()[1..]].concat();

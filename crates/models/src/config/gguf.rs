@@ -8,7 +8,8 @@ use crate::rope::{RopeConfig, RopeScaling, Yarn};
 use crate::{Arch, ModelError, find_arch};
 
 /// Keys that do not change what the model computes.
-const INERT: &[&str] = &["vocab_size", "rope.scaling.finetuned", "rope.scaling.yarn_log_multiplier", "expert_count"];
+const INERT: &[&str] =
+    &["vocab_size", "rope.scaling.finetuned", "rope.scaling.yarn_log_multiplier", "expert_count"];
 
 pub(super) fn read(metadata: &Metadata) -> Result<DecoderConfig, ModelError> {
     let id = metadata.str("general.architecture").ok_or(ModelError::NoArch("general.architecture"))?;

@@ -9,11 +9,36 @@ use crate::{Arch, ModelError, Windows, find_arch};
 
 /// Keys that do not change what the model computes.
 const INERT: &[&str] = &[
-    "_attn_implementation_autoset", "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "cache_implementation",
-    "chunk_size_feed_forward", "dtype", "embd_pdrop", "eos_token_id", "id2label", "initializer_range",
-    "is_llama_config", "label2id", "model_type", "output_attentions", "output_hidden_states", "pad_token_id", "pretraining_tp",
-    "resid_pdrop", "rope_interleaved", "tokenizer_class", "torch_dtype", "transformers.js_config", "transformers_version",
-    "unk_token_id", "use_cache", "problem_type", "return_dict", "use_bidirectional_attention",
+    "_attn_implementation_autoset",
+    "_name_or_path",
+    "architectures",
+    "attention_dropout",
+    "bos_token_id",
+    "cache_implementation",
+    "chunk_size_feed_forward",
+    "dtype",
+    "embd_pdrop",
+    "eos_token_id",
+    "id2label",
+    "initializer_range",
+    "is_llama_config",
+    "label2id",
+    "model_type",
+    "output_attentions",
+    "output_hidden_states",
+    "pad_token_id",
+    "pretraining_tp",
+    "resid_pdrop",
+    "rope_interleaved",
+    "tokenizer_class",
+    "torch_dtype",
+    "transformers.js_config",
+    "transformers_version",
+    "unk_token_id",
+    "use_cache",
+    "problem_type",
+    "return_dict",
+    "use_bidirectional_attention",
 ];
 
 pub(super) fn read(config: &Metadata) -> Result<DecoderConfig, ModelError> {
@@ -29,7 +54,8 @@ pub(super) fn read(config: &Metadata) -> Result<DecoderConfig, ModelError> {
 fn sizes(keys: &Keys<'_>, arch: &'static Arch) -> Result<DecoderConfig, ModelError> {
     let (dim, heads, layers) =
         (keys.usize("hidden_size")?, keys.usize("num_attention_heads")?, keys.usize("num_hidden_layers")?);
-    let per_head = dim.checked_div(heads).ok_or_else(|| super::bad("num_attention_heads", heads, "at least 1"))?;
+    let per_head =
+        dim.checked_div(heads).ok_or_else(|| super::bad("num_attention_heads", heads, "at least 1"))?;
     let key_dim = keys.opt_usize("head_dim")?.unwrap_or(per_head);
     let context = keys.usize("max_position_embeddings")?;
     let (rope, local_rope) = ropes(keys, arch, key_dim, context)?;
@@ -91,7 +117,9 @@ fn windows(keys: &Keys<'_>, arch: &Arch, layers: usize) -> Result<(Option<usize>
     let rule = pattern.filter(|n| *n > 0).map_or(arch.windows, Windows::AllButLastOf);
     let windowed = match keys.get("layer_types").and_then(|v| v.as_strs()) {
         Some(types) => types.iter().map(|kind| kind == "sliding_attention").collect(),
-        None => rule.layers(layers).into_iter().enumerate().map(|(i, w)| w && i >= first.unwrap_or(0)).collect(),
+        None => {
+            rule.layers(layers).into_iter().enumerate().map(|(i, w)| w && i >= first.unwrap_or(0)).collect()
+        }
     };
     Ok((window.filter(|w| used && *w > 0), windowed))
 }
