@@ -27,6 +27,8 @@ pub enum ModelError {
     UnusedTensors { first: String, count: usize },
     #[error(transparent)]
     Tensor(#[from] TensorError),
+    #[error("tensor `{name}`: {source}")]
+    Values { name: String, source: kinglet_tensor::quant::QuantError },
     #[error(transparent)]
     Graph(#[from] BuildError),
 }

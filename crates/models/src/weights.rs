@@ -122,7 +122,8 @@ impl<'a> Weights<'a> {
     /// The elements of a small tensor as f32.
     pub(crate) fn values(&self, tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
         let mut values = vec![0.0; tensor.elements()];
-        quant::dequantize(tensor.dtype(), tensor.data(), &mut values)?;
+        quant::dequantize(tensor.dtype(), tensor.data(), &mut values)
+            .map_err(|source| ModelError::Values { name: tensor.name().into(), source })?;
         Ok(values)
     }
 

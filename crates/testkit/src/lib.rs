@@ -1,2 +1,5 @@
-//! Shared helpers of the tests.
+//! Shared helpers of the tests: an independent evaluator of graphs, golden models, real models where there are any.
 #![forbid(unsafe_code)]
+
+pub mod golden;
+pub mod reference;
