@@ -6,6 +6,8 @@
 mod aligned;
 mod dtype;
 mod error;
+#[cfg(not(target_family = "wasm"))]
+mod mapped;
 mod metadata;
 mod pool;
 pub mod quant;
@@ -18,6 +20,8 @@ pub use aligned::{AlignedBuf, AllocError};
 pub use bytes::Bytes;
 pub use dtype::DType;
 pub use error::TensorError;
+#[cfg(not(target_family = "wasm"))]
+pub use mapped::map_file;
 pub use metadata::{MetaValue, Metadata};
 pub use pool::{BufferPool, Contents, PoolLimits, PoolStats, PooledBuffer};
 pub use ragged::{KvLayer, KvSpec, PageId, SeqRows};
