@@ -20,8 +20,9 @@ pub use select_rows::SelectRows;
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::sync::Arc;
 
-use crate::{BuildError, GraphBuilder, TensorType, ValueId};
+use crate::TensorType;
 
 /// An operation with its attributes. One op is one file under `ops/`.
 pub trait Op: Any + Debug + Send + Sync {
@@ -36,15 +37,33 @@ pub trait Op: Any + Debug + Send + Sync {
         String::new()
     }
 
-    /// The same computation in plainer ops: the reference in tests and the fallback of a backend that lacks the op.
-    /// `None` for plain ops.
-    fn decompose(
-        &self,
-        _: &mut GraphBuilder,
-        _inputs: &[ValueId],
-    ) -> Option<Result<Vec<ValueId>, BuildError>> {
+    /// The same computation in plainer ops, in running order: the reference in tests, and the fallback of a backend
+    /// that lacks the op. `None` for plain ops.
+    fn decompose(&self) -> Option<Vec<Part>> {
         None
     }
+}
+
+/// One node of a decomposition.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The plainer op.
+    pub op: Arc<dyn Op>,
+    /// What it reads.
+    pub inputs: Vec<Slot>,
+    /// What it makes.
+    pub outputs: Vec<Slot>,
+}
+
+/// A value of a decomposition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// Input of the decomposed node.
+    In(usize),
+    /// Output of the decomposed node.
+    Out(usize),
+    /// A value between its parts.
+    Temp(usize),
 }
 
 impl dyn Op {

@@ -1,10 +1,12 @@
 //! Graph rewrites. Each pass is one file and says in [`crate::Node::note`] what it did.
 
 mod add_norm;
+mod decompose;
 mod rewrite;
 mod siblings;
 
 pub use add_norm::fuse_add_norm;
+pub use decompose::decompose;
 pub use siblings::share_input;
 
 use crate::{BuildError, Graph};
@@ -12,4 +14,74 @@ use crate::{BuildError, Graph};
 /// Every pass that keeps values exactly as they were, in the order that suits them.
 pub fn optimise(graph: Graph) -> Result<Graph, BuildError> {
     fuse_add_norm(&share_input(&graph)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use kinglet_tensor::{Bytes, DType, Tensor};
+
+    use super::*;
+    use crate::ops::{Add, Linear, RmsNorm};
+    use crate::{GraphBuilder, TensorType, ValueId};
+
+    fn weight(b: &mut GraphBuilder, name: &str, shape: &[usize]) -> ValueId {
+        let bytes = Bytes::from(vec![0; 4 * shape.iter().product::<usize>()]);
+        b.weight(Tensor::new(name, DType::F32, shape.to_vec(), bytes).expect("sizes agree"))
+            .expect("new name")
+    }
+
+    /// `x + linear(x)`, normed, then two products of the norm.
+    fn block() -> Result<Graph, BuildError> {
+        let mut b = GraphBuilder::new();
+        let rows = b.dim("T", 8);
+        let x = b.input("x", TensorType::rows_of(rows, 4))?;
+        let (w, scale) = (weight(&mut b, "w", &[4, 4]), weight(&mut b, "scale", &[4]));
+        let (q, k, bias) =
+            (weight(&mut b, "wq", &[6, 4]), weight(&mut b, "wk", &[2, 4]), weight(&mut b, "bk", &[2]));
+        let o = b.node("o", Linear::one(false), &[x, w])?;
+        let sum = b.node("sum", Add, &[x, o])?;
+        let h = b.node("h", RmsNorm { eps: 1e-5 }, &[sum, scale])?;
+        let q = b.node("q", Linear::one(false), &[h, q])?;
+        let k = b.node("k", Linear::one(true), &[h, k, bias])?;
+        [sum, q, k].into_iter().for_each(|v| b.output(v));
+        Ok(b.finish())
+    }
+
+    fn ops(graph: &Graph) -> Vec<String> {
+        let text = |n: &crate::Node| {
+            let inputs: Vec<&str> = n.inputs.iter().map(|v| graph.value(*v).name.as_str()).collect();
+            let outputs: Vec<&str> = n.outputs.iter().map(|v| graph.value(*v).name.as_str()).collect();
+            format!("{} = {}({})", outputs.join(", "), n.op.name(), inputs.join(", "))
+        };
+        graph.nodes().iter().map(text).collect()
+    }
+
+    #[test]
+    fn neighbours_fuse_and_values_keep_their_names() -> Result<(), BuildError> {
+        let expected =
+            ["o = Linear(x, w)", "sum, h = AddRmsNorm(x, o, scale)", "q, k = Linear(h, wq, wk, bk)"];
+        assert_eq!(ops(&optimise(block()?)?), expected);
+        Ok(())
+    }
+
+    #[test]
+    fn decomposing_undoes_fusion_and_fusing_again_redoes_it() -> Result<(), BuildError> {
+        let (plain, fused) = (block()?, optimise(block()?)?);
+        assert_eq!(ops(&decompose(&fused)?), ops(&plain));
+        assert_eq!(ops(&optimise(decompose(&fused)?)?), ops(&fused));
+        Ok(())
+    }
+
+    #[test]
+    fn ill_typed_nodes_are_refused_with_the_reason() -> Result<(), BuildError> {
+        let mut b = GraphBuilder::new();
+        let rows = b.dim("T", 8);
+        let x = b.input("x", TensorType::rows_of(rows, 4))?;
+        let w = weight(&mut b, "w", &[4, 5]);
+        let error = b.node("y", Linear::one(false), &[x, w]).expect_err("4 columns against 5");
+        assert_eq!(error.to_string(), "node `y` (Linear): columns of weight 0 is 5, expected 4");
+        let error = b.input("w", TensorType::rows_of(rows, 1)).expect_err("taken");
+        assert_eq!(error, BuildError::DuplicateName("w".into()));
+        Ok(())
+    }
 }

@@ -28,7 +28,8 @@ pub fn options() -> DecoderOptions {
 
 /// The graph of a golden decoder, from its GGUF file.
 pub fn from_gguf(decoder: &str, options: &DecoderOptions) -> Result<Graph, ModelError> {
-    let gguf = Gguf::parse(file(decoder, "tiny.gguf"), &Limits::default()).expect("committed files are sound");
+    let gguf =
+        Gguf::parse(file(decoder, "tiny.gguf"), &Limits::default()).expect("committed files are sound");
     build_decoder(&DecoderConfig::from_gguf(gguf.metadata())?, &gguf, options)
 }
 
@@ -75,6 +76,13 @@ pub fn assert_close(what: &str, found: &[f64], expected: &[f64], bound: f64) {
     assert_eq!(found.len(), expected.len(), "{what}: number of values");
     let rms = (expected.iter().map(|x| x * x).sum::<f64>() / expected.len().max(1) as f64).sqrt();
     let errors = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / rms);
-    let worst = errors.enumerate().fold((0, 0.0), |worst, (i, e)| if e > worst.1 || e.is_nan() { (i, e) } else { worst });
-    assert!(worst.1 <= bound, "{what}: element {} differs by {:.3e} of the root mean square", worst.0, worst.1);
+    let worst = errors
+        .enumerate()
+        .fold((0, 0.0), |worst, (i, e)| if e > worst.1 || e.is_nan() { (i, e) } else { worst });
+    assert!(
+        worst.1 <= bound,
+        "{what}: element {} differs by {:.3e} of the root mean square",
+        worst.0,
+        worst.1
+    );
 }

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use kinglet_graph::ops::{
-    Activation, Add, AddRmsNorm, Attention, Embed, Glu, Linear, RmsNorm, Rope, RopeStyle, Scale, SelectRows, Softcap,
+    Activation, Add, AddRmsNorm, Attention, Embed, Glu, Linear, RmsNorm, Rope, RopeStyle, Scale, SelectRows,
+    Softcap,
 };
 use kinglet_graph::{Def, Graph, Node, ValueId};
 use kinglet_tensor::quant;
@@ -131,7 +132,10 @@ impl Evaluation<'_> {
 }
 
 fn gather(table: &Matrix, index: &Matrix) -> Matrix {
-    Matrix { cols: table.cols, data: index.data.iter().flat_map(|i| table.row(*i as usize).to_vec()).collect() }
+    Matrix {
+        cols: table.cols,
+        data: index.data.iter().flat_map(|i| table.row(*i as usize).to_vec()).collect(),
+    }
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -236,7 +240,9 @@ mod tests {
     #[test]
     fn erf_agrees_with_tabulated_values() {
         // Abramowitz & Stegun, table 7.1.
-        for (x, expected) in [(0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9), (2.0, 0.995_322_265_0), (3.0, 0.999_977_909_5)] {
+        for (x, expected) in
+            [(0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9), (2.0, 0.995_322_265_0), (3.0, 0.999_977_909_5)]
+        {
             assert!((erf(x) - expected).abs() < 1e-9, "erf({x})");
             assert!((erf(-x) + expected).abs() < 1e-9, "erf(-{x})");
         }

@@ -1,6 +1,8 @@
 //! `Linear`: one input against one or several weight matrices.
 
-use super::{Op, cols, same};
+use std::sync::Arc;
+
+use super::{Op, Part, Slot, cols, same};
 use crate::{Dim, TensorType};
 
 /// `y_i[t, n] = sum_k x[t, k] * w_i[n, k] (+ b_i[n])` for each weight `i`.
@@ -40,6 +42,15 @@ impl Op for Linear {
 
     fn describe(&self) -> String {
         if self.biased.len() == 1 { String::new() } else { format!("{} weights", self.biased.len()) }
+    }
+
+    fn decompose(&self) -> Option<Vec<Part>> {
+        let single = |i: usize| {
+            let (weight, bias) = self.inputs_of(i);
+            let inputs = [Some(0), Some(weight), bias].into_iter().flatten().map(Slot::In).collect();
+            Part { op: Arc::new(Self::one(bias.is_some())), inputs, outputs: vec![Slot::Out(i)] }
+        };
+        (self.biased.len() > 1).then(|| (0..self.biased.len()).map(single).collect())
     }
 }
 

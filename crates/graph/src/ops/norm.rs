@@ -1,6 +1,8 @@
 //! RMS normalisation (Zhang & Sennrich 2019, <https://arxiv.org/abs/1910.07467>), alone and with the residual before it.
 
-use super::{Op, arity, cols};
+use std::sync::Arc;
+
+use super::{Add, Op, Part, Slot, arity, cols};
 use crate::TensorType;
 
 /// `y = x / sqrt(mean(x^2) + eps) * w`, over each group of `w.len()` columns. Inputs: `x` f32 `[T, C]`, `w` `[G]`, `G`
@@ -46,6 +48,13 @@ impl Op for AddRmsNorm {
         }
         check_group(inputs[0], inputs[2])?;
         Ok(vec![inputs[0].clone(), inputs[0].clone()])
+    }
+
+    fn decompose(&self) -> Option<Vec<Part>> {
+        use Slot::{In, Out};
+        let add = Part { op: Arc::new(Add), inputs: vec![In(0), In(1)], outputs: vec![Out(0)] };
+        let norm = Arc::new(RmsNorm { eps: self.eps });
+        Some(vec![add, Part { op: norm, inputs: vec![Out(0), In(2)], outputs: vec![Out(1)] }])
     }
 
     fn describe(&self) -> String {

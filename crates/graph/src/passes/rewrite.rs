@@ -7,6 +7,7 @@ pub(crate) struct Rewrite<'a> {
     old: &'a Graph,
     new: GraphBuilder,
     map: Vec<Option<ValueId>>,
+    temporaries: Vec<String>,
 }
 
 impl<'a> Rewrite<'a> {
@@ -28,12 +29,19 @@ impl<'a> Rewrite<'a> {
                 *slot = Some(new.weight(tensor.clone())?);
             }
         }
-        Ok(Self { old, new, map })
+        Ok(Self { old, new, map, temporaries: Vec::new() })
     }
 
     /// Copies a node as it is.
     pub(crate) fn keep(&mut self, node: &Node) -> Result<(), BuildError> {
         self.put(node.op.clone(), &node.inputs, &node.outputs, node.note.clone())
+    }
+
+    /// A value that the old graph does not have, for [`put`](Self::put) to make.
+    pub(crate) fn temporary(&mut self, name: &str) -> ValueId {
+        self.map.push(None);
+        self.temporaries.push(name.to_owned());
+        ValueId(self.map.len() as u32 - 1)
     }
 
     /// Adds a node that reads and makes values of the old graph.
@@ -45,7 +53,8 @@ impl<'a> Rewrite<'a> {
         note: String,
     ) -> Result<(), BuildError> {
         let inputs: Vec<ValueId> = inputs.iter().map(|v| self.mapped(*v)).collect::<Result<_, _>>()?;
-        let names: Vec<&str> = outputs.iter().map(|v| self.old.value(*v).name.as_str()).collect();
+        let names: Vec<String> = outputs.iter().map(|v| self.name(*v).to_owned()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let made = self.new.push(&names, op, &inputs, note)?;
         outputs.iter().zip(made).for_each(|(old, new)| self.map[old.index()] = Some(new));
         Ok(())
@@ -58,6 +67,11 @@ impl<'a> Rewrite<'a> {
             self.new.output(id);
         }
         Ok(self.new.finish())
+    }
+
+    fn name(&self, id: ValueId) -> &str {
+        let old = self.old.values();
+        old.get(id.index()).map_or_else(|| &self.temporaries[id.index() - old.len()], |value| &value.name)
     }
 
     fn mapped(&self, id: ValueId) -> Result<ValueId, BuildError> {
