@@ -22,7 +22,7 @@ BASE = dict(vocab_size=64, hidden_size=32, intermediate_size=40, num_hidden_laye
             bos_token_id=1, eos_token_id=2, pad_token_id=0)
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 16, "rope_theta": 500000.0}
-LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.5, 2.0, 4.0, 9.0]}
+LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.5, 2.0, 4.0, 9.0]}
 
 # name: (config class, GGUF architecture, changes to BASE)
 MODELS = {
@@ -32,7 +32,8 @@ MODELS = {
     "qwen2": (tf.Qwen2Config, "qwen2", dict(tie_word_embeddings=True)),
     "qwen3": (tf.Qwen3Config, "qwen3", dict(head_dim=12)),
     "phi3": (tf.Phi3Config, "phi3", dict(sliding_window=9)),
-    "phi3-long": (tf.Phi3Config, "phi3", dict(rope_parameters=LONG, original_max_position_embeddings=32, sliding_window=None)),
+    "phi3-short": (tf.Phi3Config, "phi3", dict(rope_parameters=LONG, original_max_position_embeddings=32, sliding_window=None)),
+    "phi3-long": (tf.Phi3Config, "phi3", dict(rope_parameters=LONG, original_max_position_embeddings=16, sliding_window=None)),
     "gemma2": (tf.Gemma2Config, "gemma2", dict(head_dim=12, query_pre_attn_scalar=12, sliding_window=5,
                                                attn_logit_softcapping=20.0, final_logit_softcapping=10.0, tie_word_embeddings=True)),
     "gemma3": (tf.Gemma3TextConfig, "gemma3", dict(head_dim=12, query_pre_attn_scalar=12, sliding_window=5, num_hidden_layers=6,

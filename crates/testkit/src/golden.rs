@@ -3,14 +3,24 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use kinglet_formats::{Gguf, Limits, Safetensors};
+use kinglet_formats::{Gguf, Limits, Safetensors, hf};
 use kinglet_graph::Graph;
 use kinglet_models::{DecoderConfig, DecoderOptions, ModelError, build_decoder};
 use kinglet_tensor::{DType, WeightSource};
 
 /// Folder names of every golden decoder.
-pub const DECODERS: [&str; 9] =
-    ["llama", "llama3-scaled", "mistral-window", "qwen2", "qwen3", "phi3", "phi3-long", "gemma2", "gemma3"];
+pub const DECODERS: [&str; 10] = [
+    "llama",
+    "llama3-scaled",
+    "mistral-window",
+    "qwen2",
+    "qwen3",
+    "phi3",
+    "phi3-short",
+    "phi3-long",
+    "gemma2",
+    "gemma3",
+];
 
 /// Bytes of a file of a golden decoder.
 ///
@@ -21,9 +31,10 @@ pub fn file(decoder: &str, name: &str) -> Bytes {
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).into()
 }
 
-/// Options that fit every golden decoder.
-pub fn options() -> DecoderOptions {
-    DecoderOptions { context: 64, max_rows: 32, max_outputs: 32, kv_dtype: DType::F32, page_tokens: 16 }
+/// Options that suit a golden decoder; `phi3-short` is evaluated within its original context.
+pub fn options(decoder: &str) -> DecoderOptions {
+    let context = if decoder == "phi3-short" { 32 } else { 64 };
+    DecoderOptions { context, max_rows: 32, max_outputs: 32, kv_dtype: DType::F32, page_tokens: 16 }
 }
 
 /// The graph of a golden decoder, from its GGUF file.
