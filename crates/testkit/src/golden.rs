@@ -38,10 +38,18 @@ pub fn options(decoder: &str) -> DecoderOptions {
 }
 
 /// The graph of a golden decoder, from its GGUF file.
-pub fn from_gguf(decoder: &str, options: &DecoderOptions) -> Result<Graph, ModelError> {
+pub fn from_gguf(decoder: &str) -> Result<Graph, ModelError> {
     let gguf =
         Gguf::parse(file(decoder, "tiny.gguf"), &Limits::default()).expect("committed files are sound");
-    build_decoder(&DecoderConfig::from_gguf(gguf.metadata())?, &gguf, options)
+    build_decoder(&DecoderConfig::from_gguf(gguf.metadata())?, &gguf, &options(decoder))
+}
+
+/// The graph of a golden decoder, from its Hugging Face folder.
+pub fn from_hf(decoder: &str) -> Result<Graph, ModelError> {
+    let sound = "committed files are sound";
+    let config = hf::parse("config.json", &file(decoder, "config.json"), &Limits::default()).expect(sound);
+    let weights = Safetensors::parse(file(decoder, "model.safetensors"), &Limits::default()).expect(sound);
+    build_decoder(&DecoderConfig::from_hf(&config)?, &weights, &options(decoder))
 }
 
 /// What Transformers computed in f64 for a golden decoder.
