@@ -33,6 +33,14 @@ impl<'a, T> SharedMut<'a, T> {
         Self { start: buffer.as_mut_ptr(), len: buffer.len(), borrow: PhantomData }
     }
 
+    /// A view of `len` elements at `start`.
+    ///
+    /// # Safety
+    /// For `'a`, the memory is valid and initialised, and all access to it goes through views like this one.
+    pub(crate) unsafe fn from_raw(start: *mut T, len: usize) -> Self {
+        Self { start, len, borrow: PhantomData }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.len

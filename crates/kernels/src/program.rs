@@ -1,0 +1,358 @@
+//! Programs: steps over one arena, checked once, then run many times without planning, locking or allocating.
+//!
+//! Safety rests here: construction proves that no step touches memory outside the arena or aliases its own output, and
+//! each run proves that its dimensions, sequences and indices keep within what was proven, so running is safe.
+//! Deliberately absent: graphs, and deciding where values lie (the planner's).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kinglet_simd::Level;
+use kinglet_tensor::{KvSpec, SeqRows};
+
+use crate::arena::{ALIGN, Arena, Elem, Rows, Span};
+use crate::kv::{KvError, KvStore, KvView};
+use crate::step::{Access, Bound, Needs, Step, StepCtx};
+use crate::{Team, Worker};
+
+/// What a program is built for.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of the arena that spans may use; steps' scratch is added behind.
+    pub arena_bytes: usize,
+    /// The largest value of each dimension, indexed by [`crate::DimId`].
+    pub dims: Vec<usize>,
+    /// Most workers that a run may have.
+    pub workers: usize,
+    /// Instruction set that kernels run on.
+    pub level: Level,
+    /// Key/value state that runs bring.
+    pub kv: Option<KvSpec>,
+}
+
+/// One run's arguments.
+pub struct RunArgs<'a> {
+    /// The value of each dimension.
+    pub dims: &'a [usize],
+    /// The sequences whose rows the batch concatenates; empty for programs without ragged steps.
+    pub seqs: &'a [SeqRows<'a>],
+    /// The key/value state, for programs that have one.
+    pub kv: Option<&'a mut KvStore>,
+    /// Asked between steps, on the calling thread; `true` ends the run.
+    pub cancel: &'a (dyn Fn() -> bool + Sync),
+    /// Told of the end of each step, on the calling thread.
+    pub profiler: Option<&'a mut dyn Profiler>,
+}
+
+/// Learns when steps begin and end. It brings its own clock.
+pub trait Profiler {
+    /// The first step begins.
+    fn begin(&mut self);
+    /// Step `index` has ended on all workers, and the next one begins.
+    fn step(&mut self, index: usize);
+}
+
+/// Steps that cannot be run safely.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("step {step} ({label}): {reason}")]
+pub struct ProgramError {
+    /// Index of the step.
+    pub step: usize,
+    /// Its label.
+    pub label: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Why a run did not happen or did not end. The arena's content is unspecified then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "fields are named by the message")]
+pub enum RunError {
+    #[error("dimensions {found:?}: the program was built for at most {max:?}")]
+    Dims { found: Vec<usize>, max: Vec<usize> },
+    #[error("an arena of {found} bytes: the program takes {needed}")]
+    Arena { found: usize, needed: usize },
+    #[error("a team of {found}: the program was built for at most {max}")]
+    Team { found: usize, max: usize },
+    #[error("sequence {seq} starts at row {start}, expected {expected}, of {rows} rows")]
+    Seqs { seq: usize, start: usize, expected: usize, rows: usize },
+    #[error("row {row}: index {found} is not in 0..{below}")]
+    Index { row: usize, found: i32, below: usize },
+    #[error("the key/value state is missing or of another shape")]
+    KvShape,
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Checked steps in running order.
+pub struct Program {
+    steps: Vec<(Box<dyn Step>, Needs)>,
+    limits: Limits,
+    ragged: Option<Rows>,
+    /// Offsets of the shared and of the first worker's scratch, then the end of the arena.
+    scratch: (usize, usize),
+    arena_bytes: usize,
+}
+
+impl Program {
+    /// Checks every step against the limits.
+    pub fn new(steps: Vec<Box<dyn Step>>, limits: Limits) -> Result<Self, ProgramError> {
+        let steps: Vec<_> = steps.into_iter().map(|step| (step.needs(), step)).map(|(n, s)| (s, n)).collect();
+        let fail =
+            |index: usize, reason: String| ProgramError { step: index, label: label(&steps, index), reason };
+        let mut ragged = None;
+        for (index, (step, needs)) in steps.iter().enumerate() {
+            check_spans(step.as_ref(), &limits).map_err(|reason| fail(index, reason))?;
+            check_needs(needs, &limits, &mut ragged).map_err(|reason| fail(index, reason))?;
+        }
+        check_inputs(&steps, &limits).map_err(|(index, reason)| fail(index, reason))?;
+        let (scratch, arena_bytes) = place_scratch(&steps, &limits)
+            .ok_or_else(|| fail(0, "the arena and the steps' scratch overflow the address space".into()))?;
+        Ok(Self { steps, limits, ragged, scratch, arena_bytes })
+    }
+
+    /// Bytes an arena must have.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena_bytes
+    }
+
+    /// Labels of the steps, in running order.
+    pub fn labels(&self) -> impl Iterator<Item = String> {
+        self.steps.iter().map(|(step, _)| step.label())
+    }
+
+    /// Runs all steps on the team. The result does not depend on the team's size.
+    pub fn run(&self, arena: &mut Arena, team: &Team, args: RunArgs<'_>) -> Result<(), RunError> {
+        self.check_run(arena, team, &args)?;
+        let RunArgs { dims, seqs, kv, cancel, profiler } = args;
+        let kv = self.admit(kv, seqs)?;
+        let state = RunState {
+            base: arena.base(),
+            dims,
+            seqs,
+            kv,
+            cancel,
+            profiler: Local(profiler.map(std::ptr::from_mut)),
+            stop: AtomicUsize::new(usize::MAX),
+            next: std::array::from_fn(|_| AtomicUsize::new(0)),
+        };
+        team.run(|worker| self.work(&state, worker));
+        if state.stop.into_inner() == usize::MAX { Ok(()) } else { Err(RunError::Cancelled) }
+    }
+
+    fn admit<'k>(
+        &self,
+        kv: Option<&'k mut KvStore>,
+        seqs: &[SeqRows<'_>],
+    ) -> Result<Option<KvView<'k>>, RunError> {
+        let Some(spec) = &self.limits.kv else { return Ok(None) };
+        let store = kv.filter(|store| store.spec() == spec).ok_or(RunError::KvShape)?;
+        store.admit(seqs)?;
+        Ok(Some(store.view()))
+    }
+
+    fn check_run(&self, arena: &Arena, team: &Team, args: &RunArgs<'_>) -> Result<(), RunError> {
+        let max = &self.limits.dims;
+        if args.dims.len() != max.len() || args.dims.iter().zip(max).any(|(dim, max)| dim > max) {
+            return Err(RunError::Dims { found: args.dims.to_vec(), max: max.clone() });
+        }
+        if arena.bytes() < self.arena_bytes {
+            return Err(RunError::Arena { found: arena.bytes(), needed: self.arena_bytes });
+        }
+        if team.size() > self.limits.workers {
+            return Err(RunError::Team { found: team.size(), max: self.limits.workers });
+        }
+        if let Some(rows) = self.ragged.and_then(|rows| rows.count(args.dims)) {
+            check_cover(args.seqs, rows)?;
+        }
+        self.steps.iter().filter_map(|(_, needs)| needs.indices).try_for_each(|(span, bound)| {
+            let below = match bound {
+                Bound::Below(n) => n,
+                Bound::Rows(rows) => rows.count(args.dims).unwrap_or(0),
+            };
+            let indices = arena.read::<i32>(&span, args.dims).unwrap_or(&[]);
+            let bad = |&(_, &found): &(usize, &i32)| usize::try_from(found).map_or(true, |i| i >= below);
+            match indices.iter().enumerate().find(bad) {
+                Some((row, &found)) => Err(RunError::Index { row, found, below }),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// One worker's way through the program. All workers decide alike where to wait and where to stop.
+    fn work(&self, state: &RunState<'_>, worker: Worker<'_>) {
+        let lead = worker.index() == 0;
+        if lead {
+            state.profile(|profiler| profiler.begin());
+        }
+        for index in 0..self.steps.len() {
+            let (step, needs) = &self.steps[index];
+            let serial = step.serial(state.dims);
+            let place = if serial { Worker::ALONE } else { worker };
+            if lead || !serial {
+                // SAFETY: construction and `check_run` proved what the step relies on.
+                unsafe { step.run(&self.ctx(state, index, needs), place) };
+            }
+            if lead {
+                state.next[(index + 2) % 3].store(0, Ordering::Relaxed);
+            }
+            if self.waits_after(index, serial, state.dims) {
+                if lead && (state.cancel)() {
+                    state.stop.store(index, Ordering::Relaxed);
+                }
+                worker.barrier();
+                if state.stop.load(Ordering::Relaxed) == index {
+                    return;
+                }
+            }
+            if lead {
+                state.profile(|profiler| profiler.step(index));
+            }
+        }
+    }
+
+    /// Between two steps that worker 0 does alone nobody needs to wait.
+    fn waits_after(&self, index: usize, serial: bool, dims: &[usize]) -> bool {
+        !(serial && self.steps.get(index + 1).is_some_and(|(next, _)| next.serial(dims)))
+    }
+
+    fn ctx<'a>(&'a self, state: &'a RunState<'_>, index: usize, needs: &'a Needs) -> StepCtx<'a> {
+        StepCtx {
+            base: state.base,
+            bytes: self.arena_bytes,
+            dims: state.dims,
+            level: self.limits.level,
+            seqs: state.seqs,
+            kv: state.kv,
+            scratch: self.scratch,
+            needs,
+            next: &state.next[index % 3],
+        }
+    }
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.labels()).finish()
+    }
+}
+
+/// What the workers of a run share.
+struct RunState<'a> {
+    base: *mut u8,
+    dims: &'a [usize],
+    seqs: &'a [SeqRows<'a>],
+    kv: Option<KvView<'a>>,
+    cancel: &'a (dyn Fn() -> bool + Sync),
+    profiler: Local<Option<*mut (dyn Profiler + 'a)>>,
+    /// The step after which to stop. Only ever compared with the barrier just passed: the lead may already have asked
+    /// to stop at a later one.
+    stop: AtomicUsize,
+    /// Counters for [`StepCtx::take`], used in turn: while one step uses its own and a late worker the previous one's,
+    /// the third is set back.
+    next: [AtomicUsize; 3],
+}
+
+// SAFETY: `base` and `kv` stand for exclusive borrows that the run holds; steps keep their accesses apart. The
+// profiler is only touched by worker 0, on the thread that lent it.
+unsafe impl Sync for RunState<'_> {}
+
+impl RunState<'_> {
+    /// Calls the profiler, if there is one. For worker 0 only.
+    fn profile(&self, call: impl FnOnce(&mut dyn Profiler)) {
+        if let Local(Some(profiler)) = self.profiler {
+            // SAFETY: borrowed exclusively for the run and used by worker 0 only.
+            call(unsafe { &mut *profiler });
+        }
+    }
+}
+
+/// A value for the calling thread only.
+struct Local<T>(T);
+
+fn label(steps: &[(Box<dyn Step>, Needs)], index: usize) -> String {
+    steps.get(index).map_or_else(String::new, |(step, _)| step.label())
+}
+
+/// Every span lies aligned in the arena, and what the step writes overlaps nothing else of it.
+fn check_spans(step: &dyn Step, limits: &Limits) -> Result<(), String> {
+    let spans = step.spans();
+    for access in &spans {
+        let span = access.span();
+        let fits = span.end(&limits.dims).is_some_and(|end| end <= limits.arena_bytes);
+        if !fits || !span.offset.is_multiple_of(ALIGN) {
+            return Err(format!("{span:?} is not within the arena of {} bytes", limits.arena_bytes));
+        }
+    }
+    for (i, a) in spans.iter().enumerate() {
+        let clash = |b: &&Access| (a.writes() || b.writes()) && overlap(a.span(), b.span(), limits);
+        if let Some(b) = spans[i + 1..].iter().find(clash) {
+            return Err(format!("{a:?} overlaps {b:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn overlap(a: &Span, b: &Span, limits: &Limits) -> bool {
+    let range = |span: &Span| (span.offset, span.end(&limits.dims).unwrap_or(usize::MAX));
+    let ((a0, a1), (b0, b1)) = (range(a), range(b));
+    a0 < b1 && b0 < a1
+}
+
+/// The step's needs can be met, and all steps agree on the rows that sequences cover.
+fn check_needs(needs: &Needs, limits: &Limits, ragged: &mut Option<Rows>) -> Result<(), String> {
+    if let Some(rows) = needs.ragged {
+        let agreed = *ragged.get_or_insert(rows);
+        if agreed != rows {
+            return Err(format!("sequences cover {agreed:?} rows in one step and {rows:?} in another"));
+        }
+    }
+    if let Some((index, shape)) = needs.layer {
+        let found = limits.kv.as_ref().and_then(|spec| spec.layers.get(index));
+        if found != Some(&shape) {
+            return Err(format!("expects {shape:?} as layer {index} of the state, found {found:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Index spans hold integers and are inputs: no step writes to them.
+fn check_inputs(steps: &[(Box<dyn Step>, Needs)], limits: &Limits) -> Result<(), (usize, String)> {
+    let inputs: Vec<Span> =
+        steps.iter().filter_map(|(_, needs)| needs.indices.map(|(span, _)| span)).collect();
+    for (index, (step, needs)) in steps.iter().enumerate() {
+        if needs.indices.is_some_and(|(span, _)| span.elem != Elem::I32) {
+            return Err((index, "indices must be integers".into()));
+        }
+        for access in step.spans().iter().filter(|access| access.writes()) {
+            if let Some(input) = inputs.iter().find(|input| overlap(input, access.span(), limits)) {
+                return Err((index, format!("{access:?} overwrites the indices {input:?}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Places the shared scratch and the workers' scratch behind the spans; none when the sizes overflow.
+fn place_scratch(steps: &[(Box<dyn Step>, Needs)], limits: &Limits) -> Option<((usize, usize), usize)> {
+    let largest = |bytes: fn(&Needs) -> usize| steps.iter().map(|(_, needs)| bytes(needs)).max().unwrap_or(0);
+    let shared = limits.arena_bytes.checked_next_multiple_of(ALIGN)?;
+    let own = shared.checked_add(largest(|needs| needs.scratch))?.checked_next_multiple_of(ALIGN)?;
+    let each = largest(|needs| needs.worker_scratch).checked_next_multiple_of(ALIGN)?;
+    Some(((shared, own), own.checked_add(each.checked_mul(limits.workers)?)?))
+}
+
+/// The sequences cover `0..rows` in order, without gaps.
+fn check_cover(seqs: &[SeqRows<'_>], rows: usize) -> Result<(), RunError> {
+    let mut expected = 0usize;
+    for (seq, part) in seqs.iter().enumerate() {
+        let end = expected.checked_add(part.len).filter(|&end| end <= rows && part.start == expected);
+        expected = end.ok_or(RunError::Seqs { seq, start: part.start, expected, rows })?;
+    }
+    let complete = expected == rows;
+    if complete { Ok(()) } else { Err(RunError::Seqs { seq: seqs.len(), start: rows, expected, rows }) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! Programs of toy steps: what is refused, and that workers keep together.
+
+use super::*;
+use crate::DimId;
+
+const T: Rows = Rows::Dim(DimId(0));
+
+/// `out[i] = a[i] + add`, rows shared among the workers or done by one.
+struct AddConst {
+    a: Span,
+    out: Span,
+    add: f32,
+    serial: bool,
+}
+
+// SAFETY: each worker writes its own share of `out`.
+unsafe impl Step for AddConst {
+    fn label(&self) -> String {
+        "add_const".into()
+    }
+
+    fn spans(&self) -> Vec<Access> {
+        Access::in_place(self.a, self.out)
+    }
+
+    fn serial(&self, _: &[usize]) -> bool {
+        self.serial
+    }
+
+    unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
+        let (a, out) = (ctx.view::<f32>(&self.a), ctx.view::<f32>(&self.out));
+        for i in worker.share(out.len(), 1) {
+            // SAFETY: element `i` is this worker's; the value is copied before it is written.
+            unsafe { out.part_mut(i..i + 1)[0] = a.part(i..i + 1)[0] + self.add };
+        }
+    }
+}
+
+/// `out[i] = x[index[i]]`, items taken one by one.
+struct Pick {
+    x: Span,
+    index: Span,
+    out: Span,
+}
+
+// SAFETY: each item is taken by one worker.
+unsafe impl Step for Pick {
+    fn label(&self) -> String {
+        "pick".into()
+    }
+
+    fn spans(&self) -> Vec<Access> {
+        vec![Access::Read(self.x), Access::Read(self.index), Access::Write(self.out)]
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { indices: Some((self.index, Bound::Rows(T))), ..Needs::default() }
+    }
+
+    unsafe fn run(&self, ctx: &StepCtx<'_>, _: Worker<'_>) {
+        let (x, index) = (ctx.view::<f32>(&self.x), ctx.view::<i32>(&self.index));
+        let out = ctx.view::<f32>(&self.out);
+        let mut i = ctx.take();
+        while i < out.len() {
+            // SAFETY: `i` is this worker's; the run checked the indices.
+            unsafe { out.part_mut(i..i + 1)[0] = x.part(0..x.len())[index.part(i..i + 1)[0] as usize] };
+            i = ctx.take();
+        }
+    }
+}
+
+fn f32s(offset: usize) -> Span {
+    Span::f32(offset, T, 1)
+}
+
+fn limits() -> Limits {
+    Limits { arena_bytes: 4096, dims: vec![50], workers: 4, level: Level::SCALAR, kv: None }
+}
+
+fn args<'a>(dims: &'a [usize]) -> RunArgs<'a> {
+    RunArgs { dims, seqs: &[], kv: None, cancel: &|| false, profiler: None }
+}
+
+/// A long chain of serial and shared steps, ending in a pick.
+fn chain() -> Program {
+    let mut steps: Vec<Box<dyn Step>> = vec![];
+    for i in 0..40usize {
+        let (a, out) = if i.is_multiple_of(2) { (f32s(0), f32s(256)) } else { (f32s(256), f32s(0)) };
+        steps.push(Box::new(AddConst { a, out, add: 1.0, serial: i % 5 < 2 }));
+    }
+    let index = Span::indices(512, T);
+    steps.push(Box::new(Pick { x: f32s(0), index, out: f32s(768) }));
+    Program::new(steps, limits()).expect("valid")
+}
+
+#[test]
+fn steps_run_in_order_on_every_team() {
+    let program = chain();
+    for threads in [1, 2, 4] {
+        let (team, mut arena) = (Team::new(threads), Arena::try_new(program.arena_bytes()).expect("memory"));
+        for rows in [0usize, 1, 3, 50] {
+            let values: Vec<f32> = (0..rows).map(|i| i as f32).collect();
+            let index: Vec<i32> = (0..rows as i32).rev().collect();
+            arena.write(&f32s(0), &values).expect("fits");
+            arena.write(&Span::indices(512, T), &index).expect("fits");
+            program.run(&mut arena, &team, args(&[rows])).expect("runs");
+            let expected: Vec<f32> = (0..rows).rev().map(|i| i as f32 + 40.0).collect();
+            assert_eq!(arena.read::<f32>(&f32s(768), &[rows]).expect("fits"), expected);
+        }
+    }
+}
+
+#[test]
+fn unsafe_programs_are_refused() {
+    let check = |a: Span, out: Span, reason: &str| {
+        let step = AddConst { a, out, add: 0.0, serial: false };
+        let error = Program::new(vec![Box::new(step)], limits()).expect_err("refused");
+        assert!(error.reason.contains(reason), "{error}");
+    };
+    check(f32s(4096 - 64), f32s(0), "not within the arena");
+    check(f32s(0), f32s(usize::MAX - 63), "not within the arena");
+    check(f32s(4), f32s(256), "not within the arena");
+    check(Span::f32(0, Rows::Dim(DimId(1)), 1), f32s(256), "not within the arena");
+    check(Span::f32(0, T, usize::MAX / 8), f32s(256), "not within the arena");
+    check(f32s(64), f32s(0), "overlaps");
+    let index = Span::indices(0, T);
+    let writer = AddConst { a: f32s(256), out: f32s(0), add: 0.0, serial: false };
+    let steps: Vec<Box<dyn Step>> =
+        vec![Box::new(writer), Box::new(Pick { x: f32s(512), index, out: f32s(768) })];
+    let error = Program::new(steps, limits()).expect_err("refused");
+    assert!(error.reason.contains("overwrites the indices"), "{error}");
+}
+
+#[test]
+fn runs_outside_the_limits_are_refused() {
+    let (program, team) = (chain(), Team::new(2));
+    let mut arena = Arena::try_new(program.arena_bytes()).expect("memory");
+    let check = |arena: &mut Arena, team: &Team, dims: &[usize]| {
+        program.run(arena, team, args(dims)).expect_err("refused")
+    };
+    assert!(matches!(check(&mut arena, &team, &[51]), RunError::Dims { .. }));
+    assert!(matches!(check(&mut arena, &team, &[]), RunError::Dims { .. }));
+    assert!(matches!(check(&mut arena, &Team::new(5), &[1]), RunError::Team { found: 5, max: 4 }));
+    let mut small = Arena::try_new(64).expect("memory");
+    assert!(matches!(check(&mut small, &team, &[1]), RunError::Arena { found: 64, .. }));
+    for bad in [2, -1, i32::MAX] {
+        arena.write(&Span::indices(512, T), &[0, bad]).expect("fits");
+        assert_eq!(check(&mut arena, &team, &[2]), RunError::Index { row: 1, found: bad, below: 2 });
+    }
+}
+
+#[test]
+fn all_workers_stop_at_the_same_step() {
+    let program = chain();
+    for threads in [1, 2, 4] {
+        let (team, mut arena) = (Team::new(threads), Arena::try_new(program.arena_bytes()).expect("memory"));
+        for asked in 0..20 {
+            let left = AtomicUsize::new(asked);
+            let cancel = || left.fetch_sub(1, Ordering::Relaxed) == 0;
+            let outcome = program.run(&mut arena, &team, RunArgs { cancel: &cancel, ..args(&[8]) });
+            assert_eq!(outcome, Err(RunError::Cancelled));
+        }
+    }
+}
+
+#[test]
+fn the_profiler_sees_every_step_in_order() {
+    struct Log(Vec<usize>);
+    impl Profiler for Log {
+        fn begin(&mut self) {
+            self.0.push(1000);
+        }
+        fn step(&mut self, index: usize) {
+            self.0.push(index);
+        }
+    }
+    let (program, team) = (chain(), Team::new(2));
+    let mut arena = Arena::try_new(program.arena_bytes()).expect("memory");
+    let mut log = Log(vec![]);
+    program.run(&mut arena, &team, RunArgs { profiler: Some(&mut log), ..args(&[3]) }).expect("runs");
+    assert_eq!(log.0[0], 1000);
+    assert!(log.0[1..].iter().copied().eq(0..41));
+}
+
+#[test]
+fn sequences_must_cover_the_rows() {
+    let seq = |start, len| SeqRows { start, len, past: 0, pages: &[] };
+    let check = |seqs: &[SeqRows<'_>], rows, ok: bool| assert_eq!(check_cover(seqs, rows).is_ok(), ok);
+    check(&[], 0, true);
+    check(&[seq(0, 2), seq(2, 0), seq(2, 3)], 5, true);
+    check(&[seq(0, 2)], 3, false);
+    check(&[seq(0, 2), seq(3, 1)], 4, false);
+    check(&[seq(0, 3), seq(2, 2)], 4, false);
+    check(&[seq(0, usize::MAX), seq(usize::MAX, 2)], 1, false);
+}
