@@ -25,6 +25,9 @@ pub trait Executable: Send {
     /// Most rows (dimension `T`) that one call may bring.
     fn max_rows(&self) -> usize;
 
+    /// Most output rows (dimension `R`) that one call may ask for.
+    fn max_outputs(&self) -> usize;
+
     /// Makes pages `0..pages` usable; existing ones keep their content. Fails, changing nothing, when memory is short.
     fn reserve_pages(&mut self, pages: usize) -> Result<(), ExecError>;
 
@@ -37,8 +40,8 @@ pub trait Executable: Send {
     /// Output `index` of the last run, row-major.
     fn output(&self, index: usize) -> Result<&[f32], ExecError>;
 
-    /// The plan as it runs, for `explain` and `profile`.
-    fn report(&self) -> PlanReport;
+    /// The plan for these dimensions, for `explain` and `profile`.
+    fn report(&self, dims: &[usize]) -> Result<PlanReport, ExecError>;
 }
 
 /// One run's arguments.
@@ -59,6 +62,21 @@ pub enum Input<'a> {
     I32(&'a [i32]),
     /// 32-bit floats.
     F32(&'a [f32]),
+}
+
+impl Input<'_> {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::I32(values) => values.len(),
+            Self::F32(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Tells a running call to stop at the next step. Cheap to share by `Arc`.
@@ -117,8 +135,8 @@ pub enum ExecError {
     Unsupported { op: String, node: String, backend: String },
     #[error("node `{node}`: {reason}")]
     Node { node: String, reason: String },
-    #[error("not enough memory for {what}: {bytes} bytes")]
-    Memory { what: String, bytes: usize },
+    #[error("not enough memory for {what}: {reason}")]
+    Memory { what: String, reason: String },
     #[error("input {index}: {reason}")]
     Input { index: usize, reason: String },
     #[error("page {page} is outside the {pages} reserved pages")]
