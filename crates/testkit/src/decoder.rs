@@ -83,6 +83,10 @@ impl Executable for FakeDecoder {
         self.max_rows
     }
 
+    fn max_outputs(&self) -> usize {
+        self.max_rows
+    }
+
     fn reserve_pages(&mut self, pages: usize) -> Result<(), ExecError> {
         let size = self.kv.page_tokens;
         self.pages.resize_with(pages.max(self.pages.len()), || vec![None; size]);
@@ -128,7 +132,7 @@ impl Executable for FakeDecoder {
         if index == 0 { Ok(&self.logits) } else { Err(ExecError::Output(index)) }
     }
 
-    fn report(&self) -> PlanReport {
-        PlanReport { isa: "fake".into(), threads: 1, ..PlanReport::default() }
+    fn report(&self, _: &[usize]) -> Result<PlanReport, ExecError> {
+        Ok(PlanReport::default())
     }
 }
