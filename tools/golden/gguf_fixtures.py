@@ -21,7 +21,7 @@ TYPES = [
     "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0",
     "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K",
     "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS",
-    "TQ1_0", "TQ2_0", "MXFP4",
+    "TQ1_0", "TQ2_0", "MXFP4", "NVFP4", "Q1_0",
 ]  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def main():
     version2[4] = 2
     (out / "v2.gguf").write_bytes(version2)
     write(out / "big-endian.gguf", gguf.GGUFEndian.BIG)
-    write(out / "split.gguf", split_max_tensors=12)
+    write(out / "split.gguf", split_max_tensors=13)
     names = sorted(p.name for p in out.glob("*.gguf") if p.name != "big-endian.gguf")
     golden = {name: expected(out / name) for name in names}
     (out / "expected.json").write_text(json.dumps(golden, ensure_ascii=False, indent=0) + "\n")

@@ -281,7 +281,7 @@ fn limits_can_be_set() {
         let message = refusal(data("all.gguf"), &limits);
         assert!(message.contains(what), "{message}");
     };
-    check(Limits { max_tensors: 3, ..Limits::default() }, "35 tensors exceed the limit of 3");
+    check(Limits { max_tensors: 3, ..Limits::default() }, "37 tensors exceed the limit of 3");
     check(Limits { max_entries: 3, ..Limits::default() }, "metadata entries exceed the limit of 3");
     check(Limits { max_string: 3, ..Limits::default() }, "bytes of text exceed the limit of 3");
     check(Limits { max_name: 3, ..Limits::default() }, "bytes of name exceed the limit of 3");
