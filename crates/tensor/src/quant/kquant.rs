@@ -13,7 +13,7 @@ pub(super) fn q2_k(src: &[u8], dst: &mut [f32]) {
             let shift = sub % 8 / 2 * 2;
             let low = &b[16 + sub / 8 * 32 + sub % 2 * 16..][..16];
             for i in 0..16 {
-                y[i] = scale * f32::from(low[i] >> shift & 3) - min;
+                y[i] = scale * (i32::from(low[i]) >> shift & 3) as f32 - min;
             }
         }
     });
@@ -30,8 +30,8 @@ pub(super) fn q3_k(src: &[u8], dst: &mut [f32]) {
             let low = &b[32 + sub / 8 * 32 + sub % 2 * 16..][..16];
             let high = &b[sub % 2 * 16..][..16];
             for i in 0..16 {
-                let q = low[i] >> shift & 3 | (high[i] >> (sub / 2) & 1) << 2;
-                y[i] = scale * (i32::from(q) - 4) as f32;
+                let q = i32::from(low[i]) >> shift & 3 | (i32::from(high[i]) >> (sub / 2) & 1) << 2;
+                y[i] = scale * (q - 4) as f32;
             }
         }
     });

@@ -6,13 +6,16 @@
 //! enough for the compiler, and kernels that are hot have their own code over packed weights.
 
 mod codebook;
+mod encode;
 mod float;
 mod grids;
 mod iq1;
 mod iq2;
 mod iq3;
+mod kencode;
 mod kquant;
 mod legacy;
+mod search;
 mod ternary;
 
 use crate::DType;
@@ -21,6 +24,9 @@ pub use float::{f16_to_f32, f32_to_f16};
 
 /// Decodes whole blocks: the bytes of `n` blocks into `n * block_len` values. Whichever side is longer keeps its rest.
 pub type RowDecoder = fn(&[u8], &mut [f32]);
+
+/// Appends the blocks of whole blocks' values.
+type RowEncoder = fn(&[f32], &mut Vec<u8>);
 
 /// Values that cannot be converted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,9 +57,9 @@ pub enum QuantError {
         /// Values given.
         values: usize,
     },
-    /// A block format has no infinity and no NaN.
-    #[error("value {index} is not finite: {dtype} cannot hold it")]
-    NotFinite {
+    /// A block format has no infinity, no NaN, and scales of half precision.
+    #[error("value {index} is not a finite number of at most 65504: {dtype} cannot hold it")]
+    OutOfRange {
         /// The block type.
         dtype: DType,
         /// Position of the first such value.
@@ -94,6 +100,35 @@ pub fn row_decoder(dtype: DType) -> Option<RowDecoder> {
         MXFP4 => codebook::mxfp4, NVFP4 => codebook::nvfp4,
         TQ1_0 => ternary::tq1_0, TQ2_0 => ternary::tq2_0,
         I64 | I32 | I16 | I8 | U64 | U32 | U16 | U8 | Bool => return None,
+    })
+}
+
+/// Appends `src`, which must fill whole blocks, encoded as `dtype`.
+///
+/// Block formats refuse values beyond half precision's range; floating-point types take any.
+pub fn quantize(dtype: DType, src: &[f32], out: &mut Vec<u8>) -> Result<(), QuantError> {
+    let encode = encoder(dtype).ok_or(QuantError::Unsupported { dtype, action: "encoded from f32" })?;
+    if dtype.bytes_for(src.len()).is_none() {
+        return Err(QuantError::PartialBlock { dtype, values: src.len() });
+    }
+    let holds = |x: &f32| x.abs() <= 65504.0 || !dtype.is_quantized();
+    if let Some(index) = src.iter().position(|x| !holds(x)) {
+        return Err(QuantError::OutOfRange { dtype, index });
+    }
+    encode(src, out);
+    Ok(())
+}
+
+#[rustfmt::skip]
+fn encoder(dtype: DType) -> Option<RowEncoder> {
+    use DType::*;
+    Some(match dtype {
+        F32 => encode::f32, F16 => encode::f16, BF16 => encode::bf16,
+        Q4_0 => encode::q4_0, Q4_1 => encode::q4_1, Q5_0 => encode::q5_0, Q5_1 => encode::q5_1,
+        Q8_0 => encode::q8_0, TQ1_0 => encode::tq1_0, TQ2_0 => encode::tq2_0, MXFP4 => encode::mxfp4,
+        Q2_K => kencode::q2_k, Q3_K => kencode::q3_k, Q4_K => kencode::q4_k, Q5_K => kencode::q5_k,
+        Q6_K => kencode::q6_k, IQ4_NL => kencode::iq4_nl,
+        _ => return None,
     })
 }
 
