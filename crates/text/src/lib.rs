@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
 
+pub mod detokenize;
 pub mod sample;
 pub mod span;
 pub mod stop;
+pub mod tokenizer;
