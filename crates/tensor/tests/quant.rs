@@ -171,7 +171,7 @@ fn any_dtype() -> impl Strategy<Value = DType> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
 
     #[test]
     fn decoding_takes_any_bytes_of_the_right_length(
@@ -202,9 +202,9 @@ proptest! {
             let mut back = vec![f32::NAN; 256];
             dequantize(dtype, &out, &mut back).unwrap();
             let peak = values.iter().fold(0f32, |peak, x| peak.max(x.abs()));
-            // No value strays further than the coarsest level of the coarsest format, or the least stored scale.
-            let near = |(x, y): (&f32, &f32)| (x - y).abs() <= 1.05 * peak + 1e-5;
-            prop_assert!(values.iter().zip(&back).all(near), "{} {:?} {:?}", dtype, values, back);
+            // No value strays further than the greatest one, or (31 levels of Q5_1) the rounding of least scales.
+            let near = |(x, y): (&f32, &f32)| (x - y).abs() <= 1.05 * peak + 1e-6;
+            prop_assert!(values.iter().zip(&back).all(near), "{dtype}");
         }
     }
 }

@@ -41,8 +41,8 @@ impl Super {
             };
         }
         let end = if format.scale.0 < 0.0 { format.scale.0 } else { format.scale.1 };
-        let d = f32_to_f16(peak(&ideal.map(|i| i.0)) / end);
-        let dmin = f32_to_f16(peak(&ideal.map(|i| i.1)) / format.min.max(1.0));
+        let d = storable(peak(&ideal.map(|i| i.0)) / end);
+        let dmin = storable(peak(&ideal.map(|i| i.1)) / format.min.max(1.0));
         let mut best = Self::choose::<N>(x, &w, &ideal, format, (d, dmin));
         for _ in 0..3 {
             let next = Self::choose::<N>(x, &w, &ideal, format, best.refit::<N>(x, &w));
@@ -104,7 +104,7 @@ impl Super {
             ((ax * bb - bx * ab) / determinant, (ax * ab - bx * aa) / determinant)
         };
         let sound = d.is_finite() && dmin.is_finite() && dmin >= 0.0;
-        if sound { (f32_to_f16(d), f32_to_f16(dmin)) } else { (self.d, self.dmin) }
+        if sound { (storable(d), storable(dmin)) } else { (self.d, self.dmin) }
     }
 }
 
@@ -117,6 +117,14 @@ fn error<const N: usize>(x: &[f32; N], w: &[f32; N], scale: f32, min: f32, forma
         [w * error * error]
     });
     sum
+}
+
+/// The half-precision scale nearest to `scale`, but the next larger one where steps are so coarse (below 2^-14) that
+/// the nearest would not reach the largest value.
+fn storable(scale: f32) -> u16 {
+    let nearest = f32_to_f16(scale);
+    let short = f16_to_f32(nearest).abs() < scale.abs() * (1.0 - 1.0 / 1024.0);
+    nearest + u16::from(short && nearest & 0x7fff < 0x7bff)
 }
 
 fn inverse(scale: f32) -> f32 {
@@ -245,7 +253,7 @@ pub(super) fn q6_k(src: &[f32], out: &mut Vec<u8>) {
 
 pub(super) fn iq4_nl(src: &[f32], out: &mut Vec<u8>) {
     each_block(src, out, |x: &[f32; 32]| {
-        let d = f32_to_f16(search::nonlinear(x, &square_weights(x)));
+        let d = storable(search::nonlinear(x, &square_weights(x)));
         let scale = f16_to_f32(d);
         let q = x.map(|x| nearest_nonlinear(x * inverse(scale)));
         let mut block = [0; 18];
