@@ -87,8 +87,8 @@ impl<'a> Cursor<'a> {
     pub(crate) fn text(&mut self, limit: Limit) -> Result<&'a str, Fault> {
         let len = self.u64()?;
         let len = self.count(len, 1, limit)?;
-        let fault = self.fault(Problem::NotUtf8);
-        std::str::from_utf8(self.take(len as u64)?).map_err(|_| fault)
+        let at = self.position();
+        std::str::from_utf8(self.take(len as u64)?).map_err(|_| Fault { at, problem: Problem::NotUtf8 })
     }
 }
 

@@ -29,7 +29,7 @@ impl TensorSpec {
 
     /// Writes the data of this tensor, after checking that `source` gives what was declared.
     pub(crate) fn copy(&self, source: &dyn WeightSource, sink: &mut dyn Write) -> Result<(), WriteError> {
-        let tensor = source.tensor(&self.name).map_err(|e| Place::tensor(&self.name).has(e.into()))?;
+        let tensor = source.tensor(&self.name)?;
         if tensor.dtype() != self.dtype || tensor.shape() != self.shape {
             let found = format!("{}{:?}", tensor.dtype(), tensor.shape());
             let declared = format!("{}{:?}", self.dtype, self.shape);
@@ -51,6 +51,9 @@ pub enum WriteError {
     /// What was to be written cannot be stored so.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// A tensor cannot be had, or cannot be what was declared.
+    #[error(transparent)]
+    Source(#[from] TensorError),
     /// The sink failed.
     #[error("cannot write the file: {0}; check the free space and the permissions")]
     Sink(#[from] std::io::Error),

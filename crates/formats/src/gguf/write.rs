@@ -83,7 +83,7 @@ impl Writer {
         let mut at = header.len() as u64;
         for tensor in &self.tensors {
             tensor.copy(source, sink)?;
-            at += self.sized(tensor)?;
+            at += tensor.bytes()? as u64;
             at += self.pad(at, sink)?;
         }
         sink.flush()?;
@@ -91,7 +91,7 @@ impl Writer {
     }
 
     /// Everything before the data, padded.
-    fn header(&self) -> Result<Vec<u8>, FormatError> {
+    fn header(&self) -> Result<Vec<u8>, WriteError> {
         let mut out = b"GGUF\x03\0\0\0".to_vec();
         out.extend((self.tensors.len() as u64).to_le_bytes());
         out.extend((self.entries.len() as u64).to_le_bytes());
@@ -105,13 +105,13 @@ impl Writer {
         Ok(out)
     }
 
-    fn records(&self, out: &mut Vec<u8>) -> Result<(), FormatError> {
+    fn records(&self, out: &mut Vec<u8>) -> Result<(), WriteError> {
         let mut seen = std::collections::HashSet::new();
         let mut offset = 0_u64;
         for tensor in &self.tensors {
             let has = |problem| Place::tensor(&tensor.name).has(problem);
             if !seen.insert(&tensor.name) {
-                return Err(has(Problem::Duplicate));
+                return Err(has(Problem::Duplicate).into());
             }
             let number = tensor.dtype.ggml();
             let number =
@@ -121,18 +121,13 @@ impl Writer {
             tensor.shape.iter().rev().for_each(|&dim| out.extend((dim as u64).to_le_bytes()));
             out.extend(number.to_le_bytes());
             out.extend(offset.to_le_bytes());
-            offset = (offset + self.sized(tensor)?).next_multiple_of(self.alignment());
+            offset = (offset + tensor.bytes()? as u64).next_multiple_of(self.alignment());
         }
         Ok(())
     }
 
     fn alignment(&self) -> u64 {
         self.alignment.unwrap_or(DEFAULT_ALIGNMENT)
-    }
-
-    fn sized(&self, tensor: &TensorSpec) -> Result<u64, FormatError> {
-        let bytes = tensor.bytes().map_err(|error| Place::tensor(&tensor.name).has(error.into()))?;
-        Ok(bytes as u64)
     }
 
     /// Writes zeros up to the alignment; returns how many.

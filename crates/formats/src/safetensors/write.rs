@@ -10,7 +10,7 @@ use serde::ser::{SerializeMap, Serializer};
 use super::DTYPES;
 use super::read::METADATA;
 use crate::spec::{TensorSpec, WriteError};
-use crate::{FormatError, Place, Problem};
+use crate::{Place, Problem};
 
 /// Header lengths are multiples of this, so that data starts aligned in a mapped file.
 const HEADER_ALIGNMENT: usize = 8;
@@ -41,20 +41,20 @@ fn rank(dtype: DType) -> Option<usize> {
     DTYPES.iter().position(|(_, other)| *other == dtype)
 }
 
-fn lay_out(tensors: &[TensorSpec]) -> Result<Vec<(&str, Entry<'_>)>, FormatError> {
+fn lay_out(tensors: &[TensorSpec]) -> Result<Vec<(&str, Entry<'_>)>, WriteError> {
     let mut seen = std::collections::HashSet::new();
     let mut entries = Vec::with_capacity(tensors.len());
     let mut end = 0_u64;
     for tensor in tensors {
         let has = |problem| Place::tensor(&tensor.name).has(problem);
         if tensor.name == METADATA || !seen.insert(&tensor.name) {
-            return Err(has(Problem::Duplicate));
+            return Err(has(Problem::Duplicate).into());
         }
         let rank = rank(tensor.dtype);
         let rank =
             rank.ok_or_else(|| has(Problem::NotStorable(format!("{} in safetensors", tensor.dtype))))?;
         let start = end;
-        end += tensor.bytes().map_err(|error| has(error.into()))? as u64;
+        end += tensor.bytes()? as u64;
         let entry = Entry { dtype: DTYPES[rank].0, shape: &tensor.shape, data_offsets: (start, end) };
         entries.push((tensor.name.as_str(), entry));
     }

@@ -117,7 +117,7 @@ fn a_source_must_give_what_was_declared() {
     let spec = kinglet_formats::TensorSpec { dtype: kinglet_tensor::DType::I8, ..(&tensor).into() };
     let message = "tensor `x`: I8[4] was declared, the source gave U8[4]; declare what the source gives";
     check(spec.clone(), source, message);
-    check(spec, MemoryWeights::default(), "tensor `x`: tensor `x` is missing");
+    check(spec, MemoryWeights::default(), "tensor `x` is missing");
 }
 
 fn shards() -> Vec<Gguf> {
