@@ -51,6 +51,9 @@ pub(crate) enum Color {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Pull(commands::pull::Args),
+    List(commands::list::Args),
+    Rm(commands::rm::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
 }

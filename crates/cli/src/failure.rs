@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::Error;
+use kinglet::catalog::CatalogError;
 use serde_json::json;
 
 use crate::ui::Ui;
@@ -32,24 +33,12 @@ pub(crate) fn hinted(message: impl Into<String>, hint: impl Into<String>) -> Err
     Error::new(Hint { message: message.into(), hint: hint.into() })
 }
 
-/// Ctrl-C ended the work: printed as one short line, with the exit status that shells expect.
-#[derive(Debug)]
-pub(crate) struct Interrupted;
-
-impl fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("interrupted")
-    }
-}
-
-impl std::error::Error for Interrupted {}
-
 /// Prints `error` with its causes and its hint; hands back the exit status.
 pub(crate) fn report(error: &Error, ui: &Ui) -> ExitCode {
     if reader_left(error) {
         return ExitCode::SUCCESS;
     }
-    let status = if error.is::<Interrupted>() { INTERRUPTED } else { 1 };
+    let status = if was_interrupted(error) { INTERRUPTED } else { 1 };
     let (message, hint) = (message(error), hint(error));
     if ui.json() {
         ui.error_json(&json!({ "error": { "message": message, "hint": hint, "exit_code": status } }));
@@ -73,7 +62,17 @@ fn message(error: &Error) -> String {
 
 /// The first way out that the chain of causes offers.
 fn hint(error: &Error) -> Option<String> {
-    error.chain().find_map(|cause| cause.downcast_ref::<Hint>().map(|h| h.hint.clone()))
+    let own =
+        |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<Hint>().map(|h| h.hint.clone());
+    let catalog = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<CatalogError>().map(CatalogError::hint)
+    };
+    error.chain().find_map(|cause| own(cause).or_else(|| catalog(cause)))
+}
+
+/// Whether Ctrl-C ended the work.
+fn was_interrupted(error: &Error) -> bool {
+    error.chain().any(|c| matches!(c.downcast_ref(), Some(CatalogError::Cancelled)))
 }
 
 /// Whether the program that read our output has closed the pipe (`kinglet list | head`): no failure.

@@ -1,2 +1,4 @@
 //! On-device AI inference: the library.
 #![forbid(unsafe_code)]
+
+pub mod catalog;

@@ -1,7 +1,10 @@
 //! One file a command: its arguments and a `run` that does the work through the `kinglet` library.
 
 pub(crate) mod completions;
+pub(crate) mod list;
 pub(crate) mod man;
+pub(crate) mod pull;
+pub(crate) mod rm;
 
 use anyhow::Result;
 
@@ -11,6 +14,9 @@ use crate::ui::Ui;
 /// Runs the chosen command.
 pub(crate) fn run(command: Command, ui: &Ui) -> Result<()> {
     match command {
+        Command::Pull(args) => pull::run(&args, ui),
+        Command::List(args) => list::run(&args, ui),
+        Command::Rm(args) => rm::run(&args, ui),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args, ui),
     }

@@ -1,5 +1,6 @@
 //! What the user sees: results on standard output, notes, errors and progress on standard error.
 
+mod fetching;
 mod format;
 mod table;
 
@@ -11,6 +12,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use serde::Serialize;
 
+pub(crate) use fetching::Fetching;
 pub(crate) use format::{ago, bytes};
 pub(crate) use table::Table;
 

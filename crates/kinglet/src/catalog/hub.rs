@@ -1,0 +1,394 @@
+//! The Hugging Face hub: which files a repository has, and fetching them into the cache that every client of the hub
+//! shares, so that a model fetched by one is there for all.
+//!
+//! ```text
+//! $HF_HUB_CACHE/models--ORG--REPO/refs/REVISION             the commit that the revision stood for
+//!                                 snapshots/COMMIT/FILE     a link to ../../blobs/ETAG
+//!                                 blobs/ETAG                SHA-256 of a large file, git's id of a small one
+//! ```
+//! Layout, variables and the `/api/models` and `/resolve` addresses are those that the hub documents. Deliberately
+//! absent: uploading, datasets, and the hub's own transfer protocol: its plain HTTP addresses serve the same bytes.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+
+use super::error::{AtPath, CatalogError, Result};
+use super::http::{Http, Wanted};
+use super::local::Split;
+use super::name::{HubName, is_safe_file};
+use super::progress::{Event, Progress};
+use super::store::ModelFile;
+
+/// Quantisations in the order in which they are chosen when the name says none.
+const PREFERRED: &[&str] = &["Q4_K_M", "Q8_0", "Q4_0", "Q5_K_M", "Q6_K", "F16", "BF16"];
+/// Files of a repository in the safetensors layout that a model needs.
+const FOLDER_ENDS: &[&str] = &[".safetensors", ".safetensors.index.json", ".jinja", ".model"];
+const FOLDER_FILES: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// How the hub is reached.
+#[derive(Clone, Debug)]
+pub struct HubSettings {
+    /// `HF_ENDPOINT`: the hub's address or a mirror's.
+    pub endpoint: String,
+    /// `HF_HUB_CACHE`, or `hub` in `HF_HOME`.
+    pub cache: PathBuf,
+    /// `HF_TOKEN`, or the content of the file `token` in `HF_HOME`.
+    pub token: Option<String>,
+    /// `HF_HUB_OFFLINE`: use the cache only.
+    pub offline: bool,
+}
+
+impl HubSettings {
+    /// As the environment variables of the hub's own clients say.
+    pub fn from_env() -> HubSettings {
+        let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+        let home_folder = || std::env::home_dir().unwrap_or_default().join(".cache");
+        let cache_folder = || var("XDG_CACHE_HOME").map_or_else(home_folder, PathBuf::from);
+        let home = var("HF_HOME").map_or_else(|| cache_folder().join("huggingface"), PathBuf::from);
+        let token_file = var("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
+        let stored_token =
+            || fs::read_to_string(token_file).ok().map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+        let on = |value: String| matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE");
+        HubSettings {
+            endpoint: var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
+            cache: var("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
+            token: var("HF_TOKEN").or_else(stored_token),
+            offline: var("HF_HUB_OFFLINE").is_some_and(on),
+        }
+    }
+}
+
+/// The hub and its cache.
+pub(super) struct Hub {
+    settings: HubSettings,
+    /// Set once the hub was found unreachable: why.
+    unreachable: OnceLock<String>,
+}
+
+/// A file of a repository, as the hub lists it.
+#[derive(Clone, Debug, Deserialize)]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    #[serde(rename = "blobId")]
+    blob_id: Option<String>,
+    lfs: Option<Lfs>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Lfs {
+    sha256: String,
+    size: u64,
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+impl Hub {
+    pub(super) fn new(settings: HubSettings) -> Hub {
+        Hub { settings, unreachable: OnceLock::new() }
+    }
+
+    /// Whether the network must not be used.
+    pub(super) fn offline(&self) -> bool {
+        self.settings.offline
+    }
+
+    /// The model's files in the cache, if they are all there; no network. Also the commit they are of.
+    pub(super) fn cached(&self, name: &HubName) -> Option<(String, Vec<ModelFile>)> {
+        let folder = self.folder(name);
+        let commit =
+            fs::read_to_string(folder.join("refs").join(&name.revision)).unwrap_or(name.revision.clone());
+        let snapshot = folder.join("snapshots").join(commit.trim());
+        let mut names = Vec::new();
+        list_files(&snapshot, "", &mut names);
+        let chosen = choose(&names, name).ok()?;
+        let whole = chosen.iter().all(|n| all_parts_in(n, &names));
+        let file = |n: &String| {
+            let path = snapshot.join(n);
+            let bytes = fs::metadata(&path).ok()?.len();
+            Some(ModelFile { name: base_name(n), path, bytes, sha256: None, owned: false })
+        };
+        let files: Option<Vec<_>> = chosen.iter().map(file).collect();
+        files.filter(|_| whole).map(|files| (commit.trim().to_owned(), files))
+    }
+
+    /// Fetches what of the model is not in the cache. Also hands back the commit that it is of.
+    pub(super) fn pull(
+        &self,
+        http: &Http,
+        name: &HubName,
+        progress: &dyn Progress,
+    ) -> Result<(String, Vec<ModelFile>)> {
+        if self.settings.offline {
+            return self.cached(name).ok_or_else(|| CatalogError::Offline { what: name.to_string() });
+        }
+        let listing = self.listing(http, name)?;
+        let names: Vec<String> = listing.siblings.iter().map(|s| s.rfilename.clone()).collect();
+        let mut files = Vec::new();
+        for chosen in choose(&names, name)? {
+            let Some(sibling) = listing.siblings.iter().find(|s| s.rfilename == chosen) else { continue };
+            files.push(self.pull_file(http, name, &listing.sha, sibling, progress)?);
+        }
+        let reference = self.folder(name).join("refs").join(&name.revision);
+        write_file(&reference, listing.sha.as_bytes())?;
+        Ok((listing.sha, files))
+    }
+
+    fn listing(&self, http: &Http, name: &HubName) -> Result<Listing> {
+        if let Some(why) = self.unreachable.get() {
+            return Err(CatalogError::Unreachable {
+                place: self.settings.endpoint.clone(),
+                why: why.clone(),
+            });
+        }
+        let endpoint = self.settings.endpoint.trim_end_matches('/');
+        let revision = name.revision.replace('/', "%2F");
+        let url = format!("{endpoint}/api/models/{}/revision/{revision}?blobs=true", name.repo);
+        let text = http.text(&url, self.settings.token.as_deref()).inspect_err(|e| {
+            if let CatalogError::Unreachable { why, .. } = e {
+                let _ = self.unreachable.set(why.clone());
+            }
+        })?;
+        let bad = |why: String| CatalogError::BadAnswer { url: url.clone(), why };
+        let listing: Listing = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        let safe = |s: &Sibling| is_safe_file(&s.rfilename) && s.etag().is_none_or(is_hex);
+        if !is_hex(&listing.sha) || !listing.siblings.iter().all(safe) {
+            return Err(bad("it lists a file name or a checksum that cannot be one".into()));
+        }
+        Ok(listing)
+    }
+
+    fn pull_file(
+        &self,
+        http: &Http,
+        name: &HubName,
+        commit: &str,
+        sibling: &Sibling,
+        progress: &dyn Progress,
+    ) -> Result<ModelFile> {
+        let file = &sibling.rfilename;
+        let etag = sibling.etag().ok_or_else(|| CatalogError::BadAnswer {
+            url: self.settings.endpoint.clone(),
+            why: format!("the listing gives no checksum for {file}"),
+        })?;
+        let sha256 = sibling.lfs.as_ref().map(|l| l.sha256.as_str());
+        let bytes = sibling.lfs.as_ref().map(|l| l.size).or(sibling.size);
+        let folder = self.folder(name);
+        let blob = folder.join("blobs").join(etag);
+        let there = fs::metadata(&blob).is_ok_and(|m| bytes.is_none_or(|b| b == m.len()));
+        if !there {
+            let partial = folder.join("blobs").join(format!("{etag}.incomplete"));
+            make_parent(&partial)?;
+            let endpoint = self.settings.endpoint.trim_end_matches('/');
+            let url = format!("{endpoint}/{}/resolve/{commit}/{file}", name.repo);
+            let token = self.settings.token.as_deref();
+            http.fetch(&Wanted { url: &url, token, file, bytes, sha256 }, &partial, progress)?;
+            fs::rename(&partial, &blob).at("write", &blob)?;
+        }
+        progress.event(Event::Done { file });
+        let path = folder.join("snapshots").join(commit).join(file);
+        link(&blob, &path)?;
+        let bytes = fs::metadata(&path).at("read", &path)?.len();
+        Ok(ModelFile { name: base_name(file), path, bytes, sha256: sha256.map(str::to_owned), owned: !there })
+    }
+
+    fn folder(&self, name: &HubName) -> PathBuf {
+        self.settings.cache.join(format!("models--{}", name.repo.replace('/', "--")))
+    }
+}
+
+impl Sibling {
+    /// The name of its content in the cache.
+    fn etag(&self) -> Option<&str> {
+        self.lfs.as_ref().map(|l| l.sha256.as_str()).or(self.blob_id.as_deref())
+    }
+}
+
+/// Which of a repository's files make up the model that `name` means.
+fn choose(names: &[String], name: &HubName) -> Result<Vec<String>> {
+    let wrong = |why: String| Err(CatalogError::NotOneModel { place: name.repo.clone(), why });
+    if let Some(file) = &name.file {
+        return match names.iter().find(|n| *n == file) {
+            Some(found) => Ok(with_parts(found, names)),
+            None => wrong(format!("it has no file {file}")),
+        };
+    }
+    let models: Vec<&String> = names.iter().filter(|n| is_whole_model(n)).collect();
+    if let Some(quant) = &name.quant {
+        return match models.iter().find(|n| has_quant(n, quant)) {
+            Some(found) => Ok(with_parts(found, names)),
+            None => wrong(format!("no file is quantised as {quant}; there are {}", list(&models))),
+        };
+    }
+    if models.is_empty() {
+        return folder(names).map_or_else(|| wrong("it has neither GGUF nor safetensors files".into()), Ok);
+    }
+    let best = PREFERRED.iter().find_map(|quant| models.iter().find(|n| has_quant(n, quant)));
+    Ok(with_parts(best.unwrap_or(&models[0]), names))
+}
+
+/// A GGUF file with a language model: the first part of a split one counts, a projector or an importance matrix not.
+fn is_whole_model(name: &str) -> bool {
+    let base = base_name(name).to_ascii_lowercase();
+    base.ends_with(".gguf")
+        && !base.starts_with("mmproj")
+        && !base.contains("imatrix")
+        && Split::parse(&base).is_none_or(|split| split.index == 1)
+}
+
+/// Whether `quant` is a word of the file's name: `q4` is not one of `x-q4_k_m.gguf`.
+fn has_quant(name: &str, quant: &str) -> bool {
+    let (name, quant) = (base_name(name).to_ascii_lowercase(), quant.to_ascii_lowercase());
+    let is_edge = |c: Option<char>| c.is_none_or(|c| "-.".contains(c));
+    name.match_indices(&quant).any(|(at, found)| {
+        is_edge(name[..at].chars().next_back()) && is_edge(name[at + found.len()..].chars().next())
+    })
+}
+
+/// The file, or all parts of the split model that it belongs to.
+fn with_parts(name: &str, names: &[String]) -> Vec<String> {
+    let Some(split) = Split::parse(name) else { return vec![name.to_owned()] };
+    (1..=split.count).map(|i| split.name(i)).filter(|part| names.contains(part)).collect()
+}
+
+fn all_parts_in(name: &str, names: &[String]) -> bool {
+    Split::parse(name).is_none_or(|split| (1..=split.count).all(|i| names.contains(&split.name(i))))
+}
+
+/// The files of a repository in the safetensors layout.
+fn folder(names: &[String]) -> Option<Vec<String>> {
+    let needed = |n: &&String| {
+        !n.contains('/')
+            && (FOLDER_FILES.contains(&n.as_str()) || FOLDER_ENDS.iter().any(|end| n.ends_with(end)))
+    };
+    let files: Vec<String> = names.iter().filter(needed).cloned().collect();
+    let whole = files.iter().any(|n| n == "config.json") && files.iter().any(|n| n.ends_with(".safetensors"));
+    whole.then_some(files)
+}
+
+fn list(models: &[&String]) -> String {
+    if models.is_empty() {
+        return "no GGUF files".into();
+    }
+    models.iter().map(|m| base_name(m)).collect::<Vec<_>>().join(", ")
+}
+
+fn base_name(name: &str) -> String {
+    name.rsplit('/').next().unwrap_or(name).to_owned()
+}
+
+fn is_hex(text: &str) -> bool {
+    (8..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Names of the files below `folder`, with `/` between folders.
+fn list_files(folder: &Path, prefix: &str, names: &mut Vec<String>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let path = entry.path();
+        if path.is_dir() {
+            list_files(&path, &format!("{name}/"), names);
+        } else if path.is_file() {
+            names.push(name);
+        }
+    }
+    names.sort();
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).at("create the folder", folder)
+}
+
+fn write_file(path: &Path, content: &[u8]) -> Result<()> {
+    make_parent(path)?;
+    fs::write(path, content).at("write", path)
+}
+
+/// Makes `path` lead to `blob`, by a relative link as the hub's clients do.
+fn link(blob: &Path, path: &Path) -> Result<()> {
+    make_parent(path)?;
+    if path.exists() {
+        return Ok(());
+    }
+    let _ = fs::remove_file(path); // A link that leads nowhere.
+    let up =
+        path.components().rev().skip(1).take_while(|c| *c != Component::Normal("snapshots".as_ref())).count()
+            + 1;
+    let mut target: PathBuf = std::iter::repeat_n("..", up).collect();
+    target.push("blobs");
+    target.push(blob.file_name().unwrap_or_default());
+    symlink_or_move(&target, blob, path).at("write", path)
+}
+
+#[cfg(unix)]
+fn symlink_or_move(target: &Path, _blob: &Path, path: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(target, path)
+}
+
+/// Where links need a privilege, the hub's clients put the content itself into the snapshot.
+#[cfg(not(unix))]
+fn symlink_or_move(_target: &Path, blob: &Path, path: &Path) -> std::io::Result<()> {
+    fs::rename(blob, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::ModelName;
+
+    /// Chooses among `names` for the model `text`; `shown` is the choice or the error.
+    fn check(names: &[&str], text: &str, shown: &str) {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let Ok(ModelName::Hub(name)) = ModelName::parse(text) else { panic!("{text}") };
+        let got = choose(&names, &name).map_or_else(|e| e.to_string(), |files| files.join(" "));
+        assert_eq!(got, shown);
+    }
+
+    #[test]
+    fn one_model_is_chosen_from_a_repository() {
+        let gguf = ["README.md", "m-Q8_0.gguf", "m-Q4_K_M.gguf", "mmproj-m-f16.gguf", "sub/m-IQ2_XS.gguf"];
+        check(&gguf, "o/r", "m-Q4_K_M.gguf");
+        check(&gguf, "o/r:q8_0", "m-Q8_0.gguf");
+        check(&gguf, "o/r:IQ2_XS", "sub/m-IQ2_XS.gguf");
+        check(&gguf, "o/r/mmproj-m-f16.gguf", "mmproj-m-f16.gguf");
+        check(
+            &gguf,
+            "o/r:Q4",
+            "o/r: no file is quantised as Q4; there are m-Q8_0.gguf, m-Q4_K_M.gguf, m-IQ2_XS.gguf",
+        );
+        check(&gguf, "o/r/x.gguf", "o/r: it has no file x.gguf");
+    }
+
+    #[test]
+    fn a_split_model_comes_whole() {
+        let parts = ["m-q4_k_m-00001-of-00002.gguf", "m-q4_k_m-00002-of-00002.gguf"];
+        check(&parts, "o/r:Q4_K_M", "m-q4_k_m-00001-of-00002.gguf m-q4_k_m-00002-of-00002.gguf");
+        check(&parts, "o/r", "m-q4_k_m-00001-of-00002.gguf m-q4_k_m-00002-of-00002.gguf");
+    }
+
+    #[test]
+    fn a_safetensors_repository_comes_with_its_tokenizer() {
+        let names = ["config.json", "model.safetensors", "onnx/model.onnx", "tokenizer.json", "train.py"];
+        check(&names, "o/r", "config.json model.safetensors tokenizer.json");
+        check(&["train.py"], "o/r", "o/r: it has neither GGUF nor safetensors files");
+    }
+}

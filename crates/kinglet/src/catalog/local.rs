@@ -1,0 +1,143 @@
+//! A model by its path: a GGUF file, one part of a split one, or a folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::error::{AtPath, CatalogError, Result};
+use super::store::{Model, ModelFile};
+
+/// How the files end that a folder in the Hugging Face layout may consist of.
+const FOLDER_FILES: &[&str] = &[".json", ".safetensors", ".model", ".jinja", ".txt"];
+
+/// The model at `path`; nothing is read but names and sizes.
+pub(super) fn open(path: &Path) -> Result<Model> {
+    let metadata = fs::metadata(path).map_err(|_| CatalogError::NoSuchPath(path.to_owned()))?;
+    let paths = if metadata.is_dir() { in_folder(path)? } else { parts(path)? };
+    let files = paths.iter().map(|p| file(p)).collect::<Result<_>>()?;
+    Ok(Model { name: path.display().to_string(), source: "local path".into(), pulled: None, files })
+}
+
+/// The single GGUF model of a folder, or else its `config.json` with all that belongs to it.
+fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+        .at("read", folder)?
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.is_file())
+        .collect();
+    paths.sort();
+    let ggufs: Vec<&PathBuf> =
+        paths.iter().filter(|p| name(p).ends_with(".gguf") && is_first_part(&name(p))).collect();
+    let wrong = |why: String| Err(CatalogError::NotOneModel { place: folder.display().to_string(), why });
+    match ggufs.as_slice() {
+        [one] => parts(one),
+        [] if folder.join("config.json").is_file() => {
+            paths.retain(|p| FOLDER_FILES.iter().any(|end| name(p).ends_with(end)));
+            Ok(paths)
+        }
+        [] => wrong("there is neither a .gguf file nor a config.json".into()),
+        several => {
+            let names: Vec<String> = several.iter().map(|p| name(p)).collect();
+            wrong(format!("there are several models: {}", names.join(", ")))
+        }
+    }
+}
+
+/// All parts of a split model in their order, whichever of them is named; otherwise the file itself.
+fn parts(path: &Path) -> Result<Vec<PathBuf>> {
+    let name = name(path);
+    let Some(split) = Split::parse(&name) else { return Ok(vec![path.to_owned()]) };
+    let part = |index| {
+        let path = path.with_file_name(split.name(index));
+        if path.is_file() { Ok(path) } else { Err(CatalogError::MissingPart { path, count: split.count }) }
+    };
+    (1..=split.count).map(part).collect()
+}
+
+fn is_first_part(name: &str) -> bool {
+    Split::parse(name).is_none_or(|split| split.index == 1)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn file(path: &Path) -> Result<ModelFile> {
+    let bytes = fs::metadata(path).at("read", path)?.len();
+    Ok(ModelFile { name: name(path), path: path.to_owned(), bytes, sha256: None, owned: false })
+}
+
+/// The name of a part of a split GGUF model: `x-00002-of-00005.gguf`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Split<'a> {
+    stem: &'a str,
+    /// From 1.
+    pub(super) index: u32,
+    /// How many parts there are.
+    pub(super) count: u32,
+}
+
+impl<'a> Split<'a> {
+    /// Takes a file's name apart, if it is such a name.
+    pub(super) fn parse(name: &'a str) -> Option<Split<'a>> {
+        let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+        let (stem, index) = rest.rsplit_once('-')?;
+        let number = |digits: &str| (digits.len() == 5).then(|| digits.parse::<u32>().ok()).flatten();
+        let (index, count) = (number(index)?, number(count)?);
+        (1..=count).contains(&index).then_some(Split { stem, index, count })
+    }
+
+    /// The name of another part.
+    pub(super) fn name(&self, index: u32) -> String {
+        format!("{}-{index:05}-of-{:05}.gguf", self.stem, self.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_split_model_are_told_by_their_names() {
+        let split = Split::parse("a-b-00002-of-00003.gguf").expect("a part");
+        assert_eq!((split.index, split.count, split.name(3).as_str()), (2, 3, "a-b-00003-of-00003.gguf"));
+        for name in
+            ["a.gguf", "a-00004-of-00003.gguf", "a-2-of-3.gguf", "a-00000-of-00003.gguf", "a-00001-of-00003"]
+        {
+            assert_eq!(Split::parse(name), None, "{name}");
+        }
+    }
+
+    /// Makes a folder of empty files and opens `open` in it; `shown` is the model's files or the error.
+    fn check(files: &[&str], open: &str, shown: &str) {
+        let folder = tempfile::tempdir().expect("a folder");
+        for file in files {
+            fs::write(folder.path().join(file), b"").expect("written");
+        }
+        let got = match super::open(&folder.path().join(open)) {
+            Ok(model) => model.files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(" "),
+            Err(e) => e.to_string().replace(&folder.path().display().to_string(), "DIR"),
+        };
+        assert_eq!(got.trim_end_matches('/'), shown);
+    }
+
+    #[test]
+    fn a_path_leads_to_the_files_of_one_model() {
+        check(&["x.gguf", "README.md"], "", "x.gguf");
+        check(
+            &["x-00001-of-00002.gguf", "x-00002-of-00002.gguf"],
+            "",
+            "x-00001-of-00002.gguf x-00002-of-00002.gguf",
+        );
+        check(&["a.gguf", "b.gguf"], "b.gguf", "b.gguf");
+        check(&["config.json", "model.safetensors", "x.py"], "", "config.json model.safetensors");
+        check(&["a.gguf", "b.gguf"], "", "DIR/: there are several models: a.gguf, b.gguf");
+        check(&[], "", "DIR/: there is neither a .gguf file nor a config.json");
+        check(&[], "x.gguf", "DIR/x.gguf: no such file or folder");
+        check(
+            &["x-00001-of-00002.gguf"],
+            "x-00001-of-00002.gguf",
+            "DIR/x-00002-of-00002.gguf: the model has 2 parts, and this one is missing",
+        );
+    }
+}
