@@ -44,7 +44,7 @@ pub struct Limits {
     pub max_rows: usize,
     /// Prompt rows of a batch that also decodes: what a long prompt may delay the answers that are under way.
     pub prompt_rows: usize,
-    /// Rows of a batch that have logits; more than `max_running`.
+    /// Rows of a batch that have logits; not fewer than `max_running`.
     pub max_outputs: usize,
     /// Sequences that run together; not more than `max_rows`.
     pub max_running: usize,
@@ -111,7 +111,7 @@ pub enum Verdict {
 }
 
 /// What has to be done, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// The request was not accepted.
     Refuse(RequestId, Refusal),
@@ -343,8 +343,8 @@ impl Limits {
             "context, page size and vocabulary must not be empty"
         } else if self.max_running == 0 || self.max_running > self.max_rows {
             "max_running must lie between 1 and max_rows"
-        } else if self.max_outputs <= self.max_running {
-            "max_outputs must be larger than max_running"
+        } else if self.max_outputs < self.max_running {
+            "max_outputs must not be smaller than max_running"
         } else if self.prompt_rows == 0 {
             "prompt_rows must not be 0"
         } else if self.pages < pages {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use kinglet_graph::ExecError;
+use kinglet_text::sample::SampleError;
 
 /// Why a request was not accepted. Nothing of it has run.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[allow(missing_docs, reason = "fields are named by the message")]
 pub enum Refusal {
     #[error("the prompt is empty: give at least one token")]
@@ -22,8 +23,8 @@ pub enum Refusal {
     DeadlineExceeded,
     #[error("{waiting} requests are waiting already: try again in {} s", retry_after.as_secs().max(1))]
     QueueFull { waiting: usize, retry_after: Duration },
-    #[error("the sampling settings are wrong: {0}")]
-    Sampling(String),
+    #[error(transparent)]
+    Sampling(#[from] SampleError),
     #[error("the engine is shutting down")]
     ShuttingDown,
 }
@@ -42,10 +43,21 @@ pub enum GenerateError {
     Panicked(String),
     /// The logits gave no token.
     #[error("no token could be sampled: {0}")]
-    Sampling(String),
+    Sampling(#[from] SampleError),
     /// The engine was dropped.
     #[error("the engine has shut down")]
     ShutDown,
+}
+
+/// Why tokens could not be scored.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// The request was not accepted.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It was, but did not end well.
+    #[error(transparent)]
+    Failed(#[from] GenerateError),
 }
 
 /// Why an engine could not be started.

@@ -4,5 +4,7 @@
 mod decoder;
 pub mod golden;
 pub mod reference;
+mod words;
 
 pub use decoder::{FakeDecoder, Script, hashed_logits};
+pub use words::{BYTE_VOCAB, END, TURN, byte_tokenizer, say, speaking_decoder};

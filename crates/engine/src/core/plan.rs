@@ -38,14 +38,15 @@ impl Core {
         actions
     }
 
-    /// Every decoding sequence has its row for sure; prompts share the rest.
+    /// Every decoding sequence has its row for sure, and every generation its output; prompts and scores share the rest.
     fn budget(&self, ranks: &[Rank]) -> Budget {
-        let decoding = |rank: &&Rank| self.live.get(rank).is_some_and(|s| s.pending() == 1);
-        let decoding = ranks.iter().filter(decoding).count();
+        let sequences = || ranks.iter().filter_map(|rank| self.live.get(rank));
+        let decoding = sequences().filter(|sequence| sequence.pending() == 1).count();
+        let generating = sequences().filter(|s| matches!(s.goal, Goal::Generate { .. })).count();
         let free = self.limits.max_rows - decoding;
         Budget {
             prompt_rows: if decoding == 0 { free } else { free.min(self.limits.prompt_rows) },
-            score_rows: self.limits.max_outputs - self.limits.max_running,
+            score_rows: self.limits.max_outputs - generating,
         }
     }
 

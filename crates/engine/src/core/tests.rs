@@ -301,9 +301,10 @@ proptest! {
         pages in 10..24usize,
         page_tokens in 1..6usize,
         prompt_rows in 1..12usize,
+        max_outputs in 4..8usize,
     ) {
         let pages = pages.max(40usize.div_ceil(page_tokens));
-        let mut bench = Bench::new(Limits { pages, page_tokens, prompt_rows, ..limits() });
+        let mut bench = Bench::new(Limits { pages, page_tokens, prompt_rows, max_outputs, ..limits() });
         play(&mut bench, &happenings);
         bench.check_answers();
     }
@@ -322,7 +323,7 @@ fn pressure_on_pages_preempts_and_changes_no_answer() {
 
 #[test]
 fn an_urgent_request_goes_first_and_a_patient_one_is_not_starved() {
-    let mut bench = Bench::new(Limits { max_running: 1, max_outputs: 2, max_waiting: 200, ..limits() });
+    let mut bench = Bench::new(Limits { max_running: 1, max_outputs: 1, max_waiting: 200, ..limits() });
     let submit = |bench: &mut Bench, id, priority| {
         bench.submit(Submission { priority, ..generate(id, &[3, 1, 2], 2) });
     };
@@ -453,7 +454,7 @@ fn limits_that_cannot_work_are_refused() {
     check(limits(), true);
     check(Limits { pages: 9, ..limits() }, false);
     check(Limits { max_running: 13, max_outputs: 20, ..limits() }, false);
-    check(Limits { max_outputs: 4, ..limits() }, false);
+    check(Limits { max_outputs: 3, ..limits() }, false);
     check(Limits { page_tokens: 0, ..limits() }, false);
     check(Limits { prompt_rows: 0, ..limits() }, false);
 }
