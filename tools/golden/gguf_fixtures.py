@@ -64,7 +64,7 @@ def add_tensors(writer, rng):
 
 def write(path, endian=gguf.GGUFEndian.LITTLE, **split):
     rng = np.random.default_rng(7)
-    writer = gguf.GGUFWriter(path, "test", endianess=endian, **split)
+    writer = gguf.GGUFWriter(path, "test", False, endian, **split)
     if not split:
         writer.add_custom_alignment(64)
         add_metadata(writer)
