@@ -111,6 +111,9 @@ impl Http {
         if wanted.bytes.is_some_and(|bytes| bytes == file.len) {
             return Ok(Attempt::Complete);
         }
+        if file.len > 0 && !file.is_pinned(wanted) {
+            file.restart()?;
+        }
         let range = format!("bytes={}-", file.len);
         let mut headers = vec![("Accept-Encoding", "identity")];
         if file.len > 0 {
@@ -239,14 +242,18 @@ impl Partial {
             Partial { path: path.to_owned(), file, len: 0, hash: Sha256::new(), etag: None, touched: false };
         partial.etag = fs::read_to_string(partial.etag_path()).ok().filter(|e| e.starts_with('"'));
         let len = partial.file.metadata().at("read", path)?.len();
-        let pinned = wanted.sha256.is_some() || partial.etag.is_some();
-        if len > 0 && (!pinned || wanted.bytes.is_some_and(|bytes| len > bytes)) {
+        if len > 0 && (!partial.is_pinned(wanted) || wanted.bytes.is_some_and(|bytes| len > bytes)) {
             partial.restart()?;
         } else if len > 0 {
             progress.event(Event::Verify { file: wanted.file });
             partial.len = hash_into(&mut partial.hash, &partial.path, progress)?;
         }
         Ok(partial)
+    }
+
+    /// Whether more bytes can be told to be of the same version: by the server, or in the end by the checksum.
+    fn is_pinned(&self, wanted: &Wanted<'_>) -> bool {
+        wanted.sha256.is_some() || self.etag.is_some()
     }
 
     fn etag_path(&self) -> PathBuf {
