@@ -21,7 +21,7 @@ pub use bytes::Bytes;
 pub use dtype::DType;
 pub use error::TensorError;
 #[cfg(not(target_family = "wasm"))]
-pub use mapped::map_file;
+pub use mapped::{map_file, release_pages};
 pub use metadata::{MetaValue, Metadata};
 pub use pool::{BufferPool, Contents, PoolLimits, PoolStats, PooledBuffer};
 pub use ragged::{KvLayer, KvSpec, PageId, SeqRows};

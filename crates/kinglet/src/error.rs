@@ -1,0 +1,78 @@
+//! Why a model could not be loaded or used, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+use kinglet_formats::FormatError;
+use kinglet_graph::ExecError;
+use kinglet_models::ModelError;
+
+/// Why a model could not be loaded or used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "fields are named by the message")]
+pub enum Error {
+    #[error("{path}: {source}", path = path.display())]
+    Open { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {source}", path = path.display())]
+    Format { path: PathBuf, source: Box<FormatError> },
+    #[error("{path}: these weights come without their config.json", path = path.display())]
+    Lonely { path: PathBuf },
+    #[error("the model has no `{name}`")]
+    MissingFile { name: String },
+    #[error("{folder}: no model here (neither config.json nor a .gguf file)", folder = folder.display())]
+    NoModel { folder: PathBuf },
+    #[error("{folder}: several models here: {names}", folder = folder.display(), names = names.join(", "))]
+    ManyModels { folder: PathBuf, names: Vec<String> },
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    #[error("{what} needs {needed} of memory, {available} are free")]
+    Memory { what: String, needed: Size, available: Size },
+    #[error("instruction set `{name}` is not one of this machine's: {available}")]
+    Isa { name: String, available: String },
+    #[error("`{option}` is {found}, expected {expected}")]
+    Option { option: &'static str, found: String, expected: String },
+    #[error("tokenizer: {0}")]
+    Tokenizer(#[from] kinglet_text::tokenizer::TokenizerError),
+    #[error(transparent)]
+    Engine(#[from] kinglet_engine::ConfigError),
+}
+
+/// A number of bytes, shown in the unit that suits it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes = self.0 as f64;
+        match self.0 {
+            0..1_000_000 => write!(f, "{:.0} kB", (bytes / 1e3).ceil()),
+            1_000_000..1_000_000_000 => write!(f, "{:.0} MB", bytes / 1e6),
+            _ => write!(f, "{:.1} GB", bytes / 1e9),
+        }
+    }
+}
+
+impl Error {
+    pub(crate) fn open(path: &Path, source: std::io::Error) -> Self {
+        Self::Open { path: path.into(), source }
+    }
+
+    pub(crate) fn format(path: &Path, source: FormatError) -> Self {
+        Self::Format { path: path.into(), source: Box::new(source) }
+    }
+
+    /// What to do about it, when the message does not say it already.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Lonely { .. } => "give the folder that holds config.json and tokenizer.json".into(),
+            Self::ManyModels { .. } => "give the path of one of them".into(),
+            Self::Memory { .. } => {
+                "use a smaller context (--context), a smaller quantisation or a smaller model".into()
+            }
+            Self::MissingFile { .. } => "the folder is incomplete: fetch the model again".into(),
+            Self::Model(ModelError::UnknownArch(_)) => "`kinglet show` lists what the file holds".into(),
+            _ => return None,
+        })
+    }
+}

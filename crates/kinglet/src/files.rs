@@ -1,0 +1,174 @@
+//! A model's files, mapped and parsed: one GGUF file, the shards of one, or a Hugging Face folder.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use kinglet_formats::safetensors::Index;
+use kinglet_formats::{FileKind, Gguf, Limits, Safetensors, gguf, hf};
+use kinglet_models::{DecoderConfig, ModelError};
+use kinglet_tensor::{Bytes, Metadata, Tensor, WeightSource, map_file};
+
+use crate::Error;
+
+const INDEX: &str = "model.safetensors.index.json";
+const WEIGHTS: &str = "model.safetensors";
+
+/// A model's files, mapped and parsed but not loaded: what `show` speaks of and loading starts from.
+pub enum ModelFiles {
+    /// GGUF; shards are joined.
+    Gguf(Gguf),
+    /// A Hugging Face folder.
+    HuggingFace(Box<Folder>),
+}
+
+/// The parsed files of a Hugging Face folder.
+pub struct Folder {
+    /// `config.json`.
+    pub config: Metadata,
+    /// `generation_config.json`, empty when there is none.
+    pub generation: Metadata,
+    /// `tokenizer_config.json`, empty when there is none.
+    pub tokenizer_config: Metadata,
+    /// `tokenizer.json`.
+    pub tokenizer: Bytes,
+    /// `chat_template.jinja`, when there is one.
+    pub chat_template: Option<String>,
+    /// The weights of all shards.
+    pub weights: Safetensors,
+}
+
+impl ModelFiles {
+    /// Opens a `.gguf` file (its other shards beside it), a folder, or a file in a Hugging Face folder.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let meta = std::fs::metadata(path).map_err(|e| Error::open(path, e))?;
+        if meta.is_dir() {
+            return Self::of(&folder_files(path)?);
+        }
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if matches!(name, "config.json" | WEIGHTS | INDEX) {
+            return Self::of(&folder_files(path.parent().unwrap_or(Path::new(".")))?);
+        }
+        let shards = gguf::shard_names(name).unwrap_or_else(|| vec![name.to_owned()]);
+        let files = shards.into_iter().map(|shard| (shard.clone(), path.with_file_name(shard)));
+        Self::of(&files.collect())
+    }
+
+    /// Opens files by the names they have in their model, wherever they lie.
+    pub fn of(files: &BTreeMap<String, PathBuf>) -> Result<Self, Error> {
+        if files.contains_key("config.json") {
+            return Ok(Self::HuggingFace(Box::new(Folder::of(files)?)));
+        }
+        let limits = Limits::default();
+        let parse = |path: &PathBuf| {
+            let bytes = map(path)?;
+            if FileKind::of(&bytes) == FileKind::Safetensors {
+                return Err(Error::Lonely { path: path.clone() });
+            }
+            Gguf::parse(bytes, &limits).map_err(|e| Error::format(path, e))
+        };
+        let mut shards = files.values().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let first = files.values().next().cloned().unwrap_or_default();
+        let whole = if shards.len() == 1 && shards[0].metadata().usize("split.count").unwrap_or(1) <= 1 {
+            shards.remove(0)
+        } else {
+            Gguf::join(shards).map_err(|e| Error::format(&first, e))?
+        };
+        Ok(Self::Gguf(whole))
+    }
+
+    /// The weights.
+    pub fn weights(&self) -> &dyn WeightSource {
+        match self {
+            Self::Gguf(gguf) => gguf,
+            Self::HuggingFace(folder) => &folder.weights,
+        }
+    }
+
+    /// Every tensor.
+    pub fn tensors(&self) -> &[Tensor] {
+        match self {
+            Self::Gguf(gguf) => gguf.tensors(),
+            Self::HuggingFace(folder) => folder.weights.tensors(),
+        }
+    }
+
+    /// The configuration: GGUF's metadata, or `config.json`.
+    pub fn metadata(&self) -> &Metadata {
+        match self {
+            Self::Gguf(gguf) => gguf.metadata(),
+            Self::HuggingFace(folder) => &folder.config,
+        }
+    }
+
+    /// Sizes and switches of the decoder.
+    pub fn decoder(&self) -> Result<DecoderConfig, ModelError> {
+        match self {
+            Self::Gguf(gguf) => DecoderConfig::from_gguf(gguf.metadata()),
+            Self::HuggingFace(folder) => DecoderConfig::from_hf(&folder.config),
+        }
+    }
+}
+
+impl Folder {
+    fn of(files: &BTreeMap<String, PathBuf>) -> Result<Self, Error> {
+        let limits = Limits::default();
+        let path = |name: &str| files.get(name).ok_or_else(|| Error::MissingFile { name: name.into() });
+        let json = |name: &str| -> Result<Metadata, Error> {
+            let path = path(name)?;
+            hf::parse(name, &map(path)?, &limits).map_err(|e| Error::format(path, e))
+        };
+        let optional =
+            |name: &str| if files.contains_key(name) { json(name) } else { Ok(Metadata::default()) };
+        let template = files.get("chat_template.jinja");
+        Ok(Self {
+            config: json("config.json")?,
+            generation: optional("generation_config.json")?,
+            tokenizer_config: optional("tokenizer_config.json")?,
+            tokenizer: map(path("tokenizer.json")?)?,
+            chat_template: template
+                .map(|p| std::fs::read_to_string(p).map_err(|e| Error::open(p, e)))
+                .transpose()?,
+            weights: weights(files, &limits)?,
+        })
+    }
+}
+
+fn weights(files: &BTreeMap<String, PathBuf>, limits: &Limits) -> Result<Safetensors, Error> {
+    let Some(index_path) = files.get(INDEX) else {
+        let path = files.get(WEIGHTS).ok_or_else(|| Error::MissingFile { name: WEIGHTS.into() })?;
+        return Safetensors::parse(map(path)?, limits).map_err(|e| Error::format(path, e));
+    };
+    let fail = |e| Error::format(index_path, e);
+    let index = Index::parse(&map(index_path)?, limits).map_err(fail)?;
+    let named = index.files().filter_map(|name| Some((name, files.get(name)?)));
+    let shards = named.map(|(name, path)| Ok((name.to_owned(), map(path)?))).collect::<Result<_, Error>>()?;
+    Safetensors::join(&index, &shards, limits).map_err(fail)
+}
+
+/// The files of a folder that a model may need, by name.
+fn folder_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, Error> {
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::open(folder, e))?;
+    let named = entries.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        Some((path.file_name()?.to_str()?.to_owned(), path))
+    });
+    let files: BTreeMap<String, PathBuf> = named.collect();
+    if files.contains_key("config.json") {
+        return Ok(files);
+    }
+    let ggufs: BTreeMap<String, PathBuf> =
+        files.into_iter().filter(|(name, _)| name.ends_with(".gguf")).collect();
+    let Some(first) = ggufs.keys().next().cloned() else {
+        return Err(Error::NoModel { folder: folder.into() });
+    };
+    match gguf::shard_names(&first) {
+        Some(shards) => Ok(ggufs.into_iter().filter(|(name, _)| shards.contains(name)).collect()),
+        None if ggufs.len() == 1 => Ok(ggufs),
+        None => Err(Error::ManyModels { folder: folder.into(), names: ggufs.into_keys().collect() }),
+    }
+}
+
+fn map(path: &Path) -> Result<Bytes, Error> {
+    File::open(path).and_then(|file| map_file(&file)).map_err(|e| Error::open(path, e))
+}
