@@ -7,6 +7,7 @@
 mod arena;
 mod barrier;
 mod kv;
+pub mod matmul;
 mod program;
 mod shared;
 mod step;

@@ -48,7 +48,7 @@ impl Isa for Scalar {
     const NAME: &'static str = "scalar";
     const LANES: usize = N;
     const W_BIAS: u8 = 0;
-    const REGISTERS: usize = 16;
+    const REGISTERS: usize = 8;
 
     type F32 = F;
     type I32 = I;

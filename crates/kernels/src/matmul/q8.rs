@@ -1,0 +1,258 @@
+//! Packed weights times 8-bit activations.
+//!
+//! One row of activations reads the packed weights directly: such a product is held to memory bandwidth. More rows go
+//! over unpacked panels: held to the integer peak. Both give the same bits per row.
+//!
+//! Error: given the activations' codes and scales, integer sums are exact; what remains is f32 rounding, below
+//! `(groups + 3) * 2^-23 * sum(|scale * dot * a_scale| + |min * a_sum|)` of the value in real numbers.
+#![allow(clippy::needless_range_loop, reason = "register blocks are indexed alike")]
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use kinglet_simd::{Isa, Kernel, dispatch};
+
+use super::block::{Acc, accumulate};
+use super::formats::{Format, Visit, with_format};
+use super::packed::PackedMatrix;
+use super::panel::{PANEL_GROUPS, PANEL_TILES, PanelBuffer, unpack};
+use super::quantize::{QuantRows, Rows};
+use super::stream::{CHUNK, GROUP, Stream};
+use crate::SharedMut;
+
+/// Where results go: value (row, column) at `row * stride + column`.
+#[derive(Clone, Copy, Debug)]
+pub struct Output<'a> {
+    /// The buffer.
+    pub data: SharedMut<'a, f32>,
+    /// Floats from one row to the next.
+    pub stride: usize,
+}
+
+impl<'a> Output<'a> {
+    /// A whole buffer whose rows are `stride` floats apart.
+    pub fn new(data: &'a mut [f32], stride: usize) -> Self {
+        Self { data: SharedMut::new(data), stride }
+    }
+}
+
+/// `y[m, n] = sum_k x[m, k] * w[n, k] + bias[n]` for the rows `n` of the weight tiles in `tiles`.
+///
+/// Panics when the activations have other columns than the weights, or the output or the bias is too small.
+///
+/// # Safety
+/// While this runs, nothing else reads or writes the output's columns that belong to `tiles` (columns
+/// `tiles.start * tile_rows..tiles.end * tile_rows`, up to the number of rows of the weights).
+pub unsafe fn matmul_q8(
+    w: &PackedMatrix,
+    tiles: Range<usize>,
+    x: QuantRows<'_>,
+    bias: Option<&[f32]>,
+    y: Output<'_>,
+) {
+    let plan = w.plan();
+    assert_eq!(x.cols(), plan.cols(), "columns of activations and weights");
+    assert!(tiles.end <= plan.tiles(), "tiles {tiles:?} of {}", plan.tiles());
+    assert!(bias.is_none_or(|bias| bias.len() >= plan.rows()), "bias of {} rows", plan.rows());
+    let job = Job { w, x: x.pointers(), rows: x.rows(), tiles, bias, y };
+    with_format(plan.dtype(), job);
+}
+
+/// One call's arguments, checked.
+#[derive(Clone)]
+struct Job<'a> {
+    w: &'a PackedMatrix,
+    x: Rows,
+    rows: usize,
+    tiles: Range<usize>,
+    bias: Option<&'a [f32]>,
+    y: Output<'a>,
+}
+
+impl Visit for Job<'_> {
+    type Out = ();
+
+    fn visit<F: Format>(self) {
+        dispatch(self.w.plan().level(), Typed::<F>(self, PhantomData));
+    }
+}
+
+struct Typed<'a, F>(Job<'a>, PhantomData<F>);
+
+impl<F: Format> Kernel for Typed<'_, F> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        match self.0.rows {
+            0 => {}
+            1 => self.0.direct::<I, F>(isa),
+            _ => self.0.paneled::<I, F>(isa),
+        }
+    }
+}
+
+impl Job<'_> {
+    /// All columns of each tile at once, straight from the packed bytes.
+    #[inline(always)]
+    fn direct<I: Isa, F: Stream>(&self, isa: I) {
+        let groups = self.w.plan().cols() / GROUP;
+        let mut tile = self.tiles.start;
+        while tile + 2 <= self.tiles.end {
+            let w = [self.tile(tile), self.tile(tile + 1)];
+            // SAFETY: both tiles are whole, and there is one row.
+            unsafe { self.block::<I, F, 1, 2>(isa, w, groups, tile, 0, self.x, true) };
+            tile += 2;
+        }
+        if tile < self.tiles.end {
+            // SAFETY: the tile is whole, and there is one row.
+            unsafe { self.block::<I, F, 1, 1>(isa, [self.tile(tile)], groups, tile, 0, self.x, true) };
+        }
+    }
+
+    /// Panel after panel, all rows over each.
+    #[inline(always)]
+    fn paneled<I: Isa, F: Format>(&self, isa: I) {
+        let mut buffer = PanelBuffer::new();
+        let groups = self.w.plan().cols() / GROUP;
+        for first in self.tiles.clone().step_by(PANEL_TILES) {
+            let tiles = first..self.tiles.end.min(first + PANEL_TILES);
+            for from in (0..groups).step_by(PANEL_GROUPS) {
+                let count = (groups - from).min(PANEL_GROUPS);
+                let panel = buffer.as_mut_ptr();
+                for tile in tiles.clone() {
+                    let at = F::bytes::<I>(CHUNK) * (from / CHUNK);
+                    // SAFETY: the range of the tile is whole chunks of it; the buffer holds two tiles of a panel.
+                    unsafe {
+                        let to = panel.add((tile - first) * F::Panel::bytes::<I>(count));
+                        unpack::<I, F, F::Panel>(isa, self.tile(tile).add(at), count, to);
+                    }
+                }
+                let over = OverPanel::<F::Panel> {
+                    job: self,
+                    panel,
+                    tiles: tiles.clone(),
+                    count,
+                    from,
+                    stream: PhantomData,
+                };
+                dispatch(self.w.plan().level(), over);
+            }
+        }
+    }
+
+    fn tile(&self, tile: usize) -> *const u8 {
+        self.w.data()[tile * self.w.plan().tile_bytes()..].as_ptr()
+    }
+
+    /// `MR` rows from `row` on, `NT` tiles from `tile` on, `groups` groups of columns; the first range of columns
+    /// starts from the bias, later ones from what is in the output.
+    ///
+    /// # Safety
+    /// `w` are tiles of `groups` groups; `x` has `MR` rows with these groups.
+    #[allow(clippy::too_many_arguments, reason = "one block of a blocked product")]
+    #[inline(always)]
+    unsafe fn block<I: Isa, S: Stream, const MR: usize, const NT: usize>(
+        &self,
+        isa: I,
+        w: [*const u8; NT],
+        groups: usize,
+        tile: usize,
+        row: usize,
+        x: Rows,
+        start: bool,
+    ) {
+        let mut acc: Acc<I, MR, NT> = [[isa.zero(); NT]; MR];
+        for t in 0..NT {
+            let columns = self.columns::<I>(tile + t);
+            for r in 0..MR {
+                acc[r][t] = match (start, self.bias) {
+                    (true, None) => isa.zero(),
+                    (true, Some(bias)) => isa.load_part(&bias[columns.clone()]),
+                    (false, _) => isa.load_part(self.out(row + r, columns.clone())),
+                };
+            }
+        }
+        // SAFETY: by the caller's promise.
+        unsafe { accumulate::<I, S, MR, NT>(isa, w, groups, x, &mut acc) };
+        for t in 0..NT {
+            let columns = self.columns::<I>(tile + t);
+            for r in 0..MR {
+                isa.store_part(acc[r][t], self.out(row + r, columns.clone()));
+            }
+        }
+    }
+
+    /// The output columns of a tile.
+    #[inline(always)]
+    fn columns<I: Isa>(&self, tile: usize) -> Range<usize> {
+        tile * I::LANES..((tile + 1) * I::LANES).min(self.w.plan().rows())
+    }
+
+    /// The output of one row and a tile's columns.
+    #[allow(clippy::mut_from_ref, reason = "the columns of this call's tiles are its own")]
+    #[inline(always)]
+    fn out(&self, row: usize, columns: Range<usize>) -> &mut [f32] {
+        let at = row * self.y.stride;
+        // SAFETY: the caller of `matmul_q8` leaves these columns to this call, which uses one slice at a time.
+        unsafe { self.y.data.part_mut(at + columns.start..at + columns.end) }
+    }
+}
+
+/// All rows over one panel: `tiles` (one or two) of `count` groups from group `from` on. Formats share these kernels.
+struct OverPanel<'a, P> {
+    job: &'a Job<'a>,
+    panel: *const u8,
+    tiles: Range<usize>,
+    count: usize,
+    from: usize,
+    stream: PhantomData<P>,
+}
+
+impl<P: Stream> Kernel for OverPanel<'_, P> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let second = self.panel.wrapping_add(P::bytes::<I>(self.count));
+        match (I::REGISTERS, self.tiles.len()) {
+            (32.., 2) => self.rows::<I, 6, 2>(isa, [self.panel, second], self.tiles.start),
+            (16.., _) => self.each::<I, 4>(isa, [self.panel, second]),
+            _ => self.each::<I, 1>(isa, [self.panel, second]),
+        }
+    }
+}
+
+impl<P: Stream> OverPanel<'_, P> {
+    /// Tile by tile.
+    #[inline(always)]
+    fn each<I: Isa, const MR: usize>(&self, isa: I, panels: [*const u8; PANEL_TILES]) {
+        for (tile, panel) in self.tiles.clone().zip(panels) {
+            self.rows::<I, MR, 1>(isa, [panel], tile);
+        }
+    }
+
+    /// Blocks of `MR` rows, the last ones smaller.
+    #[inline(always)]
+    fn rows<I: Isa, const MR: usize, const NT: usize>(&self, isa: I, w: [*const u8; NT], tile: usize) {
+        let (job, mut row) = (self.job, 0);
+        // SAFETY: the panel's tiles have `count` groups, and the rows of each block exist.
+        unsafe {
+            while row + MR <= job.rows {
+                let x = job.x.from(row, self.from);
+                job.block::<I, P, MR, NT>(isa, w, self.count, tile, row, x, self.from == 0);
+                row += MR;
+            }
+            while MR > 2 && row + 2 <= job.rows {
+                let x = job.x.from(row, self.from);
+                job.block::<I, P, 2, NT>(isa, w, self.count, tile, row, x, self.from == 0);
+                row += 2;
+            }
+            while row < job.rows {
+                let x = job.x.from(row, self.from);
+                job.block::<I, P, 1, NT>(isa, w, self.count, tile, row, x, self.from == 0);
+                row += 1;
+            }
+        }
+    }
+}
