@@ -14,6 +14,7 @@ use super::error::TokenizerError;
 use super::merge::{Merger, NONE, Symbol};
 use super::pre;
 use super::pre_table::Pre;
+use super::spec::TokenType;
 use super::vocab::{Spell, Vocab};
 
 /// Words of an `encode` call that are remembered, so that a word is merged once.
@@ -36,12 +37,12 @@ impl Bpe {
             return Err(TokenizerError::TooLarge { what: "the list of merges", size: merges.len() });
         }
         let mut table = HashMap::with_capacity_and_hasher(merges.len(), FxBuildHasher);
-        let mut both = Vec::new();
-        for (rank, line) in merges.iter().enumerate() {
-            if let Some((left, right, merged)) = resolve(line, pre.raw_utf8, vocab, &mut both)
+        let mut resolver = Resolver { vocab, raw_utf8: pre.raw_utf8, both: Vec::new(), last: NONE };
+        for (rank, line) in (0..).zip(merges) {
+            if let Some((left, right, merged)) = resolver.resolve(line)
                 && let Entry::Vacant(entry) = table.entry(pair(left, right))
             {
-                entry.insert(pair(rank as u32, merged));
+                entry.insert(pair(rank, merged));
             }
         }
         Ok(Self { pre, merges: table })
@@ -98,16 +99,38 @@ fn push_chars(vocab: &Vocab, word: &str, merger: &mut Merger) {
     }
 }
 
-/// The ids of a merge line's parts and of what they give. `both` is scratch space.
-fn resolve(line: &str, raw_utf8: bool, vocab: &Vocab, both: &mut Vec<u8>) -> Option<(u32, u32, u32)> {
-    let cut = 1 + line.as_bytes().get(1..)?.iter().position(|&b| b == b' ')?;
-    let (left, right) = (line.get(..cut)?, line.get(cut + 1..)?);
-    both.clear();
-    let spell: Spell = if raw_utf8 { spell_spaced } else { spell_bytes };
-    spell(left, both);
-    let middle = both.len();
-    spell(right, both);
-    Some((vocab.find(&both[..middle])?, vocab.find(&both[middle..])?, vocab.find(both)?))
+/// Turns merge lines into ids.
+struct Resolver<'v> {
+    vocab: &'v Vocab,
+    raw_utf8: bool,
+    /// Scratch space: both parts' bytes.
+    both: Vec<u8>,
+    /// What the line before gave. Most vocabularies list tokens in the order of merges.
+    last: u32,
+}
+
+impl Resolver<'_> {
+    /// The ids of a line's parts and of what they give.
+    fn resolve(&mut self, line: &str) -> Option<(u32, u32, u32)> {
+        let cut = 1 + line.as_bytes().get(1..)?.iter().position(|&b| b == b' ')?;
+        let (left, right) = (line.get(..cut)?, line.get(cut + 1..)?);
+        self.both.clear();
+        let spell: Spell = if self.raw_utf8 { spell_spaced } else { spell_bytes };
+        spell(left, &mut self.both);
+        let middle = self.both.len();
+        spell(right, &mut self.both);
+        let (left, right) = self.both.split_at(middle);
+        let (left, right) = (self.vocab.find(left)?, self.vocab.find(right)?);
+        self.last = self.after_last().or_else(|| self.vocab.find(&self.both))?;
+        Some((left, right, self.last))
+    }
+
+    /// The next token in order, if it is what the merge gives and text can become it.
+    fn after_last(&self) -> Option<u32> {
+        let next = self.last.wrapping_add(1);
+        let known = self.vocab.bytes(next) == Some(&self.both) && self.vocab.kind(next) == TokenType::Normal;
+        known.then_some(next)
+    }
 }
 
 fn pair(high: u32, low: u32) -> u64 {

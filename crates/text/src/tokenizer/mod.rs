@@ -30,10 +30,11 @@ pub use spec::{SpecialIds, TokenType, VocabKind, VocabSpec};
 use crate::detokenize::Detokenizer;
 use crate::span::Span;
 use bpe::Bpe;
+use pre_table::Pre;
 use special::{Fragment, Specials};
 use spm::Spm;
 use unigram::Unigram;
-use vocab::{Spell, Vocab};
+use vocab::Vocab;
 use wordpiece::WordPiece;
 
 /// How to read a text.
@@ -71,8 +72,15 @@ impl Tokenizer {
     /// Builds a tokenizer, refusing a vocabulary that does not hold together.
     pub fn new(spec: VocabSpec<'_>) -> Result<Self, TokenizerError> {
         let VocabSpec { kind, tokens, types, special: mut ids, add_bos, add_eos, add_sep } = spec;
-        let (mut vocab, model, strip) = build_model(kind, &tokens, &types, ids.unk)?;
+        let spell = match &kind {
+            VocabKind::Bpe { pre, .. } if !find_pre(pre)?.raw_utf8 => bpe::spell_bytes,
+            _ => bpe::spell_spaced,
+        };
+        let strip = matches!(kind, VocabKind::Spm { strip_after_special: true, .. });
+        let mut vocab = Vocab::new(&tokens, &types, spell)?;
         let specials = Specials::new(&mut vocab, &mut ids, strip)?;
+        vocab.index();
+        let model = Model::new(kind, &vocab, ids.unk)?;
         let need = |wanted: bool, name, id: Option<u32>| match id {
             Some(id) if wanted => Ok(vec![id]),
             None if wanted => Err(TokenizerError::SpecialMissing { name }),
@@ -193,6 +201,20 @@ impl Tokenizer {
 }
 
 impl Model {
+    fn new(kind: VocabKind<'_>, vocab: &Vocab, unk: Option<u32>) -> Result<Self, TokenizerError> {
+        Ok(match kind {
+            VocabKind::Bpe { pre, merges } => Self::Bpe(Bpe::new(find_pre(pre)?, &merges, vocab)?),
+            VocabKind::Spm { scores, add_space_prefix, .. } => {
+                Self::Spm(Spm::new(&scores, add_space_prefix, unk, vocab)?)
+            }
+            VocabKind::WordPiece { lowercase } => Self::WordPiece(WordPiece { lowercase, unk }),
+            VocabKind::Unigram { scores, add_space_prefix, collapse_spaces, charsmap } => {
+                let spaces = (add_space_prefix, collapse_spaces);
+                Self::Unigram(Unigram::new(&scores, &charsmap, spaces, unk, vocab)?)
+            }
+        })
+    }
+
     /// Appends the tokens of a text between two special tokens, or an end and one.
     fn encode(&self, vocab: &Vocab, text: &str, out: &mut Vec<u32>) {
         match self {
@@ -204,37 +226,9 @@ impl Model {
     }
 }
 
-/// The vocabulary, the model over it, and whether special tokens swallow the white space behind them.
-fn build_model(
-    kind: VocabKind<'_>,
-    tokens: &[&str],
-    types: &[TokenType],
-    unk: Option<u32>,
-) -> Result<(Vocab, Model, bool), TokenizerError> {
-    let vocab = |spell: Spell| Vocab::new(tokens, types, spell);
-    Ok(match kind {
-        VocabKind::Bpe { pre, merges } => {
-            let pre = pre_table::find(pre).ok_or_else(|| TokenizerError::UnknownPre {
-                found: pre.to_owned(),
-                known: pre_table::names().collect::<Vec<_>>().join(", "),
-            })?;
-            let vocab = vocab(if pre.raw_utf8 { bpe::spell_spaced } else { bpe::spell_bytes })?;
-            let bpe = Bpe::new(pre, &merges, &vocab)?;
-            (vocab, Model::Bpe(bpe), false)
-        }
-        VocabKind::Spm { scores, add_space_prefix, strip_after_special } => {
-            let vocab = vocab(bpe::spell_spaced)?;
-            let spm = Spm::new(&scores, add_space_prefix, unk, &vocab)?;
-            (vocab, Model::Spm(spm), strip_after_special)
-        }
-        VocabKind::WordPiece { lowercase } => {
-            (vocab(bpe::spell_spaced)?, Model::WordPiece(WordPiece { lowercase, unk }), false)
-        }
-        VocabKind::Unigram { scores, add_space_prefix, collapse_spaces, charsmap } => {
-            let vocab = vocab(bpe::spell_spaced)?;
-            let spaces = (add_space_prefix, collapse_spaces);
-            let unigram = Unigram::new(&scores, &charsmap, spaces, unk, &vocab)?;
-            (vocab, Model::Unigram(unigram), false)
-        }
+fn find_pre(name: &str) -> Result<&'static Pre, TokenizerError> {
+    pre_table::find(name).ok_or_else(|| TokenizerError::UnknownPre {
+        found: name.to_owned(),
+        known: pre_table::names().collect::<Vec<_>>().join(", "),
     })
 }

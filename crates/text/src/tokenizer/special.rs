@@ -110,7 +110,7 @@ pub(crate) enum Fragment<'t> {
 }
 
 impl Specials {
-    /// Completes `ids` and the token types of `vocab`, and collects what is recognised.
+    /// Completes `ids` and the token types of `vocab`, which is not indexed yet, and collects what is recognised.
     pub(crate) fn new(
         vocab: &mut Vocab,
         ids: &mut SpecialIds,
@@ -214,17 +214,19 @@ impl Specials {
     }
 }
 
-/// Every token that is not plain text, and every one whose text names a role, with its text.
+/// Every token that is not plain text, with its text. One typed as plain text whose name gives its role away is not; but
+/// without bars, as in `</s>`, it may well be text.
 fn names_of(vocab: &Vocab) -> Vec<(String, u32)> {
-    let known: FxHashSet<&str> =
+    let known: FxHashSet<&[u8]> =
         [EOT, EOM, FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE, FIM_PAD, FIM_REPO, FIM_SEPARATOR, ENDS]
             .concat()
             .into_iter()
+            .map(str::as_bytes)
             .collect();
     let named = |id: &u32| match vocab.kind(*id) {
         TokenType::Control | TokenType::Unknown | TokenType::UserDefined => true,
         TokenType::Normal => {
-            vocab.bytes(*id).and_then(|b| std::str::from_utf8(b).ok()).is_some_and(|t| known.contains(t))
+            vocab.bytes(*id).is_some_and(|text| text.starts_with(b"<|") && known.contains(text))
         }
         TokenType::Byte | TokenType::Unused => false,
     };

@@ -2,13 +2,11 @@
 //!
 //! A character that no token spells costs ten more than the worst token, and a run of them is one `unk`.
 
-use rustc_hash::FxHashMap;
-
 use super::charsmap::Charsmap;
 use super::error::TokenizerError;
 use super::merge::NONE;
 use super::spec::TokenType;
-use super::vocab::Vocab;
+use super::vocab::{Vocab, slot, step};
 
 const UNKNOWN_PENALTY: f64 = 10.0;
 
@@ -16,8 +14,7 @@ const UNKNOWN_PENALTY: f64 = 10.0;
 pub(crate) struct Unigram {
     scores: Vec<f64>,
     unknown_score: f64,
-    /// The longest token by its first character, in bytes.
-    longest: FxHashMap<char, usize>,
+    prefixes: Prefixes,
     charsmap: Charsmap,
     collapse_spaces: bool,
     unk: Option<u32>,
@@ -44,7 +41,7 @@ impl Unigram {
             let (found, expected) = (scores.len(), vocab.len());
             return Err(TokenizerError::LengthMismatch { what: "scores", found, expected });
         }
-        let mut longest = FxHashMap::default();
+        let mut prefixes = Prefixes::new(vocab.len());
         let mut worst = f64::INFINITY;
         let mut own = Vec::with_capacity(scores.len());
         for (id, &score) in scores.iter().enumerate() {
@@ -53,15 +50,11 @@ impl Unigram {
                 worst = worst.min(f64::from(score));
             }
             own.push(if kind == TokenType::UserDefined { 0.0 } else { f64::from(score) });
-            let piece = vocab.bytes(id as u32).and_then(|bytes| std::str::from_utf8(bytes).ok());
-            if let Some((first, len)) = piece.and_then(|piece| Some((piece.chars().next()?, piece.len()))) {
-                let slot = longest.entry(first).or_insert(0);
-                *slot = len.max(*slot);
-            }
+            prefixes.add(vocab.bytes(id as u32).unwrap_or_default());
         }
         let unknown_score = if worst.is_finite() { worst - UNKNOWN_PENALTY } else { -UNKNOWN_PENALTY };
         let charsmap = Charsmap::parse(charsmap)?;
-        Ok(Self { scores: own, unknown_score, longest, charsmap, collapse_spaces, unk, add_space_prefix })
+        Ok(Self { scores: own, unknown_score, prefixes, charsmap, collapse_spaces, unk, add_space_prefix })
     }
 
     /// Appends the tokens of `text`.
@@ -91,11 +84,14 @@ impl Unigram {
                 best[end] = Best { id, from: at, score };
             }
         };
-        let limit = text.len().min(at + self.longest.get(&c).copied().unwrap_or(0));
         let single = at + c.len_utf8();
-        let mut single_known = false;
-        for end in (single..=limit).filter(|&end| text.is_char_boundary(end)) {
-            if let Some(id) = vocab.find(&text.as_bytes()[at..end]) {
+        let (mut single_known, mut hash) = (false, 0);
+        for (end, &byte) in (at + 1..).zip(&text.as_bytes()[at..]) {
+            hash = step(hash, byte);
+            if !self.prefixes.may_have(hash) {
+                break;
+            }
+            if let Some(id) = vocab.find_hashed(&text.as_bytes()[at..end], hash) {
                 single_known |= end == single;
                 reach(end, id, base + self.scores[id as usize]);
             }
@@ -120,5 +116,35 @@ impl Unigram {
             out.push_str(word);
         }
         out
+    }
+}
+
+/// What tokens begin with, by hash: sure where it says no, nearly sure where it says yes.
+#[derive(Debug)]
+struct Prefixes {
+    bits: Vec<u64>,
+}
+
+impl Prefixes {
+    /// For this many tokens: 64 bits for each.
+    fn new(tokens: usize) -> Self {
+        Self { bits: vec![0; tokens.next_power_of_two()] }
+    }
+
+    fn add(&mut self, piece: &[u8]) {
+        let mut hash = 0;
+        for &byte in piece {
+            hash = step(hash, byte);
+            let at = self.word(hash);
+            self.bits[at] |= 1 << (hash >> 58);
+        }
+    }
+
+    fn may_have(&self, hash: u64) -> bool {
+        self.bits[self.word(hash)] >> (hash >> 58) & 1 == 1
+    }
+
+    fn word(&self, hash: u64) -> usize {
+        slot(hash) & (self.bits.len() - 1)
     }
 }

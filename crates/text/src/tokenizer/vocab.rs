@@ -3,10 +3,6 @@
 //! All pieces lie in one buffer; the table holds ids only and compares with the buffer. A token's bytes are what it
 //! stands for in text (` the`), not how the file writes it (`Ġthe`, `▁the`).
 
-use std::hash::Hasher;
-
-use rustc_hash::FxHasher;
-
 use super::error::TokenizerError;
 use super::merge::NONE;
 use super::spec::TokenType;
@@ -30,7 +26,7 @@ pub(crate) struct Vocab {
 }
 
 impl Vocab {
-    /// Takes the tokens in.
+    /// Takes the tokens in; none can be found before [`index`](Self::index).
     pub(crate) fn new(tokens: &[&str], types: &[TokenType], spell: Spell) -> Result<Self, TokenizerError> {
         let mut types = match types.len() {
             0 => vec![TokenType::Normal; tokens.len()],
@@ -44,10 +40,25 @@ impl Vocab {
             }
         };
         let (bytes, ends) = spell_all(tokens, &mut types, spell)?;
-        let slots = vec![NONE; (tokens.len() * 2).next_power_of_two()];
-        let mut vocab = Self { bytes, ends, types, slots, byte_ids: [NONE; 256], longest: 0 };
-        vocab.index();
-        Ok(vocab)
+        Ok(Self { bytes, ends, types, slots: vec![NONE], byte_ids: [NONE; 256], longest: 0 })
+    }
+
+    /// Makes the tokens that text can become findable. Types do not change afterwards.
+    pub(crate) fn index(&mut self) {
+        self.slots = vec![NONE; (self.len() * 2).next_power_of_two()];
+        for id in 0..self.len() as u32 {
+            let piece = self.bytes(id).unwrap_or_default();
+            match (self.kind(id), piece) {
+                (TokenType::Control | TokenType::Unknown | TokenType::Unused, _) | (_, []) => {}
+                (TokenType::Byte, &[byte]) => self.byte_ids[byte as usize] = id,
+                _ => self.insert(id),
+            }
+        }
+        for byte in 0..=255u8 {
+            if self.byte_ids[byte as usize] == NONE {
+                self.byte_ids[byte as usize] = self.find(&[byte]).unwrap_or(NONE);
+            }
+        }
     }
 
     /// The number of tokens.
@@ -77,11 +88,14 @@ impl Vocab {
     /// The token that text of exactly these bytes becomes; of duplicates the first.
     #[inline]
     pub(crate) fn find(&self, piece: &[u8]) -> Option<u32> {
-        if piece.len() > self.longest {
-            return None;
-        }
+        if piece.len() > self.longest { None } else { self.find_hashed(piece, hash(piece)) }
+    }
+
+    /// The same with the piece's [`hash`] known.
+    #[inline]
+    pub(crate) fn find_hashed(&self, piece: &[u8], hash: u64) -> Option<u32> {
         let mask = self.slots.len() - 1;
-        let mut at = hash(piece) & mask;
+        let mut at = slot(hash) & mask;
         loop {
             match self.slots[at] {
                 NONE => return None,
@@ -102,33 +116,18 @@ impl Vocab {
         self.longest
     }
 
-    fn index(&mut self) {
-        let mask = self.slots.len() - 1;
-        for id in 0..self.len() as u32 {
-            let piece = self.bytes(id).unwrap_or_default();
-            match self.kind(id) {
-                TokenType::Control | TokenType::Unknown | TokenType::Unused => continue,
-                TokenType::Byte if piece.len() == 1 => {
-                    self.byte_ids[piece[0] as usize] = id;
-                    continue;
-                }
-                _ if piece.is_empty() => continue,
-                _ => {}
+    fn insert(&mut self, id: u32) {
+        let piece = self.bytes(id).unwrap_or_default();
+        let (len, mask) = (piece.len(), self.slots.len() - 1);
+        let mut at = slot(hash(piece)) & mask;
+        while self.slots[at] != NONE {
+            if self.bytes(self.slots[at]) == Some(piece) {
+                return;
             }
-            let mut at = hash(piece) & mask;
-            while self.slots[at] != NONE && self.bytes(self.slots[at]) != Some(piece) {
-                at = (at + 1) & mask;
-            }
-            self.longest = self.longest.max(piece.len());
-            if self.slots[at] == NONE {
-                self.slots[at] = id;
-            }
+            at = (at + 1) & mask;
         }
-        for byte in 0..=255u8 {
-            if self.byte_ids[byte as usize] == NONE {
-                self.byte_ids[byte as usize] = self.find(&[byte]).unwrap_or(NONE);
-            }
-        }
+        self.slots[at] = id;
+        self.longest = self.longest.max(len);
     }
 }
 
@@ -163,9 +162,20 @@ fn byte_token(text: &str) -> Option<u8> {
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
+/// A hash that grows with its text: `step(hash(a), b)` is the hash of `a` followed by `b`.
 #[inline]
-fn hash(piece: &[u8]) -> usize {
-    let mut hasher = FxHasher::default();
-    hasher.write(piece);
-    hasher.finish() as usize
+pub(crate) fn hash(piece: &[u8]) -> u64 {
+    piece.iter().fold(0, |hash, &byte| step(hash, byte))
+}
+
+/// One more byte.
+#[inline]
+pub(crate) fn step(hash: u64, byte: u8) -> u64 {
+    (hash ^ (u64::from(byte) + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
+}
+
+/// Where a hash's search begins: its well-mixed bits.
+#[inline]
+pub(crate) fn slot(hash: u64) -> usize {
+    (hash ^ hash >> 32) as usize
 }
