@@ -35,6 +35,7 @@ const STEPS: &[Step] = &[
     Step { name: "deny", what: "licences, bans and sources of dependencies", quick: false, run: deny },
     Step { name: "wasm", what: "floors 0-4 for the browser", quick: false, run: wasm },
     Step { name: "apple", what: "floors 0-4 for macOS on ARM64", quick: false, run: apple },
+    Step { name: "fuzz", what: "fuzz targets compile", quick: false, run: fuzz },
     Step { name: "arm64", what: "kernels' tests on emulated ARM64", quick: false, run: arm64 },
 ];
 
@@ -198,6 +199,14 @@ fn add_target(target: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("no standard library for {target}: `rustup target add {target}` failed"))
+}
+
+fn fuzz() -> Result<Outcome> {
+    if ["c++", "g++", "clang++"].iter().all(|compiler| sh::which(compiler).is_none()) {
+        return Ok(Skipped("libFuzzer needs a C++ compiler".into()));
+    }
+    sh::run("cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target", &[])?;
+    passed()
 }
 
 /// Builds the tests of the kernels for ARM64 and runs them under an emulator that has every extension.

