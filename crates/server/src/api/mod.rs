@@ -1,0 +1,5 @@
+//! The endpoints: reading a request, wording its answer.
+
+pub(crate) mod chat;
+mod logprobs;
+pub(crate) mod text;
