@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use crate::sh;
+use crate::{asm, sh};
 
 /// What became of a step that did not fail.
 enum Outcome {
@@ -35,6 +35,7 @@ const STEPS: &[Step] = &[
     Step { name: "deny", what: "licences, bans and sources of dependencies", quick: false, run: deny },
     Step { name: "wasm", what: "floors 0-4 for the browser", quick: false, run: wasm },
     Step { name: "apple", what: "floors 0-4 for macOS on ARM64", quick: false, run: apple },
+    Step { name: "asm", what: "no vector operation of the kernels is a call", quick: false, run: asm },
     Step { name: "fuzz", what: "fuzz targets compile", quick: false, run: fuzz },
     Step { name: "arm64", what: "kernels' tests on emulated ARM64", quick: false, run: arm64 },
 ];
@@ -199,6 +200,21 @@ fn add_target(target: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("no standard library for {target}: `rustup target add {target}` failed"))
+}
+
+fn asm() -> Result<Outcome> {
+    let mut seen = Vec::new();
+    for target in ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"] {
+        match add_target(target) {
+            Ok(()) => seen.push(format!("{} entries on {target}", asm::check(target)?)),
+            Err(why) => eprintln!("!!! {why}"),
+        }
+    }
+    Ok(if seen.is_empty() {
+        Skipped("neither target can be compiled for".into())
+    } else {
+        Passed(seen.join(", "))
+    })
 }
 
 fn fuzz() -> Result<Outcome> {

@@ -1,6 +1,7 @@
 //! Development tasks: `cargo xtask ci [--quick] [STEP…]`. What `ci` runs here is what continuous integration runs.
 #![forbid(unsafe_code)]
 
+mod asm;
 mod ci;
 mod sh;
 
