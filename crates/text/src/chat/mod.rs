@@ -41,7 +41,9 @@ pub enum ChatError {
     #[error("the chat template refuses this conversation: {0}")]
     Refused(String),
     /// The template did more than a chat template may.
-    #[error("the chat template exceeds the limit on {0}: it is broken, hostile, or the conversation is too long")]
+    #[error(
+        "the chat template exceeds the limit on {0}: it is broken, hostile, or the conversation is too long"
+    )]
     Limit(&'static str),
     /// A message is not in the form chat APIs use.
     #[error("a message cannot be read: {0}")]
@@ -104,7 +106,16 @@ pub struct ChatTemplate {
 
 /// Roles whose text templates build special tokens from, as in `<|user|>`.
 const ROLES: [&str; 11] = [
-    "system", "developer", "user", "assistant", "tool", "function", "model", "ipython", "observation", "document",
+    "system",
+    "developer",
+    "user",
+    "assistant",
+    "tool",
+    "function",
+    "model",
+    "ipython",
+    "observation",
+    "document",
     "context",
 ];
 

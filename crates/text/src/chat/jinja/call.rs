@@ -18,7 +18,11 @@ pub(super) struct Given {
 
 impl Given {
     /// Sorts the arguments by the callee's parameters.
-    pub(super) fn bind<const N: usize>(&mut self, callee: &str, params: [&str; N]) -> Res<[Option<Value>; N]> {
+    pub(super) fn bind<const N: usize>(
+        &mut self,
+        callee: &str,
+        params: [&str; N],
+    ) -> Res<[Option<Value>; N]> {
         if self.args.len() > N {
             return error(format!("'{callee}' takes at most {N} arguments, {} given", self.args.len()));
         }

@@ -8,7 +8,7 @@ use super::ast::{BODY, Block, Expr, For, Name, Node, Stmt, Target};
 use super::function::Clock;
 use super::scope::{Closure, Loop, Scope};
 use super::text::Text;
-use super::value::{BYTES_PER_UNIT, Map, Value};
+use super::value::{Map, Value};
 use super::{Fault, Program, Res, error, print};
 
 /// Deepest nesting of calls, blocks and expressions at run time.
@@ -89,11 +89,11 @@ impl Vm {
     fn node(&mut self, node: &Node) -> Res<Flow> {
         self.spend(1)?;
         match &node.stmt {
-            Stmt::Data(text) => self.emit(|out| out.push_str(text, true))?,
+            Stmt::Data(text) => self.emit(&Text::trusted(text.as_str()))?,
             Stmt::Print(expr) => {
                 let value = self.eval(expr)?;
                 let text = print::display(&value);
-                self.emit(|out| out.push(&text))?;
+                self.emit(&text)?;
             }
             Stmt::If(branches, otherwise) => return self.branch(branches, otherwise),
             Stmt::For(def) => self.run_loop(def)?,
@@ -107,13 +107,13 @@ impl Vm {
             }
             Stmt::FilterBlock(chain, body) => {
                 let text = print::display(&self.filtered(chain, body)?);
-                self.emit(|out| out.push(&text))?;
+                self.emit(&text)?;
             }
             Stmt::Macro(def) => self.scope.set(def.name.clone(), self.close(def)),
             Stmt::CallBlock(def, call) => {
                 let value = self.call_with(call, Some(self.close(def)))?;
                 let text = print::display(&value);
-                self.emit(|out| out.push(&text))?;
+                self.emit(&text)?;
             }
             Stmt::With(bindings, body) => return self.with(bindings, body),
             Stmt::Break => return Ok(Flow::Break),
@@ -122,11 +122,11 @@ impl Vm {
         Ok(Flow::Next)
     }
 
-    fn emit(&mut self, write: impl FnOnce(&mut Text)) -> Res<()> {
-        let before = self.out.len();
-        write(&mut self.out);
-        super::room(self.out.len())?;
-        self.spend((self.out.len() - before) as u64 / BYTES_PER_UNIT)
+    fn emit(&mut self, text: &Text) -> Res<()> {
+        self.spend(text.cost())?;
+        super::room(self.out.len() + text.len())?;
+        self.out.push(text);
+        Ok(())
     }
 
     fn close(&self, def: &Arc<super::ast::Macro>) -> Value {
@@ -176,7 +176,11 @@ impl Vm {
             Target::Tuple(targets) => {
                 let items = value.iterate()?;
                 if items.len() != targets.len() {
-                    return error(format!("cannot unpack {} values into {} names", items.len(), targets.len()));
+                    return error(format!(
+                        "cannot unpack {} values into {} names",
+                        items.len(),
+                        targets.len()
+                    ));
                 }
                 for (target, item) in targets.iter().zip(items) {
                     self.assign(target, item)?;

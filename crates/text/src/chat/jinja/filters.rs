@@ -31,16 +31,18 @@ fn apply(name: &str, value: &Value, mut given: Given) -> Res<Applied> {
     Ok(Applied::Done(match name {
         "tojson" => tojson(value, given)?,
         "from_json" => parse_json(&text())?,
-        "string" | "safe" => Value::Str(text()),
+        "string" => Value::Str(text()),
+        "safe" => Value::text(text().as_ref().clone().into_markup()),
         "trim" => trim(&text(), given)?,
-        "upper" | "lower" | "title" | "capitalize" => Value::text(recase(&text(), name)),
+        "upper" | "lower" | "capitalize" => Value::text(recase(&text(), name)),
+        "title" => Value::text(title(&text(), |c| !(is_space(c) || "-({[<".contains(c)))),
         "replace" => {
             let [old, new, count] = given.bind(name, ["old", "new", "count"])?;
             let [old, new] = [old, new].map(|v| v.map(|v| Value::Str(print::display(&v))));
             replace(&text(), old, new, count)?
         }
         "indent" => indent(&text(), given)?,
-        "escape" | "e" => Value::text(text().map(escape)),
+        "escape" | "e" => Value::text(text().escaped()),
         "wordcount" => {
             let is_word = |c: char| c.is_alphanumeric() || c == '_';
             Value::Int(text().as_str().split(|c| !is_word(c)).filter(|word| !word.is_empty()).count() as i128)
@@ -122,24 +124,37 @@ fn trim(text: &Text, mut given: Given) -> Res<Value> {
     Ok(Value::text(text.part(trimmed)))
 }
 
-/// The text in another case: `upper`, `lower`, `title`, `capitalize`, `swapcase` or `casefold`.
+/// Each word with a capital first letter.
+pub(super) fn title(text: &Text, is_word: fn(char) -> bool) -> Text {
+    text.map_words(
+        is_word,
+        |c, first| if first { c.to_uppercase().collect() } else { c.to_lowercase().collect() },
+    )
+}
+
+/// The text in another case: `upper`, `lower`, `capitalize`, `swapcase` or `casefold`.
 pub(super) fn recase(text: &Text, name: &str) -> Text {
-    let swapped = |c: char| if c.is_uppercase() { c.to_lowercase().to_string() } else { c.to_uppercase().collect() };
-    let titled = |c: char, first: bool| if first { c.to_uppercase().collect() } else { c.to_lowercase().to_string() };
+    let swapped =
+        |c: char| if c.is_uppercase() { c.to_lowercase().to_string() } else { c.to_uppercase().collect() };
     match name {
         "upper" => text.map(str::to_uppercase),
-        "title" => text.map_words(|c| c.is_alphabetic() || c == '\'', titled),
-        "capitalize" => text.map_words(|_| true, titled),
+        "capitalize" => title(text, |_| true),
         "swapcase" => text.map(|piece| piece.chars().map(swapped).collect()),
         _ => text.map(str::to_lowercase),
     }
 }
 
-pub(super) fn replace(text: &Text, old: Option<Value>, new: Option<Value>, count: Option<Value>) -> Res<Value> {
+pub(super) fn replace(
+    text: &Text,
+    old: Option<Value>,
+    new: Option<Value>,
+    count: Option<Value>,
+) -> Res<Value> {
     let (Some(Value::Str(old)), Some(Value::Str(new))) = (old, new) else {
         return error("replace needs two strings");
     };
-    let count = count.as_ref().and_then(Value::int).and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+    let count =
+        count.as_ref().and_then(Value::int).and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
     let found = text.as_str().matches(old.as_str()).take(count).count();
     room(text.len().saturating_add(found.saturating_mul(new.len())))?;
     Ok(Value::text(text.replace(old.as_str(), &new, count)))
@@ -176,11 +191,6 @@ fn indent(text: &Text, mut given: Given) -> Res<Value> {
         }
     }
     Ok(Value::text(out))
-}
-
-fn escape(piece: &str) -> String {
-    let escaped = piece.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    escaped.replace('"', "&#34;").replace('\'', "&#39;")
 }
 
 fn truncate(text: &Text, mut given: Given) -> Res<Value> {

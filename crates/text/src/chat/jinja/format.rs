@@ -122,7 +122,9 @@ fn lookup(path: &str, given: &Given, auto: &mut usize) -> Res<Value> {
     } else {
         given.named.iter().find(|(key, _)| key.as_ref() == name).map(|(_, value)| value.clone())
     };
-    let Some(mut value) = found else { return error(format!("nothing given for '{name}' of a format string")) };
+    let Some(mut value) = found else {
+        return error(format!("nothing given for '{name}' of a format string"));
+    };
     while !rest.is_empty() {
         let inner = &rest[1..];
         let end = inner.find(if rest.starts_with('[') { "]" } else { "." }).unwrap_or(inner.len());

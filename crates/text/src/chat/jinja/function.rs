@@ -55,7 +55,8 @@ impl Function {
             Self::Dict => Value::dict(given.into_map()?),
             Self::RaiseException => {
                 let [message] = given.bind("raise_exception", ["message"])?;
-                let message = print::display(&message.unwrap_or(Value::None));
+                let Some(message) = message else { return error("raise_exception needs a message") };
+                let message = print::display(&message);
                 Err(Fault::Refused(message.as_str().to_string()))
             }
             Self::StrftimeNow => {

@@ -58,7 +58,9 @@ impl Writer<'_> {
             Value::Int(int) => self.put(&int.to_string()),
             Value::Float(float) => self.put(&json_float(*float)),
             Value::Str(text) => self.string(text),
-            Value::Seq(seq) if matches!(seq.kind, super::value::SeqKind::List | super::value::SeqKind::Tuple) => {
+            Value::Seq(seq)
+                if matches!(seq.kind, super::value::SeqKind::List | super::value::SeqKind::Tuple) =>
+            {
                 self.container("[", "]", seq.items.len(), |w, i| w.value(&seq.items[i]))?;
             }
             Value::Dict(dict) => self.dict(dict)?,

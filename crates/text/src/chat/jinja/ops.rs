@@ -19,15 +19,17 @@ pub(super) fn binary(op: Binary, left: &Value, right: &Value) -> Res<Value> {
         (Binary::Mod, Value::Str(template), _) => return format::percent(template, right),
         (Binary::Add, Value::Str(a), Value::Str(b)) => {
             room(a.len() + b.len())?;
-            let mut joined = a.as_ref().clone();
-            joined.push(b);
-            return Ok(Value::text(joined));
+            return Ok(Value::text(a.plus(b)));
         }
         (Binary::Add, Value::Seq(a), Value::Seq(b)) if a.kind == b.kind && a.kind != SeqKind::Lazy => {
             return Value::seq(a.kind, a.items.iter().chain(&b.items).cloned().collect());
         }
-        (Binary::Mul, Value::Str(_) | Value::Seq(_), _) if right.int().is_some() => return repeat(left, right),
-        (Binary::Mul, _, Value::Str(_) | Value::Seq(_)) if left.int().is_some() => return repeat(right, left),
+        (Binary::Mul, Value::Str(_) | Value::Seq(_), _) if right.int().is_some() => {
+            return repeat(left, right);
+        }
+        (Binary::Mul, _, Value::Str(_) | Value::Seq(_)) if left.int().is_some() => {
+            return repeat(right, left);
+        }
         _ => {}
     }
     match (left.int(), right.int(), left.number(), right.number()) {
@@ -42,15 +44,12 @@ fn repeat(value: &Value, times: &Value) -> Res<Value> {
     match value {
         Value::Str(text) => {
             room(text.len().saturating_mul(times))?;
-            let mut out = Text::default();
-            if text.len() > 0 {
-                (0..times).for_each(|_| out.push(text));
-            }
-            Ok(Value::text(out))
+            Ok(Value::text(text.repeat(times)))
         }
         Value::Seq(seq) => {
             room(seq.items.len().saturating_mul(times).saturating_mul(size_of::<Value>()))?;
-            let repeated = (0..if seq.items.is_empty() { 0 } else { times }).flat_map(|_| seq.items.iter().cloned());
+            let repeated =
+                (0..if seq.items.is_empty() { 0 } else { times }).flat_map(|_| seq.items.iter().cloned());
             Value::seq(seq.kind, repeated.collect())
         }
         _ => error(format!("'{}' cannot be repeated", value.kind())),
@@ -168,10 +167,13 @@ fn own_attribute(object: &Value, name: &str) -> Res<Option<Value>> {
         Value::Namespace(map) => Ok(map.borrow().get(name).cloned()),
         Value::Loop(_) if matches!(name, "cycle" | "changed") => Ok(Some(bound(object, name))),
         Value::Loop(state) => Ok(state.attribute(name)),
-        Value::Macro(closure) if name == "name" => Ok(Some(Value::text(Text::trusted(closure.def.name.as_ref())))),
-        _ if methods::is_unsafe(object, name) => {
-            Ok(Some(Value::undefined(format!("access to '{name}' of a '{}' object is unsafe", object.kind()))))
+        Value::Macro(closure) if name == "name" => {
+            Ok(Some(Value::text(Text::trusted(closure.def.name.as_ref()))))
         }
+        _ if methods::is_unsafe(object, name) => Ok(Some(Value::undefined(format!(
+            "access to '{name}' of a '{}' object is unsafe",
+            object.kind()
+        )))),
         _ => Ok(methods::exists(object, name).then(|| bound(object, name))),
     }
 }
@@ -238,5 +240,7 @@ fn picks(len: usize, start: Option<i128>, stop: Option<i128>, step: i128) -> imp
     let start = start.map_or(if step > 0 { low } else { high }, clamp);
     let stop = stop.map_or(if step > 0 { high } else { low }, clamp);
     let inside = move |at: &i128| if step > 0 { *at < stop } else { *at > stop };
-    std::iter::successors(Some(start), move |at| at.checked_add(step)).take_while(inside).map(|at| at as usize)
+    std::iter::successors(Some(start), move |at| at.checked_add(step))
+        .take_while(inside)
+        .map(|at| at as usize)
 }

@@ -25,9 +25,10 @@ impl Vm {
             _ => return by_argument(name, value, given),
         };
         let [other] = given.bind(name, ["other"])?;
-        other.map_or_else(|| error(format!("test '{name}' needs an argument")), |other| {
-            ops::compare(compare, value, &other)
-        })
+        other.map_or_else(
+            || error(format!("test '{name}' needs an argument")),
+            |other| ops::compare(compare, value, &other),
+        )
     }
 }
 
@@ -54,8 +55,12 @@ fn is_kind(name: &str, value: &Value) -> Option<bool> {
             matches!(value, Value::Function(_) | Value::Macro(_) | Value::Method(_) | Value::Undefined(_))
         }
         "escaped" => false,
-        "upper" => value.str().is_some_and(|text| is_cased(text.as_str(), char::is_uppercase, char::is_lowercase)),
-        "lower" => value.str().is_some_and(|text| is_cased(text.as_str(), char::is_lowercase, char::is_uppercase)),
+        "upper" => {
+            value.str().is_some_and(|text| is_cased(text.as_str(), char::is_uppercase, char::is_lowercase))
+        }
+        "lower" => {
+            value.str().is_some_and(|text| is_cased(text.as_str(), char::is_lowercase, char::is_uppercase))
+        }
         _ => return None,
     })
 }

@@ -54,14 +54,25 @@ fn write_seq(out: &mut Text, seq: &Seq) {
         SeqKind::Tuple if seq.items.len() == 1 => ("(", ",)"),
         SeqKind::Tuple => ("(", ")"),
         SeqKind::Lazy => return out.push_str("<generator>", false),
-        SeqKind::View => ("dict_view([", "])"),
+        SeqKind::View(name) => return write_view(out, name, seq),
     };
     out.push_str(open, false);
+    write_items(out, seq);
+    out.push_str(close, false);
+}
+
+fn write_items(out: &mut Text, seq: &Seq) {
     for (i, item) in seq.items.iter().enumerate() {
         out.push_str(if i > 0 { ", " } else { "" }, false);
         write_repr(out, item);
     }
-    out.push_str(close, false);
+}
+
+fn write_view(out: &mut Text, name: &str, seq: &Seq) {
+    out.push_str(name, false);
+    out.push_str("([", false);
+    write_items(out, seq);
+    out.push_str("])", false);
 }
 
 fn quote(out: &mut Text, text: &Text) {
@@ -88,13 +99,21 @@ fn escaped(c: char, double: bool) -> String {
 
 fn is_printable(c: char) -> bool {
     // Behind another character combining marks count as printable, as they do in Python.
-    c == '"' || !['a', c].iter().collect::<String>().escape_debug().any(|escaped| escaped == '\\')
+    matches!(c, '"' | '\'')
+        || !['a', c].iter().collect::<String>().escape_debug().any(|escaped| escaped == '\\')
 }
 
 /// The shortest notation that reads back as the same number, laid out as Python does.
 pub(super) fn float(value: f64) -> String {
     if !value.is_finite() {
-        return if value.is_nan() { "nan" } else if value > 0.0 { "inf" } else { "-inf" }.into();
+        return if value.is_nan() {
+            "nan"
+        } else if value > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .into();
     }
     let scientific = format!("{value:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));

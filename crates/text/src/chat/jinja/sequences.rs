@@ -11,6 +11,10 @@ use super::{Res, error, filters, ops, print, room};
 
 impl Vm {
     pub(super) fn filter_sequence(&mut self, name: &str, value: &Value, mut given: Given) -> Res<Value> {
+        let lazy = matches!(name, "map" | "select" | "reject" | "selectattr" | "rejectattr");
+        if lazy && !value.is_true() {
+            return Value::seq(SeqKind::Lazy, Vec::new());
+        }
         match name {
             "list" => Value::list(value.iterate()?),
             "first" => Ok(value.iterate()?.into_iter().next().unwrap_or_else(|| empty("first"))),
@@ -28,7 +32,8 @@ impl Vm {
             }
             "dictsort" => dictsort(value, given),
             "sort" => {
-                let [reverse, cased, attribute] = given.bind(name, ["reverse", "case_sensitive", "attribute"])?;
+                let [reverse, cased, attribute] =
+                    given.bind(name, ["reverse", "case_sensitive", "attribute"])?;
                 Value::list(sorted(value.iterate()?, attribute.as_ref(), is_set(&cased), is_set(&reverse))?)
             }
             "unique" => unique(value, given),
@@ -64,7 +69,13 @@ impl Vm {
     }
 
     /// Items, or their attributes, that pass a test; without a test those that are true.
-    fn select(&mut self, value: &Value, attribute: Option<&Value>, mut given: Given, wanted: bool) -> Res<Value> {
+    fn select(
+        &mut self,
+        value: &Value,
+        attribute: Option<&Value>,
+        mut given: Given,
+        wanted: bool,
+    ) -> Res<Value> {
         let test = if given.args.is_empty() { None } else { Some(print::display(&given.args.remove(0))) };
         let mut kept = Vec::new();
         for item in value.iterate()? {
@@ -185,7 +196,8 @@ fn unique(value: &Value, mut given: Given) -> Res<Value> {
 fn sum(value: &Value, mut given: Given) -> Res<Value> {
     let [attribute, start] = given.bind("sum", ["attribute", "start"])?;
     value.iterate()?.iter().try_fold(start.unwrap_or(Value::Int(0)), |sum, item| {
-        let item = attribute.as_ref().map_or_else(|| Ok(item.clone()), |attribute| at_path(item, attribute))?;
+        let item =
+            attribute.as_ref().map_or_else(|| Ok(item.clone()), |attribute| at_path(item, attribute))?;
         ops::binary(super::ast::Binary::Add, &sum, &item)
     })
 }

@@ -6,12 +6,17 @@
 
 use std::ops::Range;
 
+/// Bytes of text that weigh as much as one operation.
+const BYTES_PER_UNIT: u64 = 32;
+
 /// A string with provenance.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Text {
     chars: String,
     /// Neighbours differ in trust; the last one ends at the end of the string, none is empty.
     runs: Vec<Run>,
+    /// Marked by `safe` or `escape`: what is added to it with `+` gets escaped for HTML, as in Jinja2.
+    is_markup: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +36,7 @@ impl Text {
 
     fn new(chars: String, trusted: bool) -> Self {
         let runs = if chars.is_empty() { Vec::new() } else { vec![Run { end: chars.len(), trusted }] };
-        Self { chars, runs }
+        Self { chars, runs, is_markup: false }
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -58,6 +63,34 @@ impl Text {
         })
     }
 
+    /// The same text as markup.
+    pub(crate) fn into_markup(mut self) -> Self {
+        self.is_markup = true;
+        self
+    }
+
+    /// `self + other`
+    pub(crate) fn plus(&self, other: &Text) -> Text {
+        if self.is_markup == other.is_markup {
+            let mut joined = self.clone();
+            joined.push(other);
+            return joined;
+        }
+        self.escaped().plus(&other.escaped())
+    }
+
+    /// Escaped for HTML, unless it is markup already.
+    pub(crate) fn escaped(&self) -> Text {
+        if self.is_markup {
+            return self.clone();
+        }
+        let escape = |piece: &str| {
+            let escaped = piece.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            escaped.replace('"', "&#34;").replace('\'', "&#39;")
+        };
+        self.map(escape).into_markup()
+    }
+
     pub(crate) fn push_str(&mut self, chars: &str, trusted: bool) {
         if chars.is_empty() {
             return;
@@ -72,6 +105,21 @@ impl Text {
 
     pub(crate) fn push(&mut self, other: &Text) {
         other.pieces().for_each(|(piece, trusted)| self.push_str(piece, trusted));
+    }
+
+    /// The text `times` over.
+    pub(crate) fn repeat(&self, times: usize) -> Text {
+        if let [only] = self.runs[..] {
+            return Self::new(self.chars.repeat(times), only.trusted);
+        }
+        let mut out = Text::default();
+        (0..if self.runs.is_empty() { 0 } else { times }).for_each(|_| out.push(self));
+        out
+    }
+
+    /// What an operation over the whole text costs, in units of work.
+    pub(crate) fn cost(&self) -> u64 {
+        1 + self.runs.len() as u64 + self.chars.len() as u64 / BYTES_PER_UNIT
     }
 
     /// The part at `range`, in bytes, on character boundaries.
@@ -147,7 +195,8 @@ pub(crate) fn is_space(c: char) -> bool {
 
 /// The lines of `text` without their ends, as Python's `str.splitlines` cuts them.
 pub(crate) fn split_lines(text: &str) -> Vec<&str> {
-    let ends_line = |c: char| matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let ends_line =
+        |c: char| matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some((at, end)) = rest.char_indices().find(|&(_, c)| ends_line(c)) {
@@ -182,17 +231,16 @@ mod tests {
         check(&text.slice(2..8), &[("cd", true), ("éf", false), ("g", true)]);
         check(&text.slice(4..6), &[("é", false)]);
         check(&text.slice(3..3), &[]);
-        check(&text.part(text.as_str().trim_start_matches("abc")), &[("d", true), ("éf", false), ("gh", true)]);
-        check(&text.map(str::to_uppercase), &[("ABCD", true), ("ÉF", false), ("GH", true)]);
         check(
-            &text.replace("d", &Text::untrusted("-"), 9),
-            &[("abc", true), ("-éf", false), ("gh", true)],
+            &text.part(text.as_str().trim_start_matches("abc")),
+            &[("d", true), ("éf", false), ("gh", true)],
         );
-        check(&mixed(&[("x", false)]).replace("", &Text::trusted("."), 9), &[
-            (".", true),
-            ("x", false),
-            (".", true),
-        ]);
+        check(&text.map(str::to_uppercase), &[("ABCD", true), ("ÉF", false), ("GH", true)]);
+        check(&text.replace("d", &Text::untrusted("-"), 9), &[("abc", true), ("-éf", false), ("gh", true)]);
+        check(
+            &mixed(&[("x", false)]).replace("", &Text::trusted("."), 9),
+            &[(".", true), ("x", false), (".", true)],
+        );
         assert!(!text.is_trusted() && text.slice(0..4).is_trusted());
     }
 

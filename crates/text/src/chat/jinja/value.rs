@@ -18,8 +18,6 @@ use super::text::Text;
 
 /// Deepest nesting of lists and dicts.
 const MAX_DEPTH: usize = 100;
-/// Bytes of text that weigh as much as one value.
-pub(super) const BYTES_PER_UNIT: u64 = 32;
 
 /// How deep a container nests, and how much it holds.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +61,7 @@ pub(crate) enum SeqKind {
     /// A generator: always true, without length.
     Lazy,
     /// `dict_keys` and its like: with length, without index.
-    View,
+    View(&'static str),
 }
 
 /// A dict, in order of insertion.
@@ -116,7 +114,7 @@ impl Value {
         match self {
             Self::Seq(seq) => seq.extent,
             Self::Dict(dict) => dict.extent,
-            Self::Str(text) => Extent { depth: 0, size: 1 + text.len() as u64 / BYTES_PER_UNIT },
+            Self::Str(text) => Extent { depth: 0, size: text.cost() },
             Self::Method(bound) => bound.0.extent(),
             Self::Namespace(_) | Self::Loop(_) | Self::Macro(_) => Extent { depth: MAX_DEPTH, size: 1 },
             _ => Extent { depth: 0, size: 1 },
@@ -160,7 +158,7 @@ impl Value {
                 SeqKind::List => "list",
                 SeqKind::Tuple => "tuple",
                 SeqKind::Lazy => "generator",
-                SeqKind::View => "dict view",
+                SeqKind::View(name) => name,
             },
             Self::Dict(_) => "dict",
             Self::Namespace(_) => "namespace",
@@ -231,7 +229,8 @@ impl Value {
                 same && a.items.iter().zip(&b.items).all(|(a, b)| a.equals(b))
             }
             (Self::Dict(a), Self::Dict(b)) => {
-                let same = |(key, value): (&Key, &Value)| b.map.get(key).is_some_and(|other| value.equals(other));
+                let same =
+                    |(key, value): (&Key, &Value)| b.map.get(key).is_some_and(|other| value.equals(other));
                 a.map.len() == b.map.len() && a.map.iter().all(same)
             }
             (Self::Namespace(a), Self::Namespace(b)) => Rc::ptr_eq(a, b),
