@@ -7,7 +7,9 @@
 mod arena;
 mod barrier;
 mod kv;
+mod kv_codec;
 pub mod matmul;
+pub mod ops;
 mod program;
 mod shared;
 mod step;

@@ -64,11 +64,6 @@ impl Access {
     pub fn writes(&self) -> bool {
         !matches!(self, Self::Read(_))
     }
-
-    /// The accesses of `out = f(a, ..)` where `out` may be `a` itself, and nothing else of it.
-    pub(crate) fn in_place(a: Span, out: Span) -> Vec<Self> {
-        if a == out { vec![Self::Update(a)] } else { vec![Self::Read(a), Self::Write(out)] }
-    }
 }
 
 /// What a step needs besides its spans.

@@ -20,7 +20,11 @@ unsafe impl Step for AddConst {
     }
 
     fn spans(&self) -> Vec<Access> {
-        Access::in_place(self.a, self.out)
+        if self.a == self.out {
+            vec![Access::Update(self.a)]
+        } else {
+            vec![Access::Read(self.a), Access::Write(self.out)]
+        }
     }
 
     fn serial(&self, _: &[usize]) -> bool {

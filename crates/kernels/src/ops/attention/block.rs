@@ -1,0 +1,276 @@
+//! One block of rows against one chunk of positions: scores, softmax, weighted sum.
+
+use std::ops::Range;
+
+use kinglet_simd::{Isa, exp};
+use kinglet_tensor::SeqRows;
+
+use super::Attention;
+use super::state::{NONE, State};
+use super::tile::{BATCH, GROUPS, Scores, Sums};
+use crate::SharedMut;
+use crate::kv::{GROUP, KvView};
+use crate::kv_codec::Rows;
+use crate::ops::elementwise::Softcap;
+use crate::ops::vec::Map1;
+
+/// Positions whose softmax is taken together.
+pub(super) const CHUNK: usize = 256;
+
+/// Tokens of one sequence, with all their query heads that read one key/value head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block<'a> {
+    pub(super) seq: SeqRows<'a>,
+    pub(super) kv_head: usize,
+    /// First token, counted from the sequence's first row.
+    pub(super) first: usize,
+    pub(super) tokens: usize,
+}
+
+impl Block<'_> {
+    /// Position of a token of the block.
+    pub(super) fn position(&self, token: usize) -> usize {
+        self.seq.past + self.first + token
+    }
+}
+
+/// A worker's working memory, for blocks of at most `rows` rows (whole vectors).
+pub(super) struct Buffers<'a> {
+    /// Scaled queries, `[rows][key_dim]`.
+    pub(super) q: &'a mut [f32],
+    /// Scores, then weights, `[rows][CHUNK]`.
+    scores: &'a mut [f32],
+    /// Decoded keys or values of a batch.
+    batch: &'a mut [f32],
+    /// A number a row.
+    keep: &'a mut [f32],
+    /// What the chunk gives.
+    part: &'a mut [f32],
+    /// What the block has seen.
+    state: &'a mut [f32],
+}
+
+impl<'a> Buffers<'a> {
+    /// Floats that it takes.
+    pub(super) fn len(rows: usize, key_dim: usize, width: usize) -> usize {
+        rows * (key_dim + CHUNK + 1) + BATCH * key_dim.max(width) + 2 * State::len(rows, width)
+    }
+
+    /// Divides `memory`, of `len` floats.
+    pub(super) fn new(memory: &'a mut [f32], rows: usize, key_dim: usize, width: usize) -> Self {
+        let (q, rest) = memory.split_at_mut(rows * key_dim);
+        let (scores, rest) = rest.split_at_mut(rows * CHUNK);
+        let (batch, rest) = rest.split_at_mut(BATCH * key_dim.max(width));
+        let (keep, rest) = rest.split_at_mut(rows);
+        let (part, state) = rest.split_at_mut(State::len(rows, width));
+        Self { q, scores, batch, keep, part, state }
+    }
+}
+
+/// A block at work.
+#[derive(Clone, Copy)]
+pub(super) struct BlockRun<'a, I> {
+    pub(super) isa: I,
+    pub(super) step: &'a Attention,
+    pub(super) kv: KvView<'a>,
+    pub(super) block: Block<'a>,
+}
+
+impl<'a, I: Isa> BlockRun<'a, I> {
+    fn rows(&self) -> usize {
+        self.block.tokens * self.step.group()
+    }
+
+    /// Attends to all that the block sees and writes its result.
+    #[inline(always)]
+    pub(super) fn whole(&self, buffers: &mut Buffers<'_>, out: SharedMut<'a, f32>) {
+        let mut state = std::mem::take(&mut buffers.state);
+        self.state(state).clear();
+        for chunk in self.step.chunks(&self.block) {
+            self.chunk(chunk, buffers, state);
+        }
+        self.finish(&self.state(state), out);
+        buffers.state = std::mem::take(&mut state);
+    }
+
+    /// Merges the states of the block's chunks, one after the other in `slots`, and writes the result.
+    #[inline(always)]
+    pub(super) fn merge(&self, slots: &mut [f32], buffers: &mut Buffers<'_>, out: SharedMut<'a, f32>) {
+        self.state(buffers.state).clear();
+        for slot in slots.chunks_exact_mut(State::len(self.rows(), self.step.width())) {
+            let part = self.state(slot);
+            self.state(buffers.state).merge(self.isa, part, buffers.keep);
+        }
+        self.finish(&self.state(buffers.state), out);
+    }
+
+    /// Attends to one chunk only, leaving the state in `slot`.
+    #[inline(always)]
+    pub(super) fn only(&self, chunk: usize, buffers: &mut Buffers<'_>, slot: &mut [f32]) {
+        self.state(slot).clear();
+        self.chunk(chunk, buffers, slot);
+    }
+
+    fn state<'m>(&self, memory: &'m mut [f32]) -> State<'m> {
+        State::new(memory, self.rows(), self.step.width())
+    }
+
+    #[inline(always)]
+    fn finish(&self, state: &State<'_>, out: SharedMut<'a, f32>) {
+        let (group, dim) = (self.step.group(), self.step.shape.kv.value_dim);
+        for r in 0..self.rows() {
+            let row = self.block.seq.start + self.block.first + r / group;
+            let head = self.block.kv_head * group + r % group;
+            let at = (row * self.step.shape.heads + head) * dim;
+            // SAFETY: the heads of these rows are this worker's.
+            state.finish(self.isa, r, unsafe { out.part_mut(at..at + dim) });
+        }
+    }
+
+    /// Copies the block's queries, times the scale, into the buffers.
+    #[inline(always)]
+    pub(super) fn load_queries(&self, q: SharedMut<'a, f32>, buffers: &mut Buffers<'_>) {
+        let (group, dim) = (self.step.group(), self.step.shape.kv.key_dim);
+        for t in 0..self.block.tokens {
+            let row = self.block.seq.start + self.block.first + t;
+            let at = (row * self.step.shape.heads + self.block.kv_head * group) * dim;
+            // SAFETY: queries are only read.
+            let q = unsafe { q.part(at..at + group * dim) };
+            let scaled = &mut buffers.q[t * group * dim..(t + 1) * group * dim];
+            scaled.iter_mut().zip(q).for_each(|(scaled, q)| *scaled = q * self.step.shape.scale);
+        }
+    }
+
+    /// Attends to the positions of `chunk` that the block sees and merges the outcome into the state in `memory`.
+    #[inline(always)]
+    fn chunk(&self, chunk: usize, buffers: &mut Buffers<'_>, memory: &mut [f32]) {
+        let start = (chunk * CHUNK).max(self.step.first_seen(self.block.position(0)));
+        let end = ((chunk + 1) * CHUNK).min(self.block.position(self.block.tokens - 1) + 1);
+        let seen = start / GROUP * GROUP..end;
+        self.scores(seen.clone(), buffers);
+        self.softmax(seen.clone(), buffers);
+        self.weigh(seen, buffers);
+        self.state(memory).merge(self.isa, self.state(buffers.part), buffers.keep);
+    }
+
+    #[inline(always)]
+    fn scores(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
+        let rows = self.stored(self.step.shape.kv.key_dim);
+        let mut scores = Scores {
+            q: buffers.q.as_ptr(),
+            rows: self.rows(),
+            dim: rows.dim,
+            keys: [std::ptr::null(); GROUPS],
+            scores: buffers.scores.as_mut_ptr(),
+            stride: CHUNK,
+        };
+        for first in seen.clone().step_by(BATCH) {
+            for group in 0..GROUPS {
+                let position = first + group * GROUP;
+                // Past the end, the tile multiplies some group again; nobody reads that.
+                scores.keys[group] = if position >= seen.end {
+                    scores.keys[0]
+                } else {
+                    let (page, at) = self.page(position);
+                    let room = buffers.batch[group * GROUP * rows.dim..].as_mut_ptr();
+                    // SAFETY: the run checked that every position up to the row's own is in a page.
+                    unsafe { rows.keys(self.isa, page, at / GROUP, room) }
+                };
+            }
+            // SAFETY: the buffers have the stated shapes; the rows of scores have room for whole batches.
+            unsafe { scores.run(self.isa) };
+            scores.scores = scores.scores.wrapping_add(BATCH);
+        }
+    }
+
+    /// Turns scores into weights, and notes each row's largest score and sum of weights.
+    #[inline(always)]
+    fn softmax(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
+        let mut part = State::new(buffers.part, self.rows(), self.step.width());
+        let (_, max, total) = part.parts();
+        for r in 0..self.rows() {
+            let position = self.block.position(r / self.step.group());
+            let from = self.step.first_seen(position).max(seen.start) - seen.start;
+            let to = (position + 1).min(seen.end).saturating_sub(seen.start);
+            let row = &mut buffers.scores[r * CHUNK..][..seen.len().next_multiple_of(GROUP)];
+            if let Some(cap) = self.step.shape.softcap {
+                capped(self.isa, row, cap);
+            }
+            if from >= to {
+                row.fill(0.0);
+                (max[r], total[r]) = (NONE, 0.0);
+                continue;
+            }
+            row[..from].fill(f32::NEG_INFINITY);
+            row[to..].fill(f32::NEG_INFINITY);
+            (max[r], total[r]) = softmax(self.isa, row);
+        }
+    }
+
+    #[inline(always)]
+    fn weigh(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
+        let rows = self.stored(self.step.shape.kv.value_dim);
+        let mut part = State::new(buffers.part, self.rows(), self.step.width());
+        let (values, _, _) = part.parts();
+        values.fill(0.0);
+        let mut sums = Sums {
+            weights: buffers.scores.as_ptr(),
+            stride: CHUNK,
+            rows: self.rows(),
+            values: [std::ptr::null(); GROUPS],
+            tokens: 0,
+            dim: rows.padded(),
+            sums: values.as_mut_ptr(),
+        };
+        for first in seen.clone().step_by(BATCH) {
+            sums.tokens = BATCH.min(seen.end - first);
+            for group in 0..sums.tokens.div_ceil(GROUP) {
+                let (page, at) = self.page(first + group * GROUP);
+                let room = buffers.batch[group * GROUP * rows.padded()..].as_mut_ptr();
+                // SAFETY: as for the keys; pages hold whole groups.
+                sums.values[group] = unsafe { rows.values(self.isa, page, at, GROUP, room) };
+            }
+            // SAFETY: the buffers have the stated shapes.
+            unsafe { sums.run(self.isa) };
+            sums.weights = sums.weights.wrapping_add(BATCH);
+        }
+    }
+
+    fn stored(&self, dim: usize) -> Rows {
+        let spec = self.kv.spec();
+        Rows { dtype: spec.dtype, page_tokens: spec.page_tokens, dim }
+    }
+
+    /// The page of a position, and where in it.
+    #[inline(always)]
+    fn page(&self, position: usize) -> (crate::kv::HeadPage, usize) {
+        let tokens = self.kv.spec().page_tokens;
+        let page = self.block.seq.pages[position / tokens];
+        (self.kv.head(page, self.step.shape.layer, self.block.kv_head), position % tokens)
+    }
+}
+
+/// Caps scores in place.
+#[inline(always)]
+fn capped<I: Isa>(isa: I, row: &mut [f32], cap: f32) {
+    for scores in row.chunks_exact_mut(I::LANES) {
+        isa.store(Softcap(cap).apply(isa, isa.load(scores)), scores);
+    }
+}
+
+/// `row = exp(row - max(row))`; returns the maximum and the sum. The row is whole vectors.
+#[inline(always)]
+fn softmax<I: Isa>(isa: I, row: &mut [f32]) -> (f32, f32) {
+    let mut max = isa.splat(NONE);
+    for scores in row.chunks_exact(I::LANES) {
+        max = isa.max(max, isa.load(scores));
+    }
+    let max = isa.reduce_max(max);
+    let (shift, mut sum) = (isa.splat(max), isa.zero());
+    for scores in row.chunks_exact_mut(I::LANES) {
+        let weights = exp(isa, isa.sub(isa.load(scores), shift));
+        sum = isa.add(sum, weights);
+        isa.store(weights, scores);
+    }
+    (max, isa.reduce_sum(sum))
+}

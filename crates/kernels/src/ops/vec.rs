@@ -1,0 +1,77 @@
+//! Loops over rows that several operations share: maps and sums.
+
+use kinglet_simd::Isa;
+
+/// `y = f(x)` on each lane.
+pub(super) trait Map1: Copy + Send + Sync {
+    /// Implementations are `#[inline(always)]`.
+    fn apply<I: Isa>(self, isa: I, x: I::F32) -> I::F32;
+}
+
+/// `y = f(a, b)` on each lane.
+pub(super) trait Map2: Copy + Send + Sync {
+    /// Implementations are `#[inline(always)]`.
+    fn apply<I: Isa>(self, isa: I, a: I::F32, b: I::F32) -> I::F32;
+}
+
+/// `out[i] = f(x[i])`, as far as both go.
+#[inline(always)]
+pub(super) fn map1<I: Isa>(isa: I, f: impl Map1, x: &[f32], out: &mut [f32]) {
+    let n = x.len().min(out.len());
+    let (x, out) = (x[..n].chunks_exact(I::LANES), &mut out[..n]);
+    let tail = x.remainder();
+    let mut out = out.chunks_exact_mut(I::LANES);
+    for (x, out) in x.zip(&mut out) {
+        isa.store(f.apply(isa, isa.load(x)), out);
+    }
+    isa.store_part(f.apply(isa, isa.load_part(tail)), out.into_remainder());
+}
+
+/// `out[i] = f(a[i], b[i])`, as far as all go.
+#[inline(always)]
+pub(super) fn map2<I: Isa>(isa: I, f: impl Map2, a: &[f32], b: &[f32], out: &mut [f32]) {
+    let n = a.len().min(b.len()).min(out.len());
+    let (a, b, out) = (a[..n].chunks_exact(I::LANES), b[..n].chunks_exact(I::LANES), &mut out[..n]);
+    let tails = (a.remainder(), b.remainder());
+    let mut out = out.chunks_exact_mut(I::LANES);
+    for ((a, b), out) in a.zip(b).zip(&mut out) {
+        isa.store(f.apply(isa, isa.load(a), isa.load(b)), out);
+    }
+    isa.store_part(f.apply(isa, isa.load_part(tails.0), isa.load_part(tails.1)), out.into_remainder());
+}
+
+/// The sum of `(x - shift)^2`, in `4 * LANES` partial sums: relative error about `1e-7 * sqrt(n / 64)`.
+#[inline(always)]
+pub(super) fn sum_squares<I: Isa>(isa: I, x: &[f32], shift: f32) -> f32 {
+    let mut sums = [isa.zero(); 4];
+    let shift_v = isa.splat(shift);
+    let blocks = x.chunks_exact(4 * I::LANES);
+    let tail = blocks.remainder();
+    for block in blocks {
+        for (sum, x) in sums.iter_mut().zip(block.chunks_exact(I::LANES)) {
+            let d = isa.sub(isa.load(x), shift_v);
+            *sum = isa.fma(d, d, *sum);
+        }
+    }
+    let rest: f32 = tail.iter().map(|x| (x - shift) * (x - shift)).sum();
+    total(isa, sums) + rest
+}
+
+/// The sum of `x`, in `4 * LANES` partial sums.
+#[inline(always)]
+pub(super) fn sum<I: Isa>(isa: I, x: &[f32]) -> f32 {
+    let mut sums = [isa.zero(); 4];
+    let blocks = x.chunks_exact(4 * I::LANES);
+    let tail = blocks.remainder();
+    for block in blocks {
+        for (sum, x) in sums.iter_mut().zip(block.chunks_exact(I::LANES)) {
+            *sum = isa.add(*sum, isa.load(x));
+        }
+    }
+    total(isa, sums) + tail.iter().sum::<f32>()
+}
+
+#[inline(always)]
+fn total<I: Isa>(isa: I, [a, b, c, d]: [I::F32; 4]) -> f32 {
+    isa.reduce_sum(isa.add(isa.add(a, b), isa.add(c, d)))
+}
