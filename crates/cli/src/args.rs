@@ -13,6 +13,7 @@ Examples:
   kinglet run smollm2                          chat
   kinglet pull qwen2.5:0.5b                    fetch a model for later
   kinglet list                                 what is here
+  kinglet show smollm2                         what a model is, and the memory it needs
 
 A model's name is one like smollm2 or qwen2.5:0.5b, org/repo:Q4_K_M on the Hugging Face hub,
 https://…/x.gguf, or the path of a file or folder.")]
@@ -53,6 +54,7 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     Pull(commands::pull::Args),
     List(commands::list::Args),
+    Show(commands::show::Args),
     Rm(commands::rm::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),

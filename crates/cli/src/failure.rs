@@ -67,7 +67,10 @@ fn hint(error: &Error) -> Option<String> {
     let catalog = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<CatalogError>().map(CatalogError::hint)
     };
-    error.chain().find_map(|cause| own(cause).or_else(|| catalog(cause)))
+    let model = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<kinglet::Error>().and_then(kinglet::Error::hint)
+    };
+    error.chain().find_map(|cause| own(cause).or_else(|| catalog(cause)).or_else(|| model(cause)))
 }
 
 /// Whether Ctrl-C ended the work.

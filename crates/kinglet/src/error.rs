@@ -6,6 +6,8 @@ use kinglet_formats::FormatError;
 use kinglet_graph::ExecError;
 use kinglet_models::ModelError;
 
+use crate::catalog::CatalogError;
+
 /// Why a model could not be loaded or used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "fields are named by the message")]
@@ -16,12 +18,10 @@ pub enum Error {
     Format { path: PathBuf, source: Box<FormatError> },
     #[error("{path}: these weights come without their config.json", path = path.display())]
     Lonely { path: PathBuf },
-    #[error("the model has no `{name}`")]
-    MissingFile { name: String },
-    #[error("{folder}: no model here (neither config.json nor a .gguf file)", folder = folder.display())]
-    NoModel { folder: PathBuf },
-    #[error("{folder}: several models here: {names}", folder = folder.display(), names = names.join(", "))]
-    ManyModels { folder: PathBuf, names: Vec<String> },
+    #[error("{folder}: `{name}` is missing", folder = folder.display())]
+    MissingFile { folder: PathBuf, name: String },
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(transparent)]
@@ -66,7 +66,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Lonely { .. } => "give the folder that holds config.json and tokenizer.json".into(),
-            Self::ManyModels { .. } => "give the path of one of them".into(),
+            Self::Catalog(error) => error.hint(),
             Self::Memory { .. } => {
                 "use a smaller context (--context), a smaller quantisation or a smaller model".into()
             }

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use kinglet_formats::safetensors::Index;
-use kinglet_formats::{FileKind, Gguf, Limits, Safetensors, gguf, hf};
+use kinglet_formats::{FileKind, Gguf, Limits, Safetensors, hf};
 use kinglet_models::{DecoderConfig, ModelError};
 use kinglet_tensor::{Bytes, Metadata, Tensor, WeightSource, map_file};
 
-use crate::Error;
+use crate::{Error, catalog, vocabulary};
 
 const INDEX: &str = "model.safetensors.index.json";
+const TOKENIZER: &str = "tokenizer.json";
 const WEIGHTS: &str = "model.safetensors";
 
 /// A model's files, mapped and parsed but not loaded: what `show` speaks of and loading starts from.
@@ -30,8 +31,10 @@ pub struct Folder {
     pub generation: Metadata,
     /// `tokenizer_config.json`, empty when there is none.
     pub tokenizer_config: Metadata,
-    /// `tokenizer.json`.
-    pub tokenizer: Bytes,
+    /// Where `config.json` lies.
+    path: PathBuf,
+    /// `tokenizer.json`, which only running needs.
+    tokenizer: Option<Bytes>,
     /// `chat_template.jinja`, when there is one.
     pub chat_template: Option<String>,
     /// The weights of all shards.
@@ -41,21 +44,17 @@ pub struct Folder {
 impl ModelFiles {
     /// Opens a `.gguf` file (its other shards beside it), a folder, or a file in a Hugging Face folder.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let meta = std::fs::metadata(path).map_err(|e| Error::open(path, e))?;
-        if meta.is_dir() {
-            return Self::of(&folder_files(path)?);
-        }
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if matches!(name, "config.json" | WEIGHTS | INDEX) {
-            return Self::of(&folder_files(path.parent().unwrap_or(Path::new(".")))?);
-        }
-        let shards = gguf::shard_names(name).unwrap_or_else(|| vec![name.to_owned()]);
-        let files = shards.into_iter().map(|shard| (shard.clone(), path.with_file_name(shard)));
-        Self::of(&files.collect())
+        Self::of(&catalog::local::open(path)?)
+    }
+
+    /// Opens the files of a model of the catalogue.
+    pub fn of(model: &catalog::Model) -> Result<Self, Error> {
+        let files = model.files.iter().map(|file| (file.name.clone(), file.path.clone())).collect();
+        Self::named(&files)
     }
 
     /// Opens files by the names they have in their model, wherever they lie.
-    pub fn of(files: &BTreeMap<String, PathBuf>) -> Result<Self, Error> {
+    fn named(files: &BTreeMap<String, PathBuf>) -> Result<Self, Error> {
         if files.contains_key("config.json") {
             return Ok(Self::HuggingFace(Box::new(Folder::of(files)?)));
         }
@@ -101,6 +100,11 @@ impl ModelFiles {
         }
     }
 
+    /// The source of the chat template, when the model ships one.
+    pub fn chat_template(&self) -> Option<&str> {
+        vocabulary::template_source(self)
+    }
+
     /// Sizes and switches of the decoder.
     pub fn decoder(&self) -> Result<DecoderConfig, ModelError> {
         match self {
@@ -111,9 +115,15 @@ impl ModelFiles {
 }
 
 impl Folder {
+    /// `tokenizer.json`; an error when there is none.
+    pub fn tokenizer(&self) -> Result<&Bytes, Error> {
+        let missing = || Error::MissingFile { folder: self.path.clone(), name: TOKENIZER.into() };
+        self.tokenizer.as_ref().ok_or_else(missing)
+    }
+
     fn of(files: &BTreeMap<String, PathBuf>) -> Result<Self, Error> {
         let limits = Limits::default();
-        let path = |name: &str| files.get(name).ok_or_else(|| Error::MissingFile { name: name.into() });
+        let path = |name: &str| files.get(name).ok_or_else(|| missing(files, name));
         let json = |name: &str| -> Result<Metadata, Error> {
             let path = path(name)?;
             hf::parse(name, &map(path)?, &limits).map_err(|e| Error::format(path, e))
@@ -125,7 +135,8 @@ impl Folder {
             config: json("config.json")?,
             generation: optional("generation_config.json")?,
             tokenizer_config: optional("tokenizer_config.json")?,
-            tokenizer: map(path("tokenizer.json")?)?,
+            path: folder_of(files),
+            tokenizer: files.get(TOKENIZER).map(|p| map(p)).transpose()?,
             chat_template: template
                 .map(|p| std::fs::read_to_string(p).map_err(|e| Error::open(p, e)))
                 .transpose()?,
@@ -136,7 +147,7 @@ impl Folder {
 
 fn weights(files: &BTreeMap<String, PathBuf>, limits: &Limits) -> Result<Safetensors, Error> {
     let Some(index_path) = files.get(INDEX) else {
-        let path = files.get(WEIGHTS).ok_or_else(|| Error::MissingFile { name: WEIGHTS.into() })?;
+        let path = files.get(WEIGHTS).ok_or_else(|| missing(files, WEIGHTS))?;
         return Safetensors::parse(map(path)?, limits).map_err(|e| Error::format(path, e));
     };
     let fail = |e| Error::format(index_path, e);
@@ -146,27 +157,13 @@ fn weights(files: &BTreeMap<String, PathBuf>, limits: &Limits) -> Result<Safeten
     Safetensors::join(&index, &shards, limits).map_err(fail)
 }
 
-/// The files of a folder that a model may need, by name.
-fn folder_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, Error> {
-    let entries = std::fs::read_dir(folder).map_err(|e| Error::open(folder, e))?;
-    let named = entries.filter_map(|entry| {
-        let path = entry.ok()?.path();
-        Some((path.file_name()?.to_str()?.to_owned(), path))
-    });
-    let files: BTreeMap<String, PathBuf> = named.collect();
-    if files.contains_key("config.json") {
-        return Ok(files);
-    }
-    let ggufs: BTreeMap<String, PathBuf> =
-        files.into_iter().filter(|(name, _)| name.ends_with(".gguf")).collect();
-    let Some(first) = ggufs.keys().next().cloned() else {
-        return Err(Error::NoModel { folder: folder.into() });
-    };
-    match gguf::shard_names(&first) {
-        Some(shards) => Ok(ggufs.into_iter().filter(|(name, _)| shards.contains(name)).collect()),
-        None if ggufs.len() == 1 => Ok(ggufs),
-        None => Err(Error::ManyModels { folder: folder.into(), names: ggufs.into_keys().collect() }),
-    }
+/// The error for a file that should be among `files`.
+fn missing(files: &BTreeMap<String, PathBuf>, name: &str) -> Error {
+    Error::MissingFile { folder: folder_of(files), name: name.into() }
+}
+
+fn folder_of(files: &BTreeMap<String, PathBuf>) -> PathBuf {
+    files.values().next().and_then(|path| path.parent()).map(Path::to_owned).unwrap_or_default()
 }
 
 fn map(path: &Path) -> Result<Bytes, Error> {

@@ -5,6 +5,7 @@ pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod pull;
 pub(crate) mod rm;
+pub(crate) mod show;
 
 use anyhow::Result;
 
@@ -16,6 +17,7 @@ pub(crate) fn run(command: Command, ui: &Ui) -> Result<()> {
     match command {
         Command::Pull(args) => pull::run(&args, ui),
         Command::List(args) => list::run(&args, ui),
+        Command::Show(args) => show::run(&args, ui),
         Command::Rm(args) => rm::run(&args, ui),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args, ui),

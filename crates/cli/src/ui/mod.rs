@@ -13,7 +13,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 pub(crate) use fetching::Fetching;
-pub(crate) use format::{ago, bytes};
+pub(crate) use format::{ago, brief, bytes, count, large, plain};
 pub(crate) use table::Table;
 
 use crate::args::{Color, Global};
@@ -22,6 +22,8 @@ use crate::args::{Color, Global};
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 /// Style of a way out.
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
+/// Style of a heading.
+const HEADING: Style = Style::new().bold();
 /// Style of what can be overlooked.
 const DIM: Style = Style::new().dimmed();
 
@@ -63,6 +65,17 @@ impl Ui {
         Ok(writeln!(anstream::stdout(), "{text}")?)
     }
 
+    /// Prints a heading of a result.
+    pub(crate) fn heading(&self, text: impl fmt::Display) -> Result<()> {
+        self.line(format_args!("{HEADING}{text}{HEADING:#}"))
+    }
+
+    /// Columns of the terminal that results go to; more than enough when they go elsewhere.
+    pub(crate) fn columns(&self) -> usize {
+        let terminal = terminal_size::terminal_size_of(io::stdout());
+        terminal.map_or(200, |(terminal_size::Width(columns), _)| usize::from(columns).max(40))
+    }
+
     /// Prints a result as indented JSON.
     pub(crate) fn value(&self, value: &impl Serialize) -> Result<()> {
         self.line(serde_json::to_string_pretty(value)?)
@@ -78,9 +91,9 @@ impl Ui {
     /// Prints an error and its way out.
     pub(crate) fn error(&self, message: &str, hint: Option<&str>) {
         let mut stderr = anstream::stderr();
-        let _ = writeln!(stderr, "{ERROR}error:{ERROR:#} {message}");
+        let _ = writeln!(stderr, "{ERROR}error:{ERROR:#} {}", plain(message));
         if let Some(hint) = hint {
-            let _ = writeln!(stderr, "{HINT}hint:{HINT:#} {hint}");
+            let _ = writeln!(stderr, "{HINT}hint:{HINT:#} {}", plain(hint));
         }
     }
 

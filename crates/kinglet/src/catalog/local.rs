@@ -1,6 +1,7 @@
-//! A model by its path: a GGUF file, one part of a split one, or a folder.
+//! A model by its path: a GGUF file, one part of a split one, a folder, or a file by which a folder is known.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::error::{AtPath, CatalogError, Result};
@@ -9,38 +10,58 @@ use super::store::{Model, ModelFile};
 /// How the files end that a folder in the Hugging Face layout may consist of.
 const FOLDER_FILES: &[&str] = &[".json", ".safetensors", ".model", ".jinja", ".txt"];
 
+/// Files that stand for the folder they lie in, if it holds a `config.json`.
+const OF_A_FOLDER: &[&str] = &["config.json", "model.safetensors", "model.safetensors.index.json"];
+
 /// The model at `path`; nothing is read but names and sizes.
-pub(super) fn open(path: &Path) -> Result<Model> {
-    let metadata = fs::metadata(path).map_err(|_| CatalogError::NoSuchPath(path.to_owned()))?;
-    let paths = if metadata.is_dir() { in_folder(path)? } else { parts(path)? };
+pub(crate) fn open(path: &Path) -> Result<Model> {
+    let metadata = match fs::metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Err(CatalogError::NoSuchPath(path.to_owned())),
+        other => other.at("read", path)?,
+    };
+    let folder = path.parent().filter(|_| OF_A_FOLDER.contains(&name(path).as_str()));
+    let paths = match folder.filter(|folder| folder.join("config.json").is_file()) {
+        _ if metadata.is_dir() => in_folder(path)?,
+        _ if !metadata.is_file() => return Err(wrong(path, "it is neither a file nor a folder".into())),
+        Some(folder) => hugging_face(&files_in(folder)?),
+        None => parts(path)?,
+    };
     let files = paths.iter().map(|p| file(p)).collect::<Result<_>>()?;
     Ok(Model { name: path.display().to_string(), source: "local path".into(), pulled: None, files })
 }
 
 /// The single GGUF model of a folder, or else its `config.json` with all that belongs to it.
 fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
-        .at("read", folder)?
-        .flatten()
-        .map(|e| e.path())
-        .filter(|p| p.is_file())
-        .collect();
-    paths.sort();
+    let paths = files_in(folder)?;
     let ggufs: Vec<&PathBuf> =
         paths.iter().filter(|p| name(p).ends_with(".gguf") && is_first_part(&name(p))).collect();
-    let wrong = |why: String| Err(CatalogError::NotOneModel { place: folder.display().to_string(), why });
     match ggufs.as_slice() {
         [one] => parts(one),
-        [] if folder.join("config.json").is_file() => {
-            paths.retain(|p| FOLDER_FILES.iter().any(|end| name(p).ends_with(end)));
-            Ok(paths)
-        }
-        [] => wrong("there is neither a .gguf file nor a config.json".into()),
+        [] if folder.join("config.json").is_file() => Ok(hugging_face(&paths)),
+        [] => Err(wrong(folder, "there is neither a .gguf file nor a config.json".into())),
         several => {
             let names: Vec<String> = several.iter().map(|p| name(p)).collect();
-            wrong(format!("there are several models: {}", names.join(", ")))
+            Err(wrong(folder, format!("there are several models: {}", names.join(", "))))
         }
     }
+}
+
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    // The parent of a bare file name is the empty path.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let entries = fs::read_dir(folder).at("read", folder)?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_file()).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Those files that a model in the Hugging Face layout may consist of.
+fn hugging_face(paths: &[PathBuf]) -> Vec<PathBuf> {
+    paths.iter().filter(|p| FOLDER_FILES.iter().any(|end| name(p).ends_with(end))).cloned().collect()
+}
+
+fn wrong(place: &Path, why: String) -> CatalogError {
+    CatalogError::NotOneModel { place: place.display().to_string(), why }
 }
 
 /// All parts of a split model in their order, whichever of them is named; otherwise the file itself.
@@ -131,6 +152,9 @@ mod tests {
         );
         check(&["a.gguf", "b.gguf"], "b.gguf", "b.gguf");
         check(&["config.json", "model.safetensors", "x.py"], "", "config.json model.safetensors");
+        check(&["config.json", "x.gguf"], "", "x.gguf");
+        check(&["config.json", "x.gguf"], "config.json", "config.json");
+        check(&["model.safetensors", "tokenizer.json"], "model.safetensors", "model.safetensors");
         check(&["a.gguf", "b.gguf"], "", "DIR/: there are several models: a.gguf, b.gguf");
         check(&[], "", "DIR/: there is neither a .gguf file nor a config.json");
         check(&[], "x.gguf", "DIR/x.gguf: no such file or folder");

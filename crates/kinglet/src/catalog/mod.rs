@@ -17,7 +17,7 @@ mod error;
 mod http;
 mod hub;
 pub mod known;
-mod local;
+pub(crate) mod local;
 mod name;
 mod package;
 mod progress;

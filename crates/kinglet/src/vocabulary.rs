@@ -1,0 +1,69 @@
+//! The tokenizer and the chat template of a model, from wherever its files keep them.
+
+use kinglet_tensor::{MetaValue, Metadata};
+use kinglet_text::tokenizer::{GgufKeys, Tokenizer, TokenizerError, VocabSpec};
+
+use crate::Error;
+use crate::files::{Folder, ModelFiles};
+
+/// GGUF metadata as the tokenizer asks for it.
+struct Keys<'a>(&'a Metadata);
+
+impl GgufKeys for Keys<'_> {
+    fn str(&self, key: &str) -> Option<&str> {
+        self.0.str(key)
+    }
+
+    fn uint(&self, key: &str) -> Option<u64> {
+        self.0.get(key)?.as_u64()
+    }
+
+    fn bool(&self, key: &str) -> Option<bool> {
+        self.0.bool(key)
+    }
+
+    fn strs(&self, key: &str) -> Option<Vec<&str>> {
+        Some(self.0.strs(key)?.iter().collect())
+    }
+
+    fn ints(&self, key: &str) -> Option<Vec<i64>> {
+        Some(self.0.i64s(key)?.into_owned())
+    }
+
+    fn floats(&self, key: &str) -> Option<Vec<f64>> {
+        Some(self.0.f64s(key)?.into_owned())
+    }
+}
+
+/// The model's tokenizer.
+pub(crate) fn tokenizer(files: &ModelFiles) -> Result<Tokenizer, Error> {
+    match files {
+        ModelFiles::Gguf(gguf) => Ok(Tokenizer::new(VocabSpec::from_gguf(&Keys(gguf.metadata()))?)?),
+        ModelFiles::HuggingFace(folder) => {
+            folder.tokenizer()?;
+            let problem =
+                "tokenizers in this format cannot be read; use the GGUF version of the model".into();
+            Err(TokenizerError::Json { problem }.into())
+        }
+    }
+}
+
+/// The source of the model's chat template, when it ships one.
+pub(crate) fn template_source(files: &ModelFiles) -> Option<&str> {
+    match files {
+        ModelFiles::Gguf(gguf) => gguf.metadata().str("tokenizer.chat_template"),
+        ModelFiles::HuggingFace(folder) => folder.chat_template.as_deref().or_else(|| configured(folder)),
+    }
+}
+
+/// `chat_template` of `tokenizer_config.json`: one text, or a list of named ones of which `default` counts.
+fn configured(folder: &Folder) -> Option<&str> {
+    match folder.tokenizer_config.get("chat_template")? {
+        MetaValue::Str(text) => Some(text),
+        MetaValue::Mixed(list) => list.iter().find_map(|entry| match entry {
+            MetaValue::Table(table) if table.str("name") == Some("default") => table.str("template"),
+            _ => None,
+        }),
+        _ => None,
+    }
+}
