@@ -14,6 +14,10 @@ use super::stream::{CHUNK, Codes, STEPS, Scales, Stream, chunk_of};
 /// Accumulators of a block, `[rows][tiles]`.
 pub(super) type Acc<I, const MR: usize, const NT: usize> = [[<I as Isa>::F32; NT]; MR];
 
+/// Bytes that the next columns of each tile are asked for ahead of their use when weights come from memory. Far enough
+/// for the time that memory takes, near enough to stay in the first-level cache.
+const AHEAD: usize = 3072;
+
 /// Adds `groups` groups of columns to the accumulators.
 ///
 /// # Safety
@@ -34,6 +38,9 @@ pub(super) unsafe fn accumulate<I: Isa, S: Stream, const MR: usize, const NT: us
         }
         for g in 0..count {
             let group = chunk * CHUNK + g;
+            if S::FROM_MEMORY {
+                prefetch::<I, S, NT>(isa, tiles, group);
+            }
             // SAFETY: group `g` is in the chunk, and `x` has it.
             unsafe {
                 if S::Scales::PARTS == 1 {
@@ -46,6 +53,17 @@ pub(super) unsafe fn accumulate<I: Isa, S: Stream, const MR: usize, const NT: us
                     *codes = codes.add(I::LANES * S::Codes::BYTES);
                 }
             }
+        }
+    }
+}
+
+/// Asks for a group's share of what lies [`AHEAD`]: in the same tile, or in the one behind it.
+#[inline(always)]
+pub(super) fn prefetch<I: Isa, S: Stream, const NT: usize>(isa: I, tiles: [*const u8; NT], group: usize) {
+    let bytes = S::bytes::<I>(CHUNK) / CHUNK;
+    for tile in tiles {
+        for line in (0..bytes).step_by(64) {
+            isa.prefetch(tile.wrapping_add(group * bytes + line + AHEAD));
         }
     }
 }

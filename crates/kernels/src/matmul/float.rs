@@ -2,7 +2,7 @@
 //!
 //! Each output is a dot product along the columns: `LANES` partial sums, columns in order, then their sum. The order
 //! does not depend on how many rows are multiplied at once. Floating-point weights are converted as they are loaded;
-//! quantised ones are decoded four rows at a time into scratch memory.
+//! quantised ones are decoded some rows at a time into scratch memory.
 //!
 //! Error: `(cols / LANES + 5) * 2^-24 * sum(|x * w|)` at most.
 #![allow(clippy::needless_range_loop, reason = "register blocks are indexed alike")]
@@ -89,7 +89,7 @@ pub unsafe fn matmul_f32(
     let scratch = match w.dtype {
         DType::F32 => 0,
         DType::F16 | DType::BF16 if few => 0,
-        _ => BLOCK * w.cols,
+        _ => panel_rows(w.cols) * w.cols,
     };
     let scratch = AlignedBuf::try_new(scratch)?;
     dispatch(level, Job { w, rows, x, bias, y, scratch });
@@ -100,6 +100,8 @@ pub unsafe fn matmul_f32(
 const BLOCK: usize = 4;
 /// Rows of activations up to which converting weights as they are loaded beats decoding them first.
 const FEW_ROWS: usize = 2;
+/// Floats of a panel of weight rows, which stays in the second-level cache while all activations pass over it.
+const PANEL: usize = 1 << 16;
 
 struct Job<'a> {
     w: &'a Matrix,
@@ -124,15 +126,21 @@ impl Kernel for Job<'_> {
     }
 }
 
+/// Weight rows of a panel: whole blocks.
+fn panel_rows(cols: usize) -> usize {
+    (PANEL / cols).next_multiple_of(BLOCK).clamp(BLOCK, 16 * BLOCK)
+}
+
 impl Job<'_> {
     /// Rows straight from the file.
     #[inline(always)]
     fn direct<I: Isa, L: Load>(&self, isa: I) {
-        for row in self.rows.clone().step_by(BLOCK) {
-            let count = BLOCK.min(self.rows.end - row);
+        let step = panel_rows(self.w.cols);
+        for row in self.rows.clone().step_by(step) {
+            let rows = row..self.rows.end.min(row + step);
             let start = self.w.data[row * self.w.row_bytes..].as_ptr();
-            // SAFETY: rows `row..row + count` follow each other in the file.
-            unsafe { self.block_of::<I, L>(isa, start, self.w.row_bytes, row, count) };
+            // SAFETY: these rows follow each other in the file.
+            unsafe { self.over_panel::<I, L>(isa, start, self.w.row_bytes, rows) };
         }
     }
 
@@ -140,51 +148,63 @@ impl Job<'_> {
     #[inline(always)]
     fn decoded<I: Isa>(&mut self, isa: I) {
         let (w, cols) = (self.w, self.w.cols);
-        for row in self.rows.clone().step_by(BLOCK) {
-            let count = BLOCK.min(self.rows.end - row);
-            let bytes = &w.data[row * w.row_bytes..][..count * w.row_bytes];
-            convert(isa, w, bytes, &mut self.scratch[..count * cols]);
-            // SAFETY: the scratch memory holds `count` rows.
-            unsafe { self.block_of::<I, F32>(isa, self.scratch.as_ptr().cast(), 4 * cols, row, count) };
+        let step = panel_rows(cols);
+        for row in self.rows.clone().step_by(step) {
+            let rows = row..self.rows.end.min(row + step);
+            let bytes = &w.data[row * w.row_bytes..][..rows.len() * w.row_bytes];
+            convert(isa, w, bytes, &mut self.scratch[..rows.len() * cols]);
+            // SAFETY: the scratch memory holds these rows.
+            unsafe { self.over_panel::<I, F32>(isa, self.scratch.as_ptr().cast(), 4 * cols, rows) };
         }
     }
 
-    /// All rows of activations over `count` rows of weights.
+    /// All rows of activations over some rows of weights.
     ///
     /// # Safety
-    /// `w` points to `count` rows of `cols` values of `L`, `stride` bytes apart.
+    /// `w` points to weight rows `rows`: `cols` values of `L` each, `stride` bytes apart.
     #[inline(always)]
-    unsafe fn block_of<I: Isa, L: Load>(
+    unsafe fn over_panel<I: Isa, L: Load>(&self, isa: I, w: *const u8, stride: usize, rows: Range<usize>) {
+        let count = self.x.len() / self.w.cols;
+        let wide = if I::REGISTERS >= 16 { count / 4 * 4 } else { 0 };
+        for m in (0..wide).step_by(4) {
+            // SAFETY: by the caller's promise; four rows of `x` follow `m`.
+            unsafe { self.over_rows::<I, L, 4>(isa, w, stride, rows.clone(), m) };
+        }
+        for m in wide..count {
+            // SAFETY: by the caller's promise; row `m` of `x` is there.
+            unsafe { self.over_rows::<I, L, 1>(isa, w, stride, rows.clone(), m) };
+        }
+    }
+
+    /// `MR` rows of activations from `m` on over some rows of weights.
+    ///
+    /// # Safety
+    /// As for [`over_panel`](Self::over_panel), and `x` has the rows.
+    #[inline(always)]
+    unsafe fn over_rows<I: Isa, L: Load, const MR: usize>(
         &self,
         isa: I,
         w: *const u8,
         stride: usize,
-        row: usize,
-        count: usize,
+        rows: Range<usize>,
+        m: usize,
     ) {
-        let cols = self.w.cols;
-        for (m, x) in self.x.chunks(4 * cols).enumerate() {
-            let rows = x.len() / cols;
-            // SAFETY: by the caller's promise; `x` has as many rows as the block says.
-            unsafe {
-                match (rows, count) {
-                    (4, BLOCK) => self.dots::<I, L, 4, BLOCK>(isa, w, stride, row, 4 * m),
-                    (2, BLOCK) => self.dots::<I, L, 2, BLOCK>(isa, w, stride, row, 4 * m),
-                    (1, BLOCK) => self.dots::<I, L, 1, BLOCK>(isa, w, stride, row, 4 * m),
-                    _ => {
-                        for (i, j) in (0..rows).flat_map(|i| (0..count).map(move |j| (i, j))) {
-                            self.dots::<I, L, 1, 1>(isa, w.add(j * stride), stride, row + j, 4 * m + i);
-                        }
-                    }
-                }
+        let whole = rows.len() / BLOCK * BLOCK;
+        // SAFETY: by the caller's promise; `i` and the block behind it are within the rows.
+        unsafe {
+            for i in (0..whole).step_by(BLOCK) {
+                self.dots::<I, L, MR, BLOCK>(isa, w.add(i * stride), stride, rows.start + i, m);
+            }
+            for i in whole..rows.len() {
+                self.dots::<I, L, MR, 1>(isa, w.add(i * stride), stride, rows.start + i, m);
             }
         }
     }
 
-    /// `MR` rows of activations from `m` on times `NR` rows of weights.
+    /// `MR` rows of activations from `m` on times `NR` rows of weights from `row` on.
     ///
     /// # Safety
-    /// As for [`block_of`](Self::block_of).
+    /// `w` points to these weight rows, `stride` bytes apart; `x` has the rows.
     #[inline(always)]
     unsafe fn dots<I: Isa, L: Load, const MR: usize, const NR: usize>(
         &self,
@@ -197,19 +217,14 @@ impl Job<'_> {
         let cols = self.w.cols;
         let x = self.x[m * cols..(m + MR) * cols].as_ptr();
         let mut acc = [[isa.zero(); NR]; MR];
-        for k in (0..cols).step_by(I::LANES) {
-            let n = I::LANES.min(cols - k);
-            let mut weights = [isa.zero(); NR];
-            for j in 0..NR {
-                // SAFETY: `n` values from column `k` on are in the row.
-                weights[j] = unsafe { L::load(isa, w.add(j * stride), k, n) };
+        let whole = cols / I::LANES * I::LANES;
+        // SAFETY: by the caller's promise; all columns are in the rows.
+        unsafe {
+            for k in (0..whole).step_by(I::LANES) {
+                step::<I, L, MR, NR>(isa, w, stride, x, cols, k, I::LANES, &mut acc);
             }
-            for i in 0..MR {
-                // SAFETY: as above, in a row of `x`.
-                let x = unsafe { F32::load(isa, x.add(i * cols).cast(), k, n) };
-                for j in 0..NR {
-                    acc[i][j] = isa.fma(x, weights[j], acc[i][j]);
-                }
+            if whole < cols {
+                step::<I, L, MR, NR>(isa, w, stride, x, cols, whole, cols - whole, &mut acc);
             }
         }
         for i in 0..MR {
@@ -220,6 +235,37 @@ impl Job<'_> {
                 let out = unsafe { self.y.data.part_mut(at..at + 1) };
                 out[0] = isa.reduce_sum(acc[i][j]) + bias;
             }
+        }
+    }
+}
+
+/// Adds `n <= LANES` columns from column `k` on.
+///
+/// # Safety
+/// `w` points to `NR` rows of `L`, `stride` bytes apart, `x` to `MR` rows of `cols` floats, which have these columns.
+#[allow(clippy::too_many_arguments, reason = "two blocked operands")]
+#[inline(always)]
+unsafe fn step<I: Isa, L: Load, const MR: usize, const NR: usize>(
+    isa: I,
+    w: *const u8,
+    stride: usize,
+    x: *const f32,
+    cols: usize,
+    k: usize,
+    n: usize,
+    acc: &mut [[I::F32; NR]; MR],
+) {
+    let mut weights = [isa.zero(); NR];
+    for j in 0..NR {
+        // SAFETY: by the caller's promise.
+        weights[j] = unsafe { L::load(isa, w.add(j * stride), k, n) };
+        isa.prefetch(w.wrapping_add((NR + j) * stride + k * L::BYTES));
+    }
+    for i in 0..MR {
+        // SAFETY: by the caller's promise.
+        let x = unsafe { F32::load(isa, x.add(i * cols).cast(), k, n) };
+        for j in 0..NR {
+            acc[i][j] = isa.fma(x, weights[j], acc[i][j]);
         }
     }
 }
@@ -246,6 +292,9 @@ fn convert_plain<I: Isa, L: Load>(isa: I, bytes: &[u8], out: &mut [f32]) {
 
 /// A floating-point type as it lies in memory.
 trait Load {
+    /// Bytes of a value.
+    const BYTES: usize;
+
     /// `n <= LANES` values from index `at` on, zeros behind them.
     ///
     /// # Safety
@@ -256,6 +305,8 @@ trait Load {
 struct F32;
 
 impl Load for F32 {
+    const BYTES: usize = 4;
+
     #[inline(always)]
     unsafe fn load<I: Isa>(isa: I, row: *const u8, at: usize, n: usize) -> I::F32 {
         // SAFETY: by the caller's promise.
@@ -281,6 +332,8 @@ unsafe fn padded(p: *const u16, n: usize) -> [u16; 16] {
 struct F16;
 
 impl Load for F16 {
+    const BYTES: usize = 2;
+
     #[inline(always)]
     unsafe fn load<I: Isa>(isa: I, row: *const u8, at: usize, n: usize) -> I::F32 {
         // SAFETY: by the caller's promise; a padded copy is a whole vector.
@@ -294,6 +347,8 @@ impl Load for F16 {
 struct Bf16;
 
 impl Load for Bf16 {
+    const BYTES: usize = 2;
+
     #[inline(always)]
     unsafe fn load<I: Isa>(isa: I, row: *const u8, at: usize, n: usize) -> I::F32 {
         // SAFETY: by the caller's promise; a padded copy is a whole vector.

@@ -47,6 +47,7 @@ macro_rules! formats {
                 type Codes = $codes;
                 type Scales = $scales;
                 const ZERO: Zero = <$panel as Stream>::ZERO;
+                const FROM_MEMORY: bool = true;
             }
 
             impl Format for $name {

@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 
 use kinglet_simd::Isa;
 
+use super::block::prefetch;
 use super::codes::Bits8;
 use super::scales::Floats;
 use super::stream::{CHUNK, Codes, GROUP, STEPS, Scales, Stream, Zero, chunk_of};
@@ -25,6 +26,7 @@ impl<const SIGNED: bool, const PARTS: usize, const MIN: bool, const SHIFT: u32> 
         (_, true) => Zero::None,
         _ => Zero::Shift(SHIFT),
     };
+    const FROM_MEMORY: bool = false;
 }
 
 /// Groups of a panel: whole chunks, so that it starts and ends where chunks do.
@@ -67,6 +69,7 @@ pub(super) unsafe fn unpack<I: Isa, S: Stream, P: Stream>(
             let (header, codes, count) = chunk_of::<I, S>(tile, groups, chunk);
             let (out_header, out_codes, _) = chunk_of::<I, P>(panel, groups, chunk);
             for g in 0..count {
+                prefetch::<I, S, 1>(isa, [tile], chunk * CHUNK + g);
                 let (from, to) =
                     (codes.add(g * I::LANES * S::Codes::BYTES), out_codes.add(g * I::LANES * GROUP));
                 for step in 0..STEPS {

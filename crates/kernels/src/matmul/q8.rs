@@ -93,20 +93,24 @@ impl<F: Format> Kernel for Typed<'_, F> {
 }
 
 impl Job<'_> {
-    /// All columns of each tile at once, straight from the packed bytes.
+    /// All columns of two tiles at once, straight from the packed bytes: one from each half of the range, so that
+    /// memory is read in two long streams.
     #[inline(always)]
     fn direct<I: Isa, F: Stream>(&self, isa: I) {
         let groups = self.w.plan().cols() / GROUP;
-        let mut tile = self.tiles.start;
-        while tile + 2 <= self.tiles.end {
-            let w = [self.tile(tile), self.tile(tile + 1)];
+        let Range { start, end } = self.tiles;
+        let half = (end - start) / 2;
+        for tile in start..start + half {
+            let at = At { tiles: [tile, tile + half], row: 0, start: true };
             // SAFETY: both tiles are whole, and there is one row.
-            unsafe { self.block::<I, F, 1, 2>(isa, w, groups, tile, 0, self.x, true) };
-            tile += 2;
+            unsafe {
+                self.block::<I, F, 1, 2>(isa, at.tiles.map(|tile| self.tile(tile)), groups, at, self.x)
+            };
         }
-        if tile < self.tiles.end {
+        for tile in start + 2 * half..end {
+            let at = At { tiles: [tile], row: 0, start: true };
             // SAFETY: the tile is whole, and there is one row.
-            unsafe { self.block::<I, F, 1, 1>(isa, [self.tile(tile)], groups, tile, 0, self.x, true) };
+            unsafe { self.block::<I, F, 1, 1>(isa, [self.tile(tile)], groups, at, self.x) };
         }
     }
 
@@ -145,40 +149,36 @@ impl Job<'_> {
         self.w.data()[tile * self.w.plan().tile_bytes()..].as_ptr()
     }
 
-    /// `MR` rows from `row` on, `NT` tiles from `tile` on, `groups` groups of columns; the first range of columns
-    /// starts from the bias, later ones from what is in the output.
+    /// `groups` groups of columns of `MR` rows and `NT` tiles.
     ///
     /// # Safety
     /// `w` are tiles of `groups` groups; `x` has `MR` rows with these groups.
-    #[allow(clippy::too_many_arguments, reason = "one block of a blocked product")]
     #[inline(always)]
     unsafe fn block<I: Isa, S: Stream, const MR: usize, const NT: usize>(
         &self,
         isa: I,
         w: [*const u8; NT],
         groups: usize,
-        tile: usize,
-        row: usize,
+        at: At<NT>,
         x: Rows,
-        start: bool,
     ) {
         let mut acc: Acc<I, MR, NT> = [[isa.zero(); NT]; MR];
         for t in 0..NT {
-            let columns = self.columns::<I>(tile + t);
+            let columns = self.columns::<I>(at.tiles[t]);
             for r in 0..MR {
-                acc[r][t] = match (start, self.bias) {
+                acc[r][t] = match (at.start, self.bias) {
                     (true, None) => isa.zero(),
                     (true, Some(bias)) => isa.load_part(&bias[columns.clone()]),
-                    (false, _) => isa.load_part(self.out(row + r, columns.clone())),
+                    (false, _) => isa.load_part(self.out(at.row + r, columns.clone())),
                 };
             }
         }
         // SAFETY: by the caller's promise.
         unsafe { accumulate::<I, S, MR, NT>(isa, w, groups, x, &mut acc) };
         for t in 0..NT {
-            let columns = self.columns::<I>(tile + t);
+            let columns = self.columns::<I>(at.tiles[t]);
             for r in 0..MR {
-                isa.store_part(acc[r][t], self.out(row + r, columns.clone()));
+                isa.store_part(acc[r][t], self.out(at.row + r, columns.clone()));
             }
         }
     }
@@ -199,6 +199,16 @@ impl Job<'_> {
     }
 }
 
+/// Where a block's results belong.
+#[derive(Clone, Copy)]
+struct At<const NT: usize> {
+    tiles: [usize; NT],
+    /// The first row.
+    row: usize,
+    /// Whether results start from the bias, or else from what earlier columns left in the output.
+    start: bool,
+}
+
 /// All rows over one panel: `tiles` (one or two) of `count` groups from group `from` on. Formats share these kernels.
 struct OverPanel<'a, P> {
     job: &'a Job<'a>,
@@ -216,7 +226,9 @@ impl<P: Stream> Kernel for OverPanel<'_, P> {
     fn run<I: Isa>(self, isa: I) {
         let second = self.panel.wrapping_add(P::bytes::<I>(self.count));
         match (I::REGISTERS, self.tiles.len()) {
-            (32.., 2) => self.rows::<I, 6, 2>(isa, [self.panel, second], self.tiles.start),
+            (32.., 2) => {
+                self.rows::<I, 6, 2>(isa, [self.panel, second], [self.tiles.start, self.tiles.start + 1])
+            }
             (16.., _) => self.each::<I, 4>(isa, [self.panel, second]),
             _ => self.each::<I, 1>(isa, [self.panel, second]),
         }
@@ -228,31 +240,40 @@ impl<P: Stream> OverPanel<'_, P> {
     #[inline(always)]
     fn each<I: Isa, const MR: usize>(&self, isa: I, panels: [*const u8; PANEL_TILES]) {
         for (tile, panel) in self.tiles.clone().zip(panels) {
-            self.rows::<I, MR, 1>(isa, [panel], tile);
+            self.rows::<I, MR, 1>(isa, [panel], [tile]);
         }
     }
 
     /// Blocks of `MR` rows, the last ones smaller.
     #[inline(always)]
-    fn rows<I: Isa, const MR: usize, const NT: usize>(&self, isa: I, w: [*const u8; NT], tile: usize) {
-        let (job, mut row) = (self.job, 0);
-        // SAFETY: the panel's tiles have `count` groups, and the rows of each block exist.
-        unsafe {
-            while row + MR <= job.rows {
-                let x = job.x.from(row, self.from);
-                job.block::<I, P, MR, NT>(isa, w, self.count, tile, row, x, self.from == 0);
-                row += MR;
-            }
-            while MR > 2 && row + 2 <= job.rows {
-                let x = job.x.from(row, self.from);
-                job.block::<I, P, 2, NT>(isa, w, self.count, tile, row, x, self.from == 0);
-                row += 2;
-            }
-            while row < job.rows {
-                let x = job.x.from(row, self.from);
-                job.block::<I, P, 1, NT>(isa, w, self.count, tile, row, x, self.from == 0);
-                row += 1;
-            }
+    fn rows<I: Isa, const MR: usize, const NT: usize>(&self, isa: I, w: [*const u8; NT], tiles: [usize; NT]) {
+        let mut row = 0;
+        while row + MR <= self.job.rows {
+            self.block::<I, MR, NT>(isa, w, tiles, row);
+            row += MR;
         }
+        while MR > 2 && row + 2 <= self.job.rows {
+            self.block::<I, 2, NT>(isa, w, tiles, row);
+            row += 2;
+        }
+        while row < self.job.rows {
+            self.block::<I, 1, NT>(isa, w, tiles, row);
+            row += 1;
+        }
+    }
+
+    /// Rows `row..row + MR`, which exist.
+    #[inline(always)]
+    fn block<I: Isa, const MR: usize, const NT: usize>(
+        &self,
+        isa: I,
+        w: [*const u8; NT],
+        tiles: [usize; NT],
+        row: usize,
+    ) {
+        let at = At { tiles, row, start: self.from == 0 };
+        let x = self.job.x.from(row, self.from);
+        // SAFETY: the panel's tiles have `count` groups, and the rows exist.
+        unsafe { self.job.block::<I, P, MR, NT>(isa, w, self.count, at, x) };
     }
 }

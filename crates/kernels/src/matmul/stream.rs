@@ -87,6 +87,8 @@ pub(super) trait Stream: 'static {
     type Codes: Codes;
     type Scales: Scales;
     const ZERO: Zero;
+    /// Whether it is read from memory, once, rather than from the cache.
+    const FROM_MEMORY: bool;
 
     /// Bytes of `groups` groups of a tile: whole chunks and at most one shorter one.
     #[inline(always)]
