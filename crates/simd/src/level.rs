@@ -35,6 +35,12 @@ macro_rules! tokens {
                 }
             }
 
+            const fn w_bias(self) -> u8 {
+                match self {
+                    $(Token::$token(_) => <$token as Isa>::W_BIAS),*
+                }
+            }
+
             #[inline]
             fn dispatch<K: Kernel>(self, kernel: K) -> K::Out {
                 match self {
@@ -89,6 +95,11 @@ impl Level {
     /// Number of 32-bit lanes.
     pub const fn lanes(self) -> usize {
         self.0.lanes()
+    }
+
+    /// What signed 8-bit weights have added: [`Isa::W_BIAS`].
+    pub const fn w_bias(self) -> u8 {
+        self.0.w_bias()
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) unsafe fn accumulate<I: Isa, S: Stream, const MR: usize, const NT: us
         let (mut headers, mut codes, mut count) = (tiles, tiles, 0);
         for t in 0..NT {
             // SAFETY: the caller vouches for the tiles; the chunk is one of theirs.
-            (headers[t], codes[t], count) = unsafe { chunk_of::<I, S>(tiles[t], groups, chunk) };
+            (headers[t], codes[t], count) = unsafe { chunk_of::<S>(I::LANES, tiles[t], groups, chunk) };
         }
         for g in 0..count {
             let group = chunk * CHUNK + g;
@@ -60,7 +60,7 @@ pub(super) unsafe fn accumulate<I: Isa, S: Stream, const MR: usize, const NT: us
 /// Asks for a group's share of what lies [`AHEAD`]: in the same tile, or in the one behind it.
 #[inline(always)]
 pub(super) fn prefetch<I: Isa, S: Stream, const NT: usize>(isa: I, tiles: [*const u8; NT], group: usize) {
-    let bytes = S::bytes::<I>(CHUNK) / CHUNK;
+    let bytes = S::bytes(I::LANES, CHUNK) / CHUNK;
     for tile in tiles {
         for line in (0..bytes).step_by(64) {
             isa.prefetch(tile.wrapping_add(group * bytes + line + AHEAD));
@@ -84,7 +84,7 @@ unsafe fn part<I: Isa, S: Stream, const MR: usize, const NT: usize, const FROM: 
 ) {
     let (parts, part) = (S::Scales::PARTS, FROM / (STEPS / 2));
     let mut dots = [[isa.splat_i32(0); NT]; MR];
-    if let Some(shift) = S::ZERO.shift::<I>() {
+    if let Some(shift) = S::ZERO.shift(I::W_BIAS) {
         for r in 0..MR {
             // SAFETY: the row and the group exist.
             let negated = isa.splat_i32(unsafe { x.negated(r, group, parts, part) });

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 
 use kinglet_simd::Isa;
 
-use super::stream::{Codes, STEPS};
+use super::stream::{Codes, Lane, STEPS};
 
 /// Bytes of a vector.
 #[inline(always)]
@@ -29,18 +29,18 @@ unsafe fn nibbles<I: Isa>(isa: I, group: *const u8, step: usize) -> I::Bytes {
     if step < 4 { isa.and_bytes(pairs, isa.splat_bytes(15)) } else { isa.shr_bytes(pairs, 4) }
 }
 
-/// Adds bits to the word of row `lane` in vector `vector` of a group.
-fn add<I: Isa>(group: &mut [u8], vector: usize, lane: usize, bits: u32) {
-    let at = 4 * (vector * I::LANES + lane);
+/// Adds bits to the word of a row in vector `vector` of a group.
+fn add(group: &mut [u8], vector: usize, at: Lane, bits: u32) {
+    let at = 4 * (vector * at.lanes + at.lane);
     for (byte, bits) in group[at..at + 4].iter_mut().zip(bits.to_le_bytes()) {
         *byte |= bits;
     }
 }
 
-fn put_nibbles<I: Isa>(group: &mut [u8], lane: usize, words: &[u32; STEPS]) {
+fn put_nibbles(group: &mut [u8], at: Lane, words: &[u32; STEPS]) {
     for step in 0..4 {
         let (low, high) = (words[step] & 0x0f0f_0f0f, words[step + 4] & 0x0f0f_0f0f);
-        add::<I>(group, step, lane, low | high << 4);
+        add(group, step, at, low | high << 4);
     }
 }
 
@@ -57,8 +57,8 @@ impl Codes for Bits4 {
         unsafe { nibbles(isa, group, step) }
     }
 
-    fn put<I: Isa>(group: &mut [u8], lane: usize, words: &[u32; STEPS]) {
-        put_nibbles::<I>(group, lane, words);
+    fn put(group: &mut [u8], at: Lane, words: &[u32; STEPS]) {
+        put_nibbles(group, at, words);
     }
 }
 
@@ -81,10 +81,10 @@ impl Codes for Bits5 {
         isa.or_bytes(low, isa.and_bytes(isa.bytes_of(high), isa.splat_bytes(0x10)))
     }
 
-    fn put<I: Isa>(group: &mut [u8], lane: usize, words: &[u32; STEPS]) {
-        put_nibbles::<I>(group, lane, words);
+    fn put(group: &mut [u8], at: Lane, words: &[u32; STEPS]) {
+        put_nibbles(group, at, words);
         for (step, word) in words.iter().enumerate() {
-            add::<I>(group, 4, lane, (word >> 4 & 0x0101_0101) << step);
+            add(group, 4, at, (word >> 4 & 0x0101_0101) << step);
         }
     }
 }
@@ -110,10 +110,10 @@ impl Codes for Bits6 {
         isa.or_bytes(low, isa.and_bytes(isa.bytes_of(high), isa.splat_bytes(0x30)))
     }
 
-    fn put<I: Isa>(group: &mut [u8], lane: usize, words: &[u32; STEPS]) {
-        put_nibbles::<I>(group, lane, words);
+    fn put(group: &mut [u8], at: Lane, words: &[u32; STEPS]) {
+        put_nibbles(group, at, words);
         for (step, word) in words.iter().enumerate() {
-            add::<I>(group, 4 + step / 4, lane, (word >> 4 & 0x0303_0303) << (step % 4 * 2));
+            add(group, 4 + step / 4, at, (word >> 4 & 0x0303_0303) << (step % 4 * 2));
         }
     }
 }
@@ -131,11 +131,11 @@ impl<const SIGN: bool> Codes for Bits8<SIGN> {
         unsafe { isa.load_bytes_ptr(group.add(step * vector::<I>())) }
     }
 
-    fn put<I: Isa>(group: &mut [u8], lane: usize, words: &[u32; STEPS]) {
+    fn put(group: &mut [u8], at: Lane, words: &[u32; STEPS]) {
         // Adding 128 to a byte is flipping its top bit.
-        let bias = if SIGN { u32::from_le_bytes([I::W_BIAS; 4]) } else { 0 };
+        let bias = if SIGN { u32::from_le_bytes([at.bias; 4]) } else { 0 };
         for (step, word) in words.iter().enumerate() {
-            add::<I>(group, step, lane, word ^ bias);
+            add(group, step, at, word ^ bias);
         }
     }
 }
@@ -174,8 +174,8 @@ impl<T: Table> Codes for Lookup<T> {
         isa.lookup16(&const { biased(T::VALUES, I::W_BIAS) }, index)
     }
 
-    fn put<I: Isa>(group: &mut [u8], lane: usize, words: &[u32; STEPS]) {
-        put_nibbles::<I>(group, lane, words);
+    fn put(group: &mut [u8], at: Lane, words: &[u32; STEPS]) {
+        put_nibbles(group, at, words);
     }
 }
 

@@ -1,12 +1,10 @@
 //! Rows of a packed matrix back to floats, for embeddings that share their matrix with the output projection.
 
-use std::marker::PhantomData;
-
-use kinglet_simd::{Isa, Kernel, dispatch};
+use kinglet_simd::dispatch;
 
 use super::formats::{Format, Visit, with_format};
 use super::packed::PackedMatrix;
-use super::panel::{PanelBuffer, unpack};
+use super::panel::{PanelBuffer, Unpack};
 use super::stream::{CHUNK, Codes, GROUP, Scales, Stream, chunk_of};
 
 impl PackedMatrix {
@@ -28,60 +26,40 @@ struct DecodeRow<'a> {
 impl Visit for DecodeRow<'_> {
     type Out = ();
 
-    fn visit<F: Format>(self) {
-        dispatch(self.matrix.plan().level(), Typed::<F>(self, PhantomData));
-    }
-}
-
-struct Typed<'a, F>(DecodeRow<'a>, PhantomData<F>);
-
-impl<F: Format> Kernel for Typed<'_, F> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        self.0.decode::<I, F, F::Panel>(isa);
-    }
-}
-
-impl DecodeRow<'_> {
     /// Unpacks the row's tile chunk by chunk and picks its lane.
-    #[inline(always)]
-    fn decode<I: Isa, F: Format, P: Stream>(self, isa: I) {
+    fn visit<F: Format>(self) {
         let plan = self.matrix.plan();
-        let (tile, lane) = (self.row / I::LANES, self.row % I::LANES);
+        let (level, lanes) = (plan.level(), plan.tile_rows());
+        let (tile, lane) = (self.row / lanes, self.row % lanes);
         let packed = &self.matrix.data()[tile * plan.tile_bytes()..][..plan.tile_bytes()];
         let mut buffer = PanelBuffer::new();
         let panel = buffer.as_mut_ptr();
-        for (packed, out) in packed.chunks(F::bytes::<I>(CHUNK)).zip(self.out.chunks_mut(CHUNK * GROUP)) {
+        for (packed, out) in packed.chunks(F::bytes(lanes, CHUNK)).zip(self.out.chunks_mut(CHUNK * GROUP)) {
             let count = out.len() / GROUP;
-            // SAFETY: the chunk has `count` groups; the buffer holds a panel of more; `unpack` fills all it reads.
+            // SAFETY: the chunk has `count` groups; the buffer holds a panel of more; unpacking fills all that is read.
             unsafe {
-                unpack::<I, F, P>(isa, packed.as_ptr(), count, panel);
-                let (scales, codes, _) = chunk_of::<I, P>(panel, count, 0);
+                dispatch(level, Unpack::<F, F::Panel>::new(packed.as_ptr(), count, panel));
+                let (scales, codes, _) = chunk_of::<F::Panel>(lanes, panel, count, 0);
                 for (column, out) in out.iter_mut().enumerate() {
-                    let scale = scales.cast::<f32>().add(scale_at::<I, P>(column) + lane);
-                    let at = column / 4 * 4 * I::LANES + 4 * lane + column % 4;
-                    let value = scale.read() * code::<I, F>(codes.add(at).read()) as f32;
-                    *out = if P::Scales::MIN { value + scale.add(I::LANES).read() } else { value };
+                    let scale = scales.cast::<f32>().add(scale_at::<F::Panel>(column) * lanes + lane);
+                    let stored = codes.add((column / 4 * lanes + lane) * 4 + column % 4).read();
+                    let value = scale.read() * code::<F>(stored, level.w_bias()) as f32;
+                    *out = if F::Scales::MIN { value + scale.add(lanes).read() } else { value };
                 }
             }
         }
     }
 }
 
-/// Where the scale of a column stands in the header of a panel's chunk, in floats.
-#[inline(always)]
-fn scale_at<I: Isa, P: Stream>(column: usize) -> usize {
-    let per_group = P::Scales::BYTES / (4 * CHUNK);
+/// Which vector of scales in the header of a panel's chunk a column has.
+fn scale_at<P: Stream>(column: usize) -> usize {
     let part = column % GROUP * P::Scales::PARTS / GROUP;
-    (column / GROUP * per_group + part) * I::LANES
+    column / GROUP * (P::Scales::BYTES / (4 * CHUNK)) + part
 }
 
-/// The integer that a stored code stands for.
-#[inline(always)]
-fn code<I: Isa, F: Stream>(stored: u8) -> i32 {
-    let signed = F::Codes::SIGNED && I::W_BIAS == 0;
+/// The integer that a stored code stands for, where signed ones have `bias`.
+fn code<F: Stream>(stored: u8, bias: u8) -> i32 {
+    let signed = F::Codes::SIGNED && bias == 0;
     let code = if signed { i32::from(stored as i8) } else { i32::from(stored) };
-    code - F::ZERO.value::<I>()
+    code - F::ZERO.value(bias)
 }

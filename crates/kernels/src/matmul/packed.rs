@@ -5,12 +5,12 @@
 
 use std::ops::Range;
 
-use kinglet_simd::{Isa, Kernel, Level, dispatch};
+use kinglet_simd::Level;
 use kinglet_tensor::{AlignedBuf, Bytes, DType};
 
 use super::error::MatmulError;
 use super::formats::{Block, Format, Visit, with_format};
-use super::stream::{CHUNK, Codes, GROUP, Scales};
+use super::stream::{CHUNK, Codes, GROUP, Lane, Scales};
 
 /// Changes whenever packed bytes change their meaning.
 pub const PACK_VERSION: u32 = 1;
@@ -123,8 +123,7 @@ impl Visit for TileBytes {
     type Out = usize;
 
     fn visit<F: Format>(self) -> usize {
-        let groups = self.cols / GROUP;
-        self.level.lanes() * (F::Scales::BYTES * groups / CHUNK + F::Codes::BYTES * groups)
+        F::bytes(self.level.lanes(), self.cols / GROUP)
     }
 }
 
@@ -140,37 +139,22 @@ impl Visit for PackRow<'_> {
     type Out = ();
 
     fn visit<F: Format>(self) {
-        struct Typed<'a, F>(PackRow<'a>, std::marker::PhantomData<F>);
-        impl<F: Format> Kernel for Typed<'_, F> {
-            type Out = ();
-            #[inline(always)]
-            fn run<I: Isa>(self, _: I) {
-                self.0.pack::<I, F>();
-            }
-        }
-        dispatch(self.plan.level, Typed::<F>(self, std::marker::PhantomData));
-    }
-}
-
-impl PackRow<'_> {
-    #[inline(always)]
-    fn pack<I: Isa, F: Format>(self) {
-        let dtype = self.plan.dtype;
-        let groups = self.plan.cols / GROUP;
+        let PackPlan { level, dtype, cols, .. } = *self.plan;
+        let at = Lane { lane: self.lane, lanes: level.lanes(), bias: level.w_bias() };
+        let groups = cols / GROUP;
         let per_block = dtype.block_len() / GROUP;
         let mut block = Block::default();
-        let chunks = self.out.chunks_mut(F::bytes::<I>(CHUNK));
+        let chunks = self.out.chunks_mut(F::bytes(at.lanes, CHUNK));
         let sources = self.src.chunks(dtype.block_bytes() * (CHUNK / per_block));
         for (index, (chunk, source)) in chunks.zip(sources).enumerate() {
             let count = (groups - index * CHUNK).min(CHUNK);
-            let (header, codes) = chunk.split_at_mut(I::LANES * F::Scales::BYTES * count / CHUNK);
+            let (header, codes) = chunk.split_at_mut(at.lanes * (F::Scales::BYTES * count / CHUNK));
+            let mut codes = codes.chunks_exact_mut(at.lanes * F::Codes::BYTES);
             for (n, bytes) in source.chunks_exact(dtype.block_bytes()).enumerate() {
                 F::unpack(bytes, &mut block);
-                put_header::<I, F>(header, self.lane, n, count / per_block, &block);
-                for (g, words) in block.words[..per_block].iter().enumerate() {
-                    let size = I::LANES * F::Codes::BYTES;
-                    let at = (n * per_block + g) * size;
-                    F::Codes::put::<I>(&mut codes[at..at + size], self.lane, words);
+                put_header::<F>(header, at, n, count / per_block, &block);
+                for (words, group) in block.words[..per_block].iter().zip(&mut codes) {
+                    F::Codes::put(group, at, words);
                 }
             }
         }
@@ -178,15 +162,14 @@ impl PackRow<'_> {
 }
 
 /// Puts the scales of block `n` of a chunk of `blocks` blocks into its header: all 16-bit values, then all bytes.
-#[inline(always)]
-fn put_header<I: Isa, F: Format>(header: &mut [u8], lane: usize, n: usize, blocks: usize, block: &Block) {
+fn put_header<F: Format>(header: &mut [u8], at: Lane, n: usize, blocks: usize, block: &Block) {
     for i in 0..F::HALVES {
-        let at = 2 * ((n * F::HALVES + i) * I::LANES + lane);
+        let at = 2 * ((n * F::HALVES + i) * at.lanes + at.lane);
         header[at..at + 2].copy_from_slice(&block.halves[i].to_le_bytes());
     }
-    let bytes = &mut header[2 * blocks * F::HALVES * I::LANES..];
+    let bytes = &mut header[2 * blocks * F::HALVES * at.lanes..];
     for i in 0..F::BYTES {
-        bytes[(n * F::BYTES + i) * I::LANES + lane] = block.bytes[i];
+        bytes[(n * F::BYTES + i) * at.lanes + at.lane] = block.bytes[i];
     }
 }
 

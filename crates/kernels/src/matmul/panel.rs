@@ -3,9 +3,10 @@
 //! A matrix product over many rows unpacks each panel once, into memory that stays in the first-level cache, and then
 //! runs all rows over it. A panel is a [`Stream`] like any packed format, and gives the same bits.
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use kinglet_simd::Isa;
+use kinglet_simd::{Isa, Kernel};
 
 use super::block::prefetch;
 use super::codes::Bits8;
@@ -52,31 +53,41 @@ impl PanelBuffer {
     }
 }
 
-/// Unpacks chunk after chunk of a tile's `groups` groups of `S` to those of the panel `P` of `S`.
-///
-/// # Safety
-/// `tile` is `S::bytes(groups)` to read, `panel` is `P::bytes(groups)` to write.
-#[inline(always)]
-pub(super) unsafe fn unpack<I: Isa, S: Stream, P: Stream>(
-    isa: I,
+/// Unpacks `groups` groups of a tile, chunk after chunk, from stream `S` to its panel `P`.
+pub(super) struct Unpack<S, P> {
     tile: *const u8,
     groups: usize,
     panel: *mut u8,
-) {
-    for chunk in 0..groups.div_ceil(CHUNK) {
-        // SAFETY: the chunk is one of the tile's and the panel's, and the loops stay within it.
-        unsafe {
-            let (header, codes, count) = chunk_of::<I, S>(tile, groups, chunk);
-            let (out_header, out_codes, _) = chunk_of::<I, P>(panel, groups, chunk);
-            for g in 0..count {
-                prefetch::<I, S, 1>(isa, [tile], chunk * CHUNK + g);
-                let (from, to) =
-                    (codes.add(g * I::LANES * S::Codes::BYTES), out_codes.add(g * I::LANES * GROUP));
-                for step in 0..STEPS {
-                    let w = S::Codes::step(isa, from, step);
-                    isa.store_bytes_ptr(w, to.cast_mut().add(step * 4 * I::LANES));
+    streams: PhantomData<(S, P)>,
+}
+
+impl<S: Stream, P: Stream> Unpack<S, P> {
+    /// # Safety
+    /// When it runs, `tile` is `S::bytes(groups)` to read, `panel` is `P::bytes(groups)` to write.
+    pub(super) unsafe fn new(tile: *const u8, groups: usize, panel: *mut u8) -> Self {
+        Self { tile, groups, panel, streams: PhantomData }
+    }
+}
+
+impl<S: Stream, P: Stream> Kernel for Unpack<S, P> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for chunk in 0..self.groups.div_ceil(CHUNK) {
+            // SAFETY: the chunk is one of the tile's and the panel's, and the loops stay within it.
+            unsafe {
+                let (header, codes, count) = chunk_of::<S>(I::LANES, self.tile, self.groups, chunk);
+                let (out_header, out_codes, _) = chunk_of::<P>(I::LANES, self.panel, self.groups, chunk);
+                for g in 0..count {
+                    prefetch::<I, S, 1>(isa, [self.tile], chunk * CHUNK + g);
+                    let from = codes.add(g * I::LANES * S::Codes::BYTES);
+                    let to = out_codes.cast_mut().add(g * I::LANES * GROUP);
+                    for step in 0..STEPS {
+                        isa.store_bytes_ptr(S::Codes::step(isa, from, step), to.add(step * 4 * I::LANES));
+                    }
+                    unpack_scales::<I, S, P>(isa, header, out_header.cast_mut().cast(), g);
                 }
-                unpack_scales::<I, S, P>(isa, header, out_header.cast_mut().cast(), g);
             }
         }
     }

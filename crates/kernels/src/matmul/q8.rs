@@ -15,7 +15,7 @@ use kinglet_simd::{Isa, Kernel, dispatch};
 use super::block::{Acc, accumulate};
 use super::formats::{Format, Visit, with_format};
 use super::packed::PackedMatrix;
-use super::panel::{PANEL_GROUPS, PANEL_TILES, PanelBuffer, unpack};
+use super::panel::{PANEL_GROUPS, PANEL_TILES, PanelBuffer, Unpack};
 use super::quantize::{QuantRows, Rows};
 use super::stream::{CHUNK, GROUP, Stream};
 use crate::SharedMut;
@@ -73,22 +73,23 @@ impl Visit for Job<'_> {
     type Out = ();
 
     fn visit<F: Format>(self) {
-        dispatch(self.w.plan().level(), Typed::<F>(self, PhantomData));
+        match self.rows {
+            0 => {}
+            1 => dispatch(self.w.plan().level(), Direct::<F>(self, PhantomData)),
+            _ => self.paneled::<F>(),
+        }
     }
 }
 
-struct Typed<'a, F>(Job<'a>, PhantomData<F>);
+/// One row over packed weights.
+struct Direct<'a, F>(Job<'a>, PhantomData<F>);
 
-impl<F: Format> Kernel for Typed<'_, F> {
+impl<F: Format> Kernel for Direct<'_, F> {
     type Out = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        match self.0.rows {
-            0 => {}
-            1 => self.0.direct::<I, F>(isa),
-            _ => self.0.paneled::<I, F>(isa),
-        }
+        self.0.direct::<I, F>(isa);
     }
 }
 
@@ -115,32 +116,27 @@ impl Job<'_> {
     }
 
     /// Panel after panel, all rows over each.
-    #[inline(always)]
-    fn paneled<I: Isa, F: Format>(&self, isa: I) {
+    fn paneled<F: Format>(&self) {
         let mut buffer = PanelBuffer::new();
-        let groups = self.w.plan().cols() / GROUP;
+        let panel = buffer.as_mut_ptr();
+        let (level, groups) = (self.w.plan().level(), self.w.plan().cols() / GROUP);
         for first in self.tiles.clone().step_by(PANEL_TILES) {
             let tiles = first..self.tiles.end.min(first + PANEL_TILES);
             for from in (0..groups).step_by(PANEL_GROUPS) {
                 let count = (groups - from).min(PANEL_GROUPS);
-                let panel = buffer.as_mut_ptr();
+                let at = F::bytes(level.lanes(), CHUNK) * (from / CHUNK);
                 for tile in tiles.clone() {
-                    let at = F::bytes::<I>(CHUNK) * (from / CHUNK);
+                    let to = (tile - first) * F::Panel::bytes(level.lanes(), count);
                     // SAFETY: the range of the tile is whole chunks of it; the buffer holds two tiles of a panel.
-                    unsafe {
-                        let to = panel.add((tile - first) * F::Panel::bytes::<I>(count));
-                        unpack::<I, F, F::Panel>(isa, self.tile(tile).add(at), count, to);
-                    }
+                    let unpack =
+                        unsafe { Unpack::<F, F::Panel>::new(self.tile(tile).add(at), count, panel.add(to)) };
+                    dispatch(level, unpack);
                 }
-                let over = OverPanel::<F::Panel> {
-                    job: self,
-                    panel,
-                    tiles: tiles.clone(),
-                    count,
-                    from,
-                    stream: PhantomData,
-                };
-                dispatch(self.w.plan().level(), over);
+                let tiles = tiles.clone();
+                dispatch(
+                    level,
+                    OverPanel::<F::Panel> { job: self, panel, tiles, count, from, stream: PhantomData },
+                );
             }
         }
     }
@@ -224,7 +220,7 @@ impl<P: Stream> Kernel for OverPanel<'_, P> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let second = self.panel.wrapping_add(P::bytes::<I>(self.count));
+        let second = self.panel.wrapping_add(P::bytes(I::LANES, self.count));
         match (I::REGISTERS, self.tiles.len()) {
             (32.., 2) => {
                 self.rows::<I, 6, 2>(isa, [self.panel, second], [self.tiles.start, self.tiles.start + 1])

@@ -33,20 +33,32 @@ pub(super) enum Zero {
 }
 
 impl Zero {
-    /// The shift that multiplies by it, if it is not zero.
+    /// The shift that multiplies by it, if it is not zero, where signed weights have `bias`.
     #[inline(always)]
-    pub(super) fn shift<I: Isa>(self) -> Option<u32> {
+    pub(super) const fn shift(self, bias: u8) -> Option<u32> {
         match self {
             Self::None => None,
             Self::Shift(shift) => Some(shift),
-            Self::Bias => (I::W_BIAS != 0).then(|| I::W_BIAS.trailing_zeros()),
+            Self::Bias if bias == 0 => None,
+            Self::Bias => Some(bias.trailing_zeros()),
         }
     }
 
     /// Its value.
-    pub(super) fn value<I: Isa>(self) -> i32 {
-        self.shift::<I>().map_or(0, |shift| 1 << shift)
+    pub(super) fn value(self, bias: u8) -> i32 {
+        self.shift(bias).map_or(0, |shift| 1 << shift)
     }
+}
+
+/// One row of a tile, when it is packed.
+#[derive(Clone, Copy)]
+pub(super) struct Lane {
+    /// Which row.
+    pub(super) lane: usize,
+    /// Of how many.
+    pub(super) lanes: usize,
+    /// What signed codes have added: the instruction set's [`Isa::W_BIAS`].
+    pub(super) bias: u8,
 }
 
 /// How the codes of a group share bytes.
@@ -63,7 +75,7 @@ pub(super) trait Codes: 'static {
     unsafe fn step<I: Isa>(isa: I, group: *const u8, step: usize) -> I::Bytes;
 
     /// Puts the codes of one row, four columns to a word, into its group, which is zero there.
-    fn put<I: Isa>(group: &mut [u8], lane: usize, words: &[u32; STEPS]);
+    fn put(group: &mut [u8], at: Lane, words: &[u32; STEPS]);
 }
 
 /// How the scales of a chunk lie in its header.
@@ -90,19 +102,20 @@ pub(super) trait Stream: 'static {
     /// Whether it is read from memory, once, rather than from the cache.
     const FROM_MEMORY: bool;
 
-    /// Bytes of `groups` groups of a tile: whole chunks and at most one shorter one.
+    /// Bytes of `groups` groups of a tile of `lanes` rows: whole chunks and at most one shorter one.
     #[inline(always)]
-    fn bytes<I: Isa>(groups: usize) -> usize {
-        I::LANES * (Self::Scales::BYTES * groups / CHUNK + Self::Codes::BYTES * groups)
+    fn bytes(lanes: usize, groups: usize) -> usize {
+        lanes * (Self::Scales::BYTES * groups / CHUNK + Self::Codes::BYTES * groups)
     }
 }
 
-/// The header and codes of chunk `chunk` of a tile of `groups` groups, and how many groups it has.
+/// The header and codes of chunk `chunk` of a tile of `lanes` rows and `groups` groups, and how many groups it has.
 ///
 /// # Safety
 /// `tile` points to a tile of `groups` groups, and the chunk is one of its.
 #[inline(always)]
-pub(super) unsafe fn chunk_of<I: Isa, S: Stream>(
+pub(super) unsafe fn chunk_of<S: Stream>(
+    lanes: usize,
     tile: *const u8,
     groups: usize,
     chunk: usize,
@@ -110,7 +123,7 @@ pub(super) unsafe fn chunk_of<I: Isa, S: Stream>(
     let count = (groups - chunk * CHUNK).min(CHUNK);
     // SAFETY: the offsets are those of the layout.
     unsafe {
-        let header = tile.add(S::bytes::<I>(CHUNK) * chunk);
-        (header, header.add(I::LANES * (S::Scales::BYTES * count / CHUNK)), count)
+        let header = tile.add(S::bytes(lanes, CHUNK) * chunk);
+        (header, header.add(lanes * (S::Scales::BYTES * count / CHUNK)), count)
     }
 }
