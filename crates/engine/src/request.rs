@@ -17,6 +17,9 @@ pub struct GenerateRequest {
     pub max_tokens: Option<usize>,
     /// The answer ends before the first of these texts.
     pub stop: Vec<String>,
+    /// The answer goes on with the prompt's text and is none of its own: a space that the tokenizer puts before each
+    /// text stays where it comes.
+    pub continues: bool,
     /// Report log-probabilities, with so many alternatives to each token.
     pub logprobs: Option<usize>,
     /// Go on after tokens that end a text, to measure speed.
@@ -35,6 +38,7 @@ impl GenerateRequest {
             sampler: SamplerConfig::default(),
             max_tokens: None,
             stop: Vec::new(),
+            continues: false,
             logprobs: None,
             ignore_end: false,
             priority: Priority::default(),

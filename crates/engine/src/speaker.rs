@@ -21,10 +21,11 @@ impl Speaker {
     pub(crate) fn new(request: &GenerateRequest, tokenizer: &Tokenizer) -> Result<Self, SampleError> {
         let mut sampler = Sampler::new(request.sampler.clone())?;
         request.prompt.iter().for_each(|&token| sampler.accept(token));
+        let detokenizer = Detokenizer::new(tokenizer);
         Ok(Speaker {
             sampler,
             tokenizer: tokenizer.clone(),
-            detokenizer: Detokenizer::new(tokenizer).continuing(),
+            detokenizer: if request.continues { detokenizer.continuing() } else { detokenizer },
             stops: StopMatcher::new(&request.stop),
             logprobs: request.logprobs,
             ignore_end: request.ignore_end,

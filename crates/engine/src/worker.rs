@@ -15,9 +15,6 @@ use crate::core::{Action, Batch, Core, Event, Finish, RequestId, Submission, Tim
 use crate::error::{GenerateError, Refusal};
 use crate::job::Job;
 
-/// Pages are made usable in steps of this many.
-const PAGE_STEP: usize = 16;
-
 /// What the engine's thread and its callers share.
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -215,7 +212,6 @@ impl Worker {
         let used = batch.seqs.iter().flat_map(|seq| &seq.pages).copied();
         let pages = used.chain(copies.iter().map(|copy| copy.1)).max().map_or(0, |page| page as usize + 1);
         if pages > self.reserved {
-            let pages = pages.next_multiple_of(PAGE_STEP);
             self.executable.reserve_pages(pages)?;
             self.reserved = pages;
         }

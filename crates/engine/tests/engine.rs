@@ -270,3 +270,28 @@ fn settings_that_cannot_work_are_refused() {
     let refused = speaking().generate(GenerateRequest { sampler, ..request("a") });
     assert!(matches!(refused, Err(Refusal::Sampling(_))));
 }
+
+#[test]
+fn clients_that_come_and_go_leave_nothing_behind() {
+    let config = EngineConfig { max_running: 3, max_waiting: 100, ..EngineConfig::new(64) };
+    let engine = engine(speaking_decoder(ANSWER), config);
+    let client = |seed: usize| {
+        for round in 0..20 {
+            let prompt = format!("{}\n", "x".repeat((seed * 7 + round * 5) % 30));
+            let mut generation = engine.generate(request(&prompt)).expect("accepted");
+            let wanted = (seed + round) % 30; // some leave at once, some in between, some at the end
+            let told: String = generation.by_ref().take(wanted).filter_map(said).collect();
+            assert!(ANSWER.starts_with(&told), "{told}");
+        }
+    };
+    let client = &client;
+    std::thread::scope(|scope| (0..6).for_each(|seed| drop(scope.spawn(move || client(seed)))));
+    eventually("all have left", || engine.load().running == 0 && engine.load().pages_held == 0);
+}
+
+fn said(event: Result<GenerateEvent, GenerateError>) -> Option<String> {
+    match event.expect("nothing fails") {
+        GenerateEvent::Token(token) => Some(token.text),
+        GenerateEvent::Done(_) => None,
+    }
+}

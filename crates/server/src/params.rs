@@ -26,13 +26,13 @@ pub(crate) struct Params {
     pub(crate) max_tokens: Option<usize>,
     pub(crate) stop: Vec<String>,
     pub(crate) logprobs: Option<usize>,
+    pub(crate) continues: bool,
     priority: Priority,
     deadline: Option<Duration>,
 }
 
 impl Params {
-    /// Reads them; `sampler` holds where the request does not say otherwise. `max_tokens` and `logprobs` differ by
-    /// endpoint and are set there.
+    /// Reads them; `sampler` holds where the request does not say otherwise. What differs by endpoint is set there.
     pub(crate) fn read(fields: &mut Fields, sampler: SamplerConfig) -> Result<Self, ApiError> {
         let stream = fields.bool("stream")?.unwrap_or(false);
         let options = fields.object("stream_options")?.map(Fields::of);
@@ -49,6 +49,7 @@ impl Params {
             max_tokens: None,
             stop: read_stop(fields)?,
             logprobs: None,
+            continues: false,
             priority: read_priority(fields)?,
             deadline: fields
                 .integer("deadline_ms", 1..=usize::MAX)?
@@ -64,6 +65,7 @@ impl Params {
             max_tokens: self.max_tokens,
             stop: self.stop.clone(),
             logprobs: self.logprobs,
+            continues: self.continues,
             priority: self.priority,
             deadline: self.deadline,
             ..GenerateRequest::new(prompt)

@@ -29,6 +29,7 @@ pub(crate) struct TextRequest {
 pub(crate) fn read(fields: &mut Fields, model: &dyn ChatModel) -> Result<TextRequest, ApiError> {
     let mut params = Params::read(fields, model.sampler())?;
     params.max_tokens = Some(fields.integer("max_tokens", 1..=usize::MAX)?.unwrap_or(MAX_TOKENS));
+    params.continues = true;
     params.logprobs = fields.integer("logprobs", 0..=20)?;
     let echo = fields.bool("echo")?.unwrap_or(false);
     if echo && params.logprobs.is_some() {
