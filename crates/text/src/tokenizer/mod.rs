@@ -9,6 +9,7 @@ mod chars;
 mod charsmap;
 mod error;
 mod gguf;
+mod json;
 mod merge;
 mod pre;
 mod pre_table;
@@ -25,11 +26,13 @@ use std::sync::Arc;
 
 pub use error::TokenizerError;
 pub use gguf::GgufKeys;
+pub use json::SpecialNames;
 pub use spec::{SpecialIds, TokenType, VocabKind, VocabSpec};
 
 use crate::detokenize::Detokenizer;
 use crate::span::Span;
 use bpe::Bpe;
+use json::Json;
 use pre_table::Pre;
 use special::{Fragment, Specials};
 use spm::Spm;
@@ -66,7 +69,11 @@ enum Model {
     Spm(Spm),
     WordPiece(WordPiece),
     Unigram(Unigram),
+    Json(Json),
 }
+
+/// The special tokens that take no white space with them in a vocabulary whose others do.
+const KEEPS_SPACE_BEHIND: &[&[u8]] = &[b"<unk>", b"<s>", b"<|endoftext|>"];
 
 impl Tokenizer {
     /// Builds a tokenizer, refusing a vocabulary that does not hold together.
@@ -76,9 +83,11 @@ impl Tokenizer {
             VocabKind::Bpe { pre, .. } if !find_pre(pre)?.raw_utf8 => bpe::spell_bytes,
             _ => bpe::spell_spaced,
         };
-        let strip = matches!(kind, VocabKind::Spm { strip_after_special: true, .. });
         let mut vocab = Vocab::new(&tokens, &types, spell)?;
-        let specials = Specials::new(&mut vocab, &mut ids, strip)?;
+        let mut specials = Specials::new(&mut vocab, &mut ids)?;
+        if matches!(kind, VocabKind::Spm { strip_after_special: true, .. }) {
+            specials.strip_around(|_, text| (false, !KEEPS_SPACE_BEHIND.contains(&text)));
+        }
         vocab.index();
         let model = Model::new(kind, &vocab, ids.unk)?;
         let need = |wanted: bool, name, id: Option<u32>| match id {
@@ -89,6 +98,12 @@ impl Tokenizer {
         let before = need(add_bos, "bos", ids.bos)?;
         let after = [need(add_sep, "sep", ids.sep)?, need(add_eos, "eos", ids.eos)?].concat();
         Ok(Self(Arc::new(Inner { vocab, model, specials, ids, before, after })))
+    }
+
+    /// Builds a tokenizer from a `tokenizer.json` and the names that its `tokenizer_config.json` gives.
+    pub fn from_json(json: &[u8], names: &SpecialNames<'_>) -> Result<Self, TokenizerError> {
+        let json::Parts { vocab, specials, ids, json, before, after } = json::parse(json, names)?;
+        Ok(Self(Arc::new(Inner { vocab, model: Model::Json(json), specials, ids, before, after })))
     }
 
     /// The tokens of `text`.
@@ -176,6 +191,7 @@ impl Tokenizer {
             Model::Spm(spm) => spm.add_space_prefix,
             Model::Unigram(unigram) => unigram.add_space_prefix,
             Model::WordPiece(_) => true,
+            Model::Json(json) => json.adds_space,
         }
     }
 
@@ -191,10 +207,16 @@ impl Tokenizer {
         let inner = &*self.0;
         let (before, after) = if add_special { (&*inner.before, &*inner.after) } else { (&[][..], &[][..]) };
         let mut ids = before.to_vec();
-        inner.specials.partition(&inner.vocab, text, trusted, |fragment| match fragment {
-            Fragment::Token(id) => ids.push(id),
-            Fragment::Text(text) => inner.model.encode(&inner.vocab, text, &mut ids),
+        let (mut at_start, mut result) = (true, Ok(()));
+        inner.specials.partition(&inner.vocab, text, trusted, |fragment| {
+            match fragment {
+                Fragment::Token(id) => ids.push(id),
+                Fragment::Text(_) if result.is_err() => {}
+                Fragment::Text(text) => result = inner.model.encode(&inner.vocab, text, at_start, &mut ids),
+            }
+            at_start = false;
         });
+        result?;
         ids.extend_from_slice(after);
         Ok(ids)
     }
@@ -216,13 +238,21 @@ impl Model {
     }
 
     /// Appends the tokens of a text between two special tokens, or an end and one.
-    fn encode(&self, vocab: &Vocab, text: &str, out: &mut Vec<u32>) {
+    fn encode(
+        &self,
+        vocab: &Vocab,
+        text: &str,
+        at_start: bool,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
         match self {
             Self::Bpe(bpe) => bpe.encode(vocab, text, out),
             Self::Spm(spm) => spm.encode(vocab, text, out),
             Self::WordPiece(wordpiece) => wordpiece.encode(vocab, text, out),
             Self::Unigram(unigram) => unigram.encode(vocab, text, out),
+            Self::Json(json) => json.encode(text, at_start, out)?,
         }
+        Ok(())
     }
 }
 

@@ -97,7 +97,8 @@ pub(crate) struct Specials {
     by_text: FxHashMap<Box<[u8]>, u32>,
     /// For each first byte the lengths that occur, longest first.
     lengths: Vec<Vec<usize>>,
-    /// White space behind these belongs to them.
+    /// White space before and behind these belongs to them.
+    strip_before: FxHashSet<u32>,
     strip_after: FxHashSet<u32>,
     ends: FxHashSet<u32>,
 }
@@ -111,11 +112,7 @@ pub(crate) enum Fragment<'t> {
 
 impl Specials {
     /// Completes `ids` and the token types of `vocab`, which is not indexed yet, and collects what is recognised.
-    pub(crate) fn new(
-        vocab: &mut Vocab,
-        ids: &mut SpecialIds,
-        strip_after_special: bool,
-    ) -> Result<Self, TokenizerError> {
+    pub(crate) fn new(vocab: &mut Vocab, ids: &mut SpecialIds) -> Result<Self, TokenizerError> {
         check_ids(ids, vocab.len())?;
         let names = names_of(vocab);
         let ends = complete(ids, &names);
@@ -127,16 +124,23 @@ impl Specials {
             if vocab.kind(id) == TokenType::UserDefined && is_marker(&text) {
                 vocab.set_kind(id, TokenType::Control);
             }
-            if strip_after_special
-                && ids.unk != Some(id)
-                && !["<unk>", "<s>", "<|endoftext|>"].contains(&&*text)
-            {
-                specials.strip_after.insert(id);
-            }
             specials.add(text.into_bytes(), id);
         }
         specials.lengths.iter_mut().for_each(|lengths| lengths.sort_unstable_by(|a, b| b.cmp(a)));
         Ok(specials)
+    }
+
+    /// Lets tokens take white space with them; the rule says for each whether before and whether behind.
+    pub(crate) fn strip_around(&mut self, rule: impl Fn(u32, &[u8]) -> (bool, bool)) {
+        for (text, &id) in &self.by_text {
+            let (before, after) = rule(id, text);
+            if before {
+                self.strip_before.insert(id);
+            }
+            if after {
+                self.strip_after.insert(id);
+            }
+        }
     }
 
     /// The token of exactly this text.
@@ -180,8 +184,12 @@ impl Specials {
                 at += 1;
                 continue;
             };
-            if from < at {
-                emit(Fragment::Text(&text[from..at]));
+            let mut before = &text[from..at];
+            if self.strip_before.contains(&id) {
+                before = before.trim_end();
+            }
+            if !before.is_empty() {
+                emit(Fragment::Text(before));
             }
             emit(Fragment::Token(id));
             at += len;
@@ -267,7 +275,7 @@ fn complete(ids: &mut SpecialIds, names: &[(String, u32)]) -> FxHashSet<u32> {
 }
 
 /// Whether a token typed as a plain word is written like structure.
-fn is_marker(text: &str) -> bool {
+pub(crate) fn is_marker(text: &str) -> bool {
     let bars = |open: &str, close: &str| text.len() > 4 && (text.starts_with(open) || text.ends_with(close));
     bars("<|", "|>") || bars("<｜", "｜>") || MARKERS.contains(&text)
 }
