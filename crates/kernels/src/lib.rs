@@ -6,6 +6,7 @@
 
 mod arena;
 mod barrier;
+pub mod ceilings;
 mod kv;
 mod kv_codec;
 pub mod matmul;
