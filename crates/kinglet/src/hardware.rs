@@ -1,18 +1,39 @@
-//! What this machine offers: cores and memory.
+//! What this machine offers to this process: cores and memory.
 
-use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{
+    CGroupLimits, MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System,
+    get_current_pid,
+};
 
 /// Physical cores that this process may use.
 pub fn cores() -> usize {
-    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+    let allowed = usable_cores();
     System::physical_core_count().map_or(allowed, |physical| physical.clamp(1, allowed))
 }
 
 /// Bytes of memory that can be had without swapping, within the limits of this process's control group. All there
 /// could be, where the system does not say.
 pub fn available_memory() -> u64 {
-    let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
-    let Ok(system) = System::new_with_specifics(kind) else { return u64::MAX };
-    let group = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
-    system.available_memory().min(group)
+    let group = group_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    memory().map_or(u64::MAX, |system| system.available_memory()).min(group)
+}
+
+/// Logical cores that this process may use.
+pub(crate) fn usable_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The system's memory, freshly read; none where the system does not say.
+pub(crate) fn memory() -> Option<System> {
+    let kind = MemoryRefreshKind::nothing().with_ram();
+    System::new_with_specifics(RefreshKind::nothing().with_memory(kind)).ok()
+}
+
+/// The limits of this process's control group and those around it; none where there are no such groups.
+pub(crate) fn group_limits() -> Option<CGroupLimits> {
+    let process = get_current_pid().ok()?;
+    let mut system = System::new_with_specifics(RefreshKind::nothing()).ok()?;
+    let kind = ProcessRefreshKind::nothing().without_tasks();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[process]), false, kind);
+    system.process(process)?.cgroup_limits()
 }

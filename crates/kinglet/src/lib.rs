@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalog;
+pub mod device;
 mod error;
 mod files;
 mod footprint;
