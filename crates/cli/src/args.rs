@@ -56,6 +56,7 @@ pub(crate) enum Command {
     List(commands::list::Args),
     Show(commands::show::Args),
     Rm(commands::rm::Args),
+    Device(commands::device::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
 }

@@ -1,6 +1,7 @@
 //! One file a command: its arguments and a `run` that does the work through the `kinglet` library.
 
 pub(crate) mod completions;
+pub(crate) mod device;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod pull;
@@ -19,6 +20,7 @@ pub(crate) fn run(command: Command, ui: &Ui) -> Result<()> {
         Command::List(args) => list::run(&args, ui),
         Command::Show(args) => show::run(&args, ui),
         Command::Rm(args) => rm::run(&args, ui),
+        Command::Device(args) => device::run(&args, ui),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args, ui),
     }

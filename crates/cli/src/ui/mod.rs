@@ -2,6 +2,7 @@
 
 mod fetching;
 mod format;
+mod sections;
 mod table;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub(crate) use fetching::Fetching;
 pub(crate) use format::{ago, brief, bytes, count, large, plain};
+pub(crate) use sections::{Row, Sections};
 pub(crate) use table::Table;
 
 use crate::args::{Color, Global};

@@ -20,7 +20,7 @@ impl Table {
     }
 
     /// Adds a row; a missing cell stays empty.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn row(&mut self, cells: impl Into<Vec<String>>) {
         self.rows.push(cells.into());
     }
 

@@ -6,81 +6,27 @@ use kinglet::models::{DecoderConfig, RopeConfig, RopeScaling, Windows};
 use kinglet::tensor::DType;
 use kinglet::{Footprint, Overview};
 
-use crate::ui::{Table, Ui, brief, bytes, count, large};
+use crate::ui::{Row, Sections, Table, Ui, brief, bytes, count, large};
 
 /// Contexts that memory is told for, besides the model's own.
 const CONTEXTS: [usize; 2] = [1_024, 4_096];
 
 /// Prints everything that matters, section by section.
 pub(super) fn print(model: &Model, overview: &Overview, ui: &Ui) -> Result<()> {
-    let printer = Printer { ui, columns: ui.columns() };
-    ui.heading(brief(&model.name, printer.columns))?;
-    printer.rows(&origin(model, overview))?;
-    printer.section("Architecture", &architecture(overview))?;
-    printer.table("Weights", mix(overview))?;
+    let mut out = Sections::new(ui);
+    out.rows(&brief(&model.name, ui.columns()), &origin(model, overview))?;
+    out.rows("Architecture", &architecture(overview))?;
+    out.table("Weights", &mix(overview))?;
     if let Some(footprint) = &overview.footprint {
-        printer.table("Memory", memory(footprint, overview.sizes.context.unwrap_or(0)))?;
+        out.table("Memory", &memory(footprint, overview.sizes.context.unwrap_or(0)))?;
         ui.line(weights_line(footprint))?;
     }
-    printer.section("Tokenizer", &tokenizer(overview))?;
+    out.rows("Tokenizer", &tokenizer(overview))?;
     for obstacle in &overview.obstacles {
         ui.line("")?;
         ui.line(format_args!("Kinglet cannot run this model: {}", brief(&obstacle.to_string(), 1_000)))?;
     }
     Ok(())
-}
-
-/// Writes sections.
-struct Printer<'a> {
-    ui: &'a Ui,
-    columns: usize,
-}
-
-/// A label and what stands behind it.
-type Row = (&'static str, String);
-
-impl Printer<'_> {
-    fn section(&self, title: &str, rows: &[Row]) -> Result<()> {
-        self.ui.line("")?;
-        self.ui.heading(title)?;
-        self.rows(rows)
-    }
-
-    fn table(&self, title: &str, table: Table) -> Result<()> {
-        self.ui.line("")?;
-        self.ui.heading(title)?;
-        table.to_string().lines().try_for_each(|line| self.ui.line(format_args!("  {line}")))
-    }
-
-    /// Labels in one column, values wrapped in another.
-    fn rows(&self, rows: &[Row]) -> Result<()> {
-        const LABEL: usize = 16;
-        let room = self.columns.saturating_sub(LABEL + 2).max(20);
-        for (label, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-            for (i, line) in wrap(value, room).into_iter().enumerate() {
-                let label = if i == 0 { label } else { "" };
-                self.ui.line(format_args!("  {label:<LABEL$}{line}"))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Cuts a text between words into lines of at most `room` characters, where words are not longer.
-fn wrap(text: &str, room: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let last = lines.len() - 1;
-        if lines[last].is_empty() {
-            lines[last] = word.to_owned();
-        } else if lines[last].chars().count() + 1 + word.chars().count() <= room {
-            lines[last] += " ";
-            lines[last] += word;
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
 }
 
 fn origin(model: &Model, overview: &Overview) -> Vec<Row> {
