@@ -37,6 +37,7 @@ const STEPS: &[Step] = &[
     Step { name: "apple", what: "floors 0-4 for macOS on ARM64", quick: false, run: apple },
     Step { name: "asm", what: "no vector operation of the kernels is a call", quick: false, run: asm },
     Step { name: "fuzz", what: "fuzz targets compile", quick: false, run: fuzz },
+    Step { name: "client", what: "OpenAI's Python client against the server", quick: false, run: client },
     Step { name: "arm64", what: "kernels' tests on emulated ARM64", quick: false, run: arm64 },
 ];
 
@@ -223,6 +224,22 @@ fn fuzz() -> Result<Outcome> {
     }
     sh::run("cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target", &[])?;
     passed()
+}
+
+/// Installs the Python package in a folder of its own, unless it is there, and lets it talk to the server.
+fn client() -> Result<Outcome> {
+    const PYTHON: &str = "target/openai/bin/python";
+    let has = |python: &str| sh::succeeds(&format!("{python} -m pip show --quiet openai"));
+    let install = [
+        "python3 -m venv target/openai".to_owned(),
+        format!("{PYTHON} -m pip install --quiet --disable-pip-version-check openai>=1.50"),
+    ];
+    if !has(PYTHON) && !install.iter().all(|command| sh::succeeds(command)) {
+        return Ok(Skipped("Python's package `openai` cannot be installed here".into()));
+    }
+    let python = std::path::absolute(PYTHON)?;
+    let what = "--locked -p kinglet-server --test api openai_client";
+    run_tests(what, &[("PYTHON", python.to_str().unwrap_or(PYTHON))])
 }
 
 /// Builds the tests of the kernels for ARM64 and runs them under an emulator that has every extension.
