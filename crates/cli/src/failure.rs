@@ -62,20 +62,20 @@ fn message(error: &Error) -> String {
 
 /// The first way out that the chain of causes offers.
 fn hint(error: &Error) -> Option<String> {
-    let own =
-        |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<Hint>().map(|h| h.hint.clone());
-    let catalog = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<CatalogError>().map(CatalogError::hint)
-    };
-    let model = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<kinglet::Error>().and_then(kinglet::Error::hint)
-    };
-    error.chain().find_map(|cause| own(cause).or_else(|| catalog(cause)).or_else(|| model(cause)))
+    error.chain().find_map(|cause| {
+        let own = cause.downcast_ref().map(|h: &Hint| h.hint.clone());
+        let catalog = || cause.downcast_ref().map(CatalogError::hint);
+        let library = || cause.downcast_ref().and_then(kinglet::Error::hint);
+        own.or_else(catalog).or_else(library)
+    })
 }
 
 /// Whether Ctrl-C ended the work.
 fn was_interrupted(error: &Error) -> bool {
-    error.chain().any(|c| matches!(c.downcast_ref(), Some(CatalogError::Cancelled)))
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(CatalogError::Cancelled))
+            || matches!(cause.downcast_ref(), Some(kinglet::Error::Catalog(CatalogError::Cancelled)))
+    })
 }
 
 /// Whether the program that read our output has closed the pipe (`kinglet list | head`): no failure.

@@ -44,7 +44,7 @@ pub enum CatalogError {
         /// Where the part should be.
         path: PathBuf,
         /// How many there are.
-        count: u32,
+        count: usize,
     },
     /// Every source of the model was tried in vain.
     #[error("`{name}` could not be fetched: {}", tried.join("; "))]

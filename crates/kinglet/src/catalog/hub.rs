@@ -13,11 +13,11 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
+use kinglet_formats::gguf::shard_names;
 use serde::Deserialize;
 
 use super::error::{AtPath, CatalogError, Result};
 use super::http::{Http, Wanted};
-use super::local::Split;
 use super::name::{HubName, is_safe_file};
 use super::progress::{Event, Progress};
 use super::store::ModelFile;
@@ -119,14 +119,13 @@ impl Hub {
         let mut names = Vec::new();
         list_files(&snapshot, "", &mut names);
         let chosen = choose(&names, name).ok()?;
-        let whole = chosen.iter().all(|n| all_parts_in(n, &names));
         let file = |n: &String| {
             let path = snapshot.join(n);
             let bytes = fs::metadata(&path).ok()?.len();
             Some(ModelFile { name: base_name(n), path, bytes, sha256: None, owned: false })
         };
         let files: Option<Vec<_>> = chosen.iter().map(file).collect();
-        files.filter(|_| whole).map(|files| (commit.trim().to_owned(), files))
+        files.map(|files| (commit.trim().to_owned(), files))
     }
 
     /// Fetches what of the model is not in the cache. Also hands back the commit that it is of.
@@ -143,7 +142,9 @@ impl Hub {
         let names: Vec<String> = listing.siblings.iter().map(|s| s.rfilename.clone()).collect();
         let mut files = Vec::new();
         for chosen in choose(&names, name)? {
-            let Some(sibling) = listing.siblings.iter().find(|s| s.rfilename == chosen) else { continue };
+            let missing =
+                || CatalogError::NotOneModel { place: name.repo.clone(), why: format!("it lacks {chosen}") };
+            let sibling = listing.siblings.iter().find(|s| s.rfilename == chosen).ok_or_else(missing)?;
             files.push(self.pull_file(http, name, &listing.sha, sibling, progress)?);
         }
         let reference = self.folder(name).join("refs").join(&name.revision);
@@ -226,14 +227,14 @@ fn choose(names: &[String], name: &HubName) -> Result<Vec<String>> {
     let wrong = |why: String| Err(CatalogError::NotOneModel { place: name.repo.clone(), why });
     if let Some(file) = &name.file {
         return match names.iter().find(|n| *n == file) {
-            Some(found) => Ok(with_parts(found, names)),
+            Some(found) => Ok(with_parts(found)),
             None => wrong(format!("it has no file {file}")),
         };
     }
     let models: Vec<&String> = names.iter().filter(|n| is_whole_model(n)).collect();
     if let Some(quant) = &name.quant {
         return match models.iter().find(|n| has_quant(n, quant)) {
-            Some(found) => Ok(with_parts(found, names)),
+            Some(found) => Ok(with_parts(found)),
             None => wrong(format!("no file is quantised as {quant}; there are {}", list(&models))),
         };
     }
@@ -241,7 +242,7 @@ fn choose(names: &[String], name: &HubName) -> Result<Vec<String>> {
         return folder(names).map_or_else(|| wrong("it has neither GGUF nor safetensors files".into()), Ok);
     }
     let best = PREFERRED.iter().find_map(|quant| models.iter().find(|n| has_quant(n, quant)));
-    Ok(with_parts(best.unwrap_or(&models[0]), names))
+    Ok(with_parts(best.unwrap_or(&models[0])))
 }
 
 /// A GGUF file with a language model: the first part of a split one counts, a projector or an importance matrix not.
@@ -250,7 +251,7 @@ fn is_whole_model(name: &str) -> bool {
     base.ends_with(".gguf")
         && !base.starts_with("mmproj")
         && !base.contains("imatrix")
-        && Split::parse(&base).is_none_or(|split| split.index == 1)
+        && shard_names(&base).is_none_or(|parts| parts[0] == base)
 }
 
 /// Whether `quant` is a word of the file's name: `q4` is not one of `x-q4_k_m.gguf`.
@@ -263,13 +264,8 @@ fn has_quant(name: &str, quant: &str) -> bool {
 }
 
 /// The file, or all parts of the split model that it belongs to.
-fn with_parts(name: &str, names: &[String]) -> Vec<String> {
-    let Some(split) = Split::parse(name) else { return vec![name.to_owned()] };
-    (1..=split.count).map(|i| split.name(i)).filter(|part| names.contains(part)).collect()
-}
-
-fn all_parts_in(name: &str, names: &[String]) -> bool {
-    Split::parse(name).is_none_or(|split| (1..=split.count).all(|i| names.contains(&split.name(i))))
+fn with_parts(name: &str) -> Vec<String> {
+    shard_names(name).unwrap_or_else(|| vec![name.to_owned()])
 }
 
 /// The files of a repository in the safetensors layout.

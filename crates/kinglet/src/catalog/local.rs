@@ -4,6 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use kinglet_formats::gguf::shard_names;
+
 use super::error::{AtPath, CatalogError, Result};
 use super::store::{Model, ModelFile};
 
@@ -66,17 +68,17 @@ fn wrong(place: &Path, why: String) -> CatalogError {
 
 /// All parts of a split model in their order, whichever of them is named; otherwise the file itself.
 fn parts(path: &Path) -> Result<Vec<PathBuf>> {
-    let name = name(path);
-    let Some(split) = Split::parse(&name) else { return Ok(vec![path.to_owned()]) };
-    let part = |index| {
-        let path = path.with_file_name(split.name(index));
-        if path.is_file() { Ok(path) } else { Err(CatalogError::MissingPart { path, count: split.count }) }
+    let Some(names) = shard_names(&name(path)) else { return Ok(vec![path.to_owned()]) };
+    let count = names.len();
+    let part = |name| {
+        let path = path.with_file_name(name);
+        if path.is_file() { Ok(path) } else { Err(CatalogError::MissingPart { path, count }) }
     };
-    (1..=split.count).map(part).collect()
+    names.into_iter().map(part).collect()
 }
 
 fn is_first_part(name: &str) -> bool {
-    Split::parse(name).is_none_or(|split| split.index == 1)
+    shard_names(name).is_none_or(|parts| parts[0] == name)
 }
 
 fn name(path: &Path) -> String {
@@ -88,46 +90,9 @@ fn file(path: &Path) -> Result<ModelFile> {
     Ok(ModelFile { name: name(path), path: path.to_owned(), bytes, sha256: None, owned: false })
 }
 
-/// The name of a part of a split GGUF model: `x-00002-of-00005.gguf`.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Split<'a> {
-    stem: &'a str,
-    /// From 1.
-    pub(super) index: u32,
-    /// How many parts there are.
-    pub(super) count: u32,
-}
-
-impl<'a> Split<'a> {
-    /// Takes a file's name apart, if it is such a name.
-    pub(super) fn parse(name: &'a str) -> Option<Split<'a>> {
-        let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
-        let (stem, index) = rest.rsplit_once('-')?;
-        let number = |digits: &str| (digits.len() == 5).then(|| digits.parse::<u32>().ok()).flatten();
-        let (index, count) = (number(index)?, number(count)?);
-        (1..=count).contains(&index).then_some(Split { stem, index, count })
-    }
-
-    /// The name of another part.
-    pub(super) fn name(&self, index: u32) -> String {
-        format!("{}-{index:05}-of-{:05}.gguf", self.stem, self.count)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parts_of_a_split_model_are_told_by_their_names() {
-        let split = Split::parse("a-b-00002-of-00003.gguf").expect("a part");
-        assert_eq!((split.index, split.count, split.name(3).as_str()), (2, 3, "a-b-00003-of-00003.gguf"));
-        for name in
-            ["a.gguf", "a-00004-of-00003.gguf", "a-2-of-3.gguf", "a-00000-of-00003.gguf", "a-00001-of-00003"]
-        {
-            assert_eq!(Split::parse(name), None, "{name}");
-        }
-    }
 
     /// Makes a folder of empty files and opens `open` in it; `shown` is the model's files or the error.
     fn check(files: &[&str], open: &str, shown: &str) {

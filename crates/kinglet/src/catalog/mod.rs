@@ -26,6 +26,8 @@ mod store;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use kinglet_formats::gguf::shard_names;
+
 pub use error::{CatalogError, Result};
 pub use hub::HubSettings;
 pub use name::{HubName, ModelName};
@@ -254,16 +256,8 @@ impl Catalog {
         if self.hub.offline() {
             return Err(CatalogError::Offline { what: url.into() });
         }
-        let path = url.split(['?', '#']).next().unwrap_or(url);
-        let last = path.rsplit('/').next().filter(|n| name::is_safe_file(n)).unwrap_or("model");
-        let urls = match local::Split::parse(last) {
-            Some(split) => {
-                (1..=split.count).map(|i| (url.replacen(last, &split.name(i), 1), split.name(i))).collect()
-            }
-            None => vec![(url.to_owned(), last.to_owned())],
-        };
         let mut files = Vec::new();
-        for (url, file) in urls {
+        for (url, file) in parts_at(url) {
             let partial = self.store.partial(&url)?;
             let wanted = Wanted { url: &url, token: None, file: &file, bytes: None, sha256: None };
             let fetched = self.http.fetch(&wanted, &partial, progress)?;
@@ -271,6 +265,16 @@ impl Catalog {
             progress.event(Event::Done { file: &file });
         }
         Ok((url.to_owned(), files))
+    }
+}
+
+/// Addresses and names of a model's files: of all parts, where the address is that of one part of a split model.
+fn parts_at(url: &str) -> Vec<(String, String)> {
+    let (path, query) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
+    let (folder, last) = path.rsplit_once('/').unwrap_or(("", path));
+    match shard_names(last) {
+        Some(names) => names.into_iter().map(|name| (format!("{folder}/{name}{query}"), name)).collect(),
+        None => vec![(url.to_owned(), if name::is_safe_file(last) { last } else { "model" }.to_owned())],
     }
 }
 
