@@ -1,6 +1,7 @@
 //! What the fuzzer runs, one module a target. Each has `run(bytes)`, which must not panic, hang, or allocate far more
 //! than its input is long, and which asserts what must hold of inputs that are accepted.
 
+pub mod chat_template;
 pub mod dequantize;
 pub mod gguf;
 pub mod hf_config;

@@ -30,7 +30,15 @@ fn options(names: &Map<String, Value>, add_generation_prompt: bool) -> RenderOpt
     let mut extra = names.clone();
     let tools = extra.shift_remove("tools");
     let now = DateTime { year: 2024, month: 12, day: 25, hour: 9, minute: 8, second: 7 };
-    RenderOptions { add_generation_prompt, tools, extra, now: Some(now), ..RenderOptions::default() }
+    let parse_tool_arguments = false;
+    RenderOptions {
+        add_generation_prompt,
+        tools,
+        extra,
+        now: Some(now),
+        parse_tool_arguments,
+        ..Default::default()
+    }
 }
 
 struct Conversation {
@@ -336,4 +344,17 @@ fn chatml_is_the_template_for_models_without_one() {
     let text: String = spans.iter().map(|(text, _)| text.as_str()).collect();
     assert_eq!(text, "<|im_start|>user\n<|im_end|><|im_end|>\n<|im_start|>assistant\n");
     assert_eq!(spans[1], ("<|im_end|>".into(), false));
+}
+
+#[test]
+fn arguments_of_tool_calls_arrive_in_the_form_a_template_takes() {
+    let call = json!([{"function": {"name": "f", "arguments": "{\"b\": 1, \"a\": null}"}}]);
+    let message = [Message::new("assistant", "").with("tool_calls", call)];
+    for (source, expected) in [
+        ("{{ messages[0].tool_calls[0].function.arguments | tojson }}", "{\"b\": 1, \"a\": null}"),
+        ("{{ '' + messages[0].tool_calls[0].function.arguments }}", "{\"b\": 1, \"a\": null}"),
+    ] {
+        let text: String = render(source, &message).unwrap().into_iter().map(|(text, _)| text).collect();
+        assert_eq!(text, expected, "{source}");
+    }
 }

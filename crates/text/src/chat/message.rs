@@ -44,4 +44,19 @@ impl Message {
         self.extra.insert(name.into(), value);
         self
     }
+
+    /// The same message with the arguments of its tool calls as objects, where they are JSON text of one.
+    pub(super) fn with_parsed_arguments(&self) -> Self {
+        let mut message = self.clone();
+        let calls = message.extra.get_mut("tool_calls").and_then(Value::as_array_mut);
+        for call in calls.into_iter().flatten() {
+            let Some(arguments) = call.pointer_mut("/function/arguments") else { continue };
+            let parsed =
+                arguments.as_str().and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
+            if let Some(parsed) = parsed {
+                *arguments = Value::Object(parsed);
+            }
+        }
+        message
+    }
 }

@@ -72,13 +72,23 @@ pub struct RenderOptions {
     pub extra: JsonMap<String, Json>,
     /// The time that `strftime_now` shows; without one it is undefined.
     pub now: Option<DateTime>,
+    /// Hands the arguments of tool calls, which chat APIs carry as JSON text, on as the objects most templates want;
+    /// a template that fails with those gets the text. Default true; Transformers does not do this.
+    pub parse_tool_arguments: bool,
     /// Units of work a rendering may take, about one per operation and per 32 bytes handled. Default 50 million.
     pub work: u64,
 }
 
 impl Default for RenderOptions {
     fn default() -> Self {
-        Self { add_generation_prompt: true, tools: None, extra: JsonMap::new(), now: None, work: 50_000_000 }
+        Self {
+            add_generation_prompt: true,
+            tools: None,
+            extra: JsonMap::new(),
+            now: None,
+            parse_tool_arguments: true,
+            work: 50_000_000,
+        }
     }
 }
 
@@ -153,7 +163,15 @@ impl ChatTemplate {
     /// [`ChatError::Refused`] with the template's own words (no system role, say), [`ChatError::Render`] with the
     /// line, [`ChatError::Limit`] if it does too much.
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<Rendered, ChatError> {
-        let text = self.run(messages, options).map_err(|fault| match fault {
+        let parsed = match options.parse_tool_arguments {
+            true => messages.iter().map(Message::with_parsed_arguments).collect(),
+            false => messages.to_vec(),
+        };
+        let result = match self.run(&parsed, options) {
+            Err(Fault::Error { .. }) if parsed != messages => self.run(messages, options),
+            result => result,
+        };
+        let text = result.map_err(|fault| match fault {
             Fault::Error { line, reason } => ChatError::Render { line: line.unwrap_or(1), reason },
             Fault::Refused(reason) => ChatError::Refused(reason),
             Fault::Limit(what) => ChatError::Limit(what),

@@ -210,9 +210,15 @@ impl Candidates {
 
 /// The likeliest token, the first of equals; none if all are −∞.
 pub(crate) fn argmax(logits: &[f32]) -> Option<u32> {
-    let max = max_of(logits);
-    let at = logits.iter().position(|&logit| logit == max)?;
-    (max > f32::NEG_INFINITY).then_some(at as u32)
+    const PART: usize = 1024;
+    let (mut max, mut start) = (f32::NEG_INFINITY, logits.len());
+    for (at, part) in logits.chunks(PART).enumerate() {
+        let best = max_of(part);
+        if best > max {
+            (max, start) = (best, at * PART);
+        }
+    }
+    logits[start..].iter().position(|&logit| logit == max).map(|at| (start + at) as u32)
 }
 
 /// Largest value; independent lanes let it vectorise.
