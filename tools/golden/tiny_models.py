@@ -17,7 +17,7 @@ import transformers as tf
 from safetensors.torch import load_file, save_file
 
 TOKENS = [3, 17, 9, 41, 5, 5, 60, 22, 13, 8, 33, 2, 19, 47, 1, 28, 50, 11, 7, 36]
-BASE = dict(vocab_size=64, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+BASE = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
             num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=False, initializer_range=0.2,
             bos_token_id=1, eos_token_id=2, pad_token_id=0)
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

@@ -52,11 +52,14 @@ pub(crate) enum Color {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Run(commands::run::Args),
     Pull(commands::pull::Args),
     List(commands::list::Args),
     Show(commands::show::Args),
     Rm(commands::rm::Args),
     Device(commands::device::Args),
+    Explain(commands::explain::Args),
+    Perplexity(commands::perplexity::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
 }

@@ -28,6 +28,18 @@ impl fmt::Display for Hint {
 
 impl std::error::Error for Hint {}
 
+/// Ctrl-C ended the work; what was done so far is on the screen.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
 /// An error that says what to do next.
 pub(crate) fn hinted(message: impl Into<String>, hint: impl Into<String>) -> Error {
     Error::new(Hint { message: message.into(), hint: hint.into() })
@@ -73,7 +85,8 @@ fn hint(error: &Error) -> Option<String> {
 /// Whether Ctrl-C ended the work.
 fn was_interrupted(error: &Error) -> bool {
     error.chain().any(|cause| {
-        matches!(cause.downcast_ref(), Some(CatalogError::Cancelled))
+        cause.is::<Interrupted>()
+            || matches!(cause.downcast_ref(), Some(CatalogError::Cancelled))
             || matches!(cause.downcast_ref(), Some(kinglet::Error::Catalog(CatalogError::Cancelled)))
     })
 }

@@ -1,3 +1,69 @@
 //! The CPU backend: binds graph ops to kernels.
+//!
+//! Compiling lowers the graph once, packs each weight once, and binds a program per shape bucket on first use. Adding an
+//! op is one binder under `ops/` and one line in its registry. Deliberately absent: kernels, and planning memory.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
+
+mod executable;
+mod lower;
+mod ops;
+mod weights;
+
+use kinglet_graph::{Backend, Dim, ExecError, Executable, Graph};
+use kinglet_kernels::Team;
+use kinglet_simd::Level;
+
+use crate::executable::{CpuExecutable, InputShape};
+use crate::lower::Lowering;
+use crate::weights::WeightBank;
+
+/// In which precision products of activations and weights are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Activations as 8-bit integers, one scale for 32 of them, where the weight's type has such a kernel.
+    #[default]
+    Int8,
+    /// Activations as they are, weights decoded exactly. Slower, for references and small models.
+    F32,
+}
+
+/// Runs graphs on this machine's CPU.
+#[derive(Clone, Debug)]
+pub struct CpuBackend {
+    /// Workers, the calling thread included.
+    pub threads: usize,
+    /// Instruction set that kernels are bound to.
+    pub level: Level,
+    /// Precision of matrix products.
+    pub precision: Precision,
+}
+
+impl CpuBackend {
+    /// This many threads and the best instruction set there is.
+    pub fn new(threads: usize) -> Self {
+        Self { threads: threads.max(1), level: Level::detect(), precision: Precision::default() }
+    }
+}
+
+impl Backend for CpuBackend {
+    fn name(&self) -> &str {
+        "cpu"
+    }
+
+    fn compile(&self, graph: Graph) -> Result<Box<dyn Executable>, ExecError> {
+        let team = Team::new(self.threads);
+        let weights = WeightBank::prepare(&graph, self.level, self.precision, self.threads)?;
+        let lowered = Lowering::new(&graph, &weights).finish()?;
+        let max_dims = graph.dims().iter().map(|dim| dim.max).collect();
+        let inputs = graph.inputs().iter().map(|v| input_shape(&graph.value(*v).ty.shape)).collect();
+        let kv = graph.kv().cloned();
+        Ok(Box::new(CpuExecutable::new(lowered, weights, max_dims, inputs, kv, (team, self.level))?))
+    }
+}
+
+fn input_shape(shape: &[Dim]) -> InputShape {
+    let dim = shape.first().and_then(|dim| if let Dim::Sym(s) = dim { Some(*s) } else { None });
+    let inner = &shape[usize::from(dim.is_some())..];
+    InputShape { dim, row: inner.iter().map(|dim| if let Dim::Fixed(n) = dim { *n } else { 1 }).product() }
+}

@@ -123,6 +123,8 @@ pub struct StepReport {
     pub note: String,
     /// Weight bytes it reads.
     pub weight_bytes: usize,
+    /// Multiply-adds of its matrix products, over all rows.
+    pub multiply_adds: usize,
     /// Arena offset and bytes of each output.
     pub outputs: Vec<(usize, usize)>,
 }

@@ -32,6 +32,10 @@ pub enum Error {
     Isa { name: String, available: String },
     #[error("`{option}` is {found}, expected {expected}")]
     Option { option: &'static str, found: String, expected: String },
+    #[error("the model has no chat template")]
+    NoTemplate,
+    #[error("{0}")]
+    Template(#[from] kinglet_text::chat::ChatError),
     #[error("tokenizer: {0}")]
     Tokenizer(#[from] kinglet_text::tokenizer::TokenizerError),
     #[error(transparent)]
@@ -70,6 +74,7 @@ impl Error {
             Self::Memory { .. } => {
                 "use a smaller context (--context), a smaller quantisation or a smaller model".into()
             }
+            Self::NoTemplate => "it continues text only: use the completion interface, or --raw".into(),
             Self::MissingFile { .. } => "the folder is incomplete: fetch the model again".into(),
             Self::Model(ModelError::UnknownArch(_)) => "`kinglet show` lists what the file holds".into(),
             _ => return None,

@@ -37,3 +37,11 @@ pub(crate) fn group_limits() -> Option<CGroupLimits> {
     system.refresh_processes_specifics(ProcessesToUpdate::Some(&[process]), false, kind);
     system.process(process)?.cgroup_limits()
 }
+
+/// Largest resident memory that this process has had, in bytes, where the system says.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}

@@ -1,7 +1,7 @@
 //! The tokenizer and the chat template of a model, from wherever its files keep them.
 
 use kinglet_tensor::{MetaValue, Metadata};
-use kinglet_text::tokenizer::{GgufKeys, Tokenizer, TokenizerError, VocabSpec};
+use kinglet_text::tokenizer::{GgufKeys, SpecialNames, Tokenizer, VocabSpec};
 
 use crate::Error;
 use crate::files::{Folder, ModelFiles};
@@ -40,11 +40,24 @@ pub(crate) fn tokenizer(files: &ModelFiles) -> Result<Tokenizer, Error> {
     match files {
         ModelFiles::Gguf(gguf) => Ok(Tokenizer::new(VocabSpec::from_gguf(&Keys(gguf.metadata()))?)?),
         ModelFiles::HuggingFace(folder) => {
-            folder.tokenizer()?;
-            let problem =
-                "tokenizers in this format cannot be read; use the GGUF version of the model".into();
-            Err(TokenizerError::Json { problem }.into())
+            Ok(Tokenizer::from_json(folder.tokenizer()?, &special_names(&folder.tokenizer_config))?)
         }
+    }
+}
+
+/// `bos_token` and the like of `tokenizer_config.json`: each a text, or a table with its text.
+fn special_names(config: &Metadata) -> SpecialNames<'_> {
+    let name = |key: &str| match config.get(key)? {
+        MetaValue::Table(token) => token.str("content"),
+        other => other.as_str(),
+    };
+    SpecialNames {
+        bos: name("bos_token"),
+        eos: name("eos_token"),
+        unk: name("unk_token"),
+        sep: name("sep_token"),
+        pad: name("pad_token"),
+        mask: name("mask_token"),
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kinglet_formats::{Gguf, Limits, Safetensors, hf};
 use kinglet_graph::Graph;
 use kinglet_models::{DecoderConfig, DecoderOptions, ModelError, build_decoder};
-use kinglet_tensor::{DType, WeightSource};
+use kinglet_tensor::{DType, MemoryWeights, Tensor, WeightSource, quant};
 
 /// Folder names of every golden decoder.
 pub const DECODERS: [&str; 10] = [
@@ -50,6 +50,26 @@ pub fn from_hf(decoder: &str) -> Result<Graph, ModelError> {
     let config = hf::parse("config.json", &file(decoder, "config.json"), &Limits::default()).expect(sound);
     let weights = Safetensors::parse(file(decoder, "model.safetensors"), &Limits::default()).expect(sound);
     build_decoder(&DecoderConfig::from_hf(&config)?, &weights, &options(decoder))
+}
+
+/// The graph of a golden decoder with every matrix that has whole blocks quantised to `dtype`.
+pub fn quantized(decoder: &str, dtype: DType) -> Graph {
+    let sound = "committed files are sound";
+    let gguf = Gguf::parse(file(decoder, "tiny.gguf"), &Limits::default()).expect(sound);
+    let weights: MemoryWeights = gguf.tensors().iter().map(|tensor| quantize(tensor, dtype)).collect();
+    let config = DecoderConfig::from_gguf(gguf.metadata()).expect(sound);
+    build_decoder(&config, &weights, &options(decoder)).expect(sound)
+}
+
+fn quantize(tensor: &Tensor, dtype: DType) -> Tensor {
+    let whole = tensor.shape().last().is_some_and(|cols| cols.is_multiple_of(dtype.block_len()));
+    if tensor.shape().len() != 2 || !whole {
+        return tensor.clone();
+    }
+    let values: Vec<f32> = tensor.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let mut bytes = Vec::new();
+    quant::quantize(dtype, &values, &mut bytes).expect("finite weights");
+    Tensor::new(tensor.name(), dtype, tensor.shape().to_vec(), bytes.into()).expect("whole blocks")
 }
 
 /// What Transformers computed in f64 for a golden decoder.
@@ -104,4 +124,11 @@ pub fn assert_close(what: &str, found: &[f64], expected: &[f64], bound: f64) {
         worst.0,
         worst.1
     );
+}
+
+/// Root mean square of the difference, relative to that of the reference.
+pub fn rms_error(found: &[f64], expected: &[f64]) -> f64 {
+    let square = |x: f64| x * x;
+    let difference: f64 = found.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
+    (difference / expected.iter().copied().map(square).sum::<f64>()).sqrt()
 }

@@ -4,6 +4,7 @@
 mod decoder;
 pub mod golden;
 pub mod reference;
+pub mod runner;
 mod words;
 
 pub use decoder::{FakeDecoder, Script, hashed_logits};

@@ -2,10 +2,14 @@
 
 pub(crate) mod completions;
 pub(crate) mod device;
+pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod man;
+mod options;
+pub(crate) mod perplexity;
 pub(crate) mod pull;
 pub(crate) mod rm;
+pub(crate) mod run;
 pub(crate) mod show;
 
 use anyhow::Result;
@@ -16,6 +20,9 @@ use crate::ui::Ui;
 /// Runs the chosen command.
 pub(crate) fn run(command: Command, ui: &Ui) -> Result<()> {
     match command {
+        Command::Run(args) => run::run(&args, ui),
+        Command::Explain(args) => explain::run(&args, ui),
+        Command::Perplexity(args) => perplexity::run(&args, ui),
         Command::Pull(args) => pull::run(&args, ui),
         Command::List(args) => list::run(&args, ui),
         Command::Show(args) => show::run(&args, ui),

@@ -3,6 +3,7 @@
 mod fetching;
 mod format;
 mod sections;
+mod steps;
 mod table;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use serde::Serialize;
 pub(crate) use fetching::Fetching;
 pub(crate) use format::{ago, brief, bytes, count, large, plain};
 pub(crate) use sections::{Row, Sections};
+pub(crate) use steps::Steps;
 pub(crate) use table::Table;
 
 use crate::args::{Color, Global};

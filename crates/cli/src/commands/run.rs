@@ -1,0 +1,137 @@
+//! `kinglet run`: one answer, or a conversation.
+
+mod answer;
+mod chat;
+
+use std::io::{IsTerminal, Read};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use kinglet::Model;
+use kinglet::chat::Message;
+use serde_json::json;
+
+use self::answer::{Answer, Asking};
+use crate::commands::options::{LoadArgs, SamplerArgs};
+use crate::failure::hinted;
+use crate::ui::Ui;
+
+/// Ask a language model, or chat with it
+///
+/// With a prompt, or with text on standard input, the model answers once. Without, a conversation begins; `/help`
+/// there lists what it can do. A model that is not here is fetched first.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  kinglet run smollm2 \"Why is the sky blue?\"
+  kinglet run smollm2                                chat
+  git diff | kinglet run qwen2.5-coder:0.5b \"Write a commit message for this:\"
+  kinglet run ./model.gguf --temperature 0 --max-tokens 64 \"Once upon a time\" --raw
+  kinglet --json run smollm2 \"Name three birds\"      the answer and its figures as JSON")]
+pub(crate) struct Args {
+    /// A model's name, path or address
+    model: String,
+    /// What to ask; standard input is added to it when it is no terminal
+    #[arg(value_name = "PROMPT")]
+    prompt: Vec<String>,
+    /// What the model is told before the conversation
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Tokens of each answer at most
+    #[arg(long, short = 'n', value_name = "N")]
+    max_tokens: Option<usize>,
+    /// End an answer before this text (may be given several times)
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Continue the prompt as it stands, without the model's chat template
+    #[arg(long)]
+    raw: bool,
+    #[command(flatten)]
+    sampler: SamplerArgs,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
+    let prompt = prompt(args)?;
+    let started = Instant::now();
+    let model = args.load.load(&args.model, 1, ui)?;
+    let load_ms = started.elapsed().as_secs_f64() * 1e3;
+    let asking = Asking {
+        sampler: args.sampler.apply(model.sampler()),
+        max_tokens: args.max_tokens,
+        stop: args.stop.clone(),
+    };
+    match prompt {
+        Some(prompt) => once(args, &prompt, &model, &asking, load_ms, ui),
+        None => chat::converse(&model, args.system.as_deref(), asking, ui),
+    }
+}
+
+/// The prompt from the command line and from standard input; none when a person is to be asked.
+fn prompt(args: &Args) -> Result<Option<String>> {
+    let mut prompt = args.prompt.join(" ");
+    if !std::io::stdin().is_terminal() {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).context("standard input")?;
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            hinted(
+                format!("standard input is not UTF-8 text: byte {at} is invalid"),
+                "convert it first, with iconv for example",
+            )
+        })?;
+        if !text.trim().is_empty() {
+            prompt = if prompt.is_empty() { text } else { format!("{prompt}\n\n{text}") };
+        }
+    } else if args.prompt.is_empty() {
+        return Ok(None);
+    }
+    if prompt.trim().is_empty() {
+        return Err(hinted(
+            "the prompt is empty",
+            "give a prompt: kinglet run MODEL \"Why is the sky blue?\"",
+        ));
+    }
+    Ok(Some(prompt))
+}
+
+fn once(args: &Args, prompt: &str, model: &Model, asking: &Asking, load_ms: f64, ui: &Ui) -> Result<()> {
+    let tokens = if args.raw || model.template_source().is_none() {
+        model.encode(prompt)?
+    } else {
+        let system = args.system.iter().map(|text| Message::new("system", text));
+        model.prompt(&system.chain([Message::new("user", prompt)]).collect::<Vec<_>>())?
+    };
+    let answer = if ui.json() {
+        answer::ask(model, tokens, asking, |_| Ok(()))?
+    } else {
+        let answer = answer::ask(model, tokens, asking, answer::print)?;
+        ui.line("")?;
+        answer
+    };
+    if ui.json() {
+        return ui.value(&report(args, model, &answer, load_ms));
+    }
+    if ui.verbose() > 0 {
+        ui.note(format_args!("loaded in {load_ms:.0} ms · {}", answer.figures()));
+    }
+    answer.outcome()
+}
+
+fn report(args: &Args, model: &Model, answer: &Answer, load_ms: f64) -> serde_json::Value {
+    let (usage, timings) = (&answer.done.usage, &answer.done.timings);
+    json!({
+        "model": args.model,
+        "text": answer.text,
+        "finish_reason": format!("{:?}", answer.done.reason).to_lowercase(),
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "context": model.context(),
+        "load_ms": load_ms,
+        "ttft_ms": timings.time_to_first_token().as_secs_f64() * 1e3,
+        "prefill_tok_s": timings.prefill_rate(usage),
+        "decode_tok_s": timings.decode_rate(usage),
+        "peak_rss_mb": kinglet::hardware::peak_memory().map(|bytes| bytes as f64 / 1e6),
+    })
+}

@@ -1,0 +1,204 @@
+//! A compiled graph: lowered once, bound per shape bucket on first use, run without planning after that.
+
+use std::collections::BTreeMap;
+
+use kinglet_graph::{Call, ExecError, Executable, Input, PlanReport, StepReport};
+use kinglet_kernels::{Arena, KvStore, Limits, Program, RunArgs, RunError, Span, Team};
+use kinglet_simd::Level;
+use kinglet_tensor::{KvSpec, PageId};
+
+use crate::lower::{LoweredGraph, Placed};
+use crate::weights::WeightBank;
+
+/// A graph bound to this machine's CPU.
+pub(crate) struct CpuExecutable {
+    lowered: LoweredGraph,
+    weights: WeightBank,
+    /// Largest value of each dimension.
+    max_dims: Vec<usize>,
+    /// Dimensions of each input: the symbolic one and the elements a row.
+    inputs: Vec<InputShape>,
+    kv: Option<KvStore>,
+    team: Team,
+    level: Level,
+    arena: Arena,
+    buckets: BTreeMap<Vec<usize>, Bucket>,
+    /// Bucket and dimensions of the last run.
+    last: Option<(Vec<usize>, Vec<usize>)>,
+}
+
+/// How an input's length gives a dimension.
+pub(crate) struct InputShape {
+    /// Index of the symbolic dimension, when there is one.
+    pub(crate) dim: Option<usize>,
+    /// Elements a row.
+    pub(crate) row: usize,
+}
+
+/// A program for dimensions up to the bucket's.
+struct Bucket {
+    program: Program,
+    inputs: Vec<Span>,
+    outputs: Vec<Span>,
+}
+
+impl CpuExecutable {
+    pub(crate) fn new(
+        lowered: LoweredGraph,
+        weights: WeightBank,
+        max_dims: Vec<usize>,
+        inputs: Vec<InputShape>,
+        kv: Option<KvSpec>,
+        (team, level): (Team, Level),
+    ) -> Result<Self, ExecError> {
+        let kv = kv.map(KvStore::new).transpose().map_err(|e| memory("the key/value state", e))?;
+        let arena = Arena::try_new(0).map_err(|e| memory("activations", e))?;
+        let (buckets, last) = (BTreeMap::new(), None);
+        Ok(Self { lowered, weights, max_dims, inputs, kv, team, level, arena, buckets, last })
+    }
+
+    /// Each dimension of a call, from the lengths of its inputs.
+    fn dims(&self, inputs: &[Input<'_>]) -> Result<Vec<usize>, ExecError> {
+        let wrong = |index: usize, reason: String| ExecError::Input { index, reason };
+        if inputs.len() != self.inputs.len() {
+            return Err(wrong(inputs.len(), format!("{} inputs expected", self.inputs.len())));
+        }
+        let mut dims = vec![None; self.max_dims.len()];
+        for (index, (input, shape)) in inputs.iter().zip(&self.inputs).enumerate() {
+            let rows = input.len().checked_div(shape.row).unwrap_or(0);
+            if rows * shape.row != input.len() {
+                return Err(wrong(
+                    index,
+                    format!("{} values are no whole rows of {}", input.len(), shape.row),
+                ));
+            }
+            let Some(dim) = shape.dim else { continue };
+            if rows == 0 || rows > self.max_dims[dim] {
+                return Err(wrong(index, format!("{rows} rows, expected 1 to {}", self.max_dims[dim])));
+            }
+            if dims[dim].replace(rows).is_some_and(|before| before != rows) {
+                return Err(wrong(
+                    index,
+                    format!("{rows} rows, another input of this dimension has more or fewer"),
+                ));
+            }
+        }
+        Ok(dims.into_iter().map(|dim| dim.unwrap_or(1)).collect())
+    }
+
+    /// Binds the bucket for these dimensions unless it is bound already; each dimension's next power of two.
+    fn prepare(&mut self, dims: &[usize]) -> Result<Vec<usize>, ExecError> {
+        let up = |(dim, max): (&usize, &usize)| dim.next_power_of_two().min(*max);
+        let key: Vec<usize> = dims.iter().zip(&self.max_dims).map(up).collect();
+        if !self.buckets.contains_key(&key) {
+            let bucket = self.bind(&key)?;
+            if bucket.program.arena_bytes() > self.arena.bytes() {
+                self.arena =
+                    Arena::try_new(bucket.program.arena_bytes()).map_err(|e| memory("activations", e))?;
+            }
+            self.buckets.insert(key.clone(), bucket);
+        }
+        Ok(key)
+    }
+
+    fn bind(&self, dims: &[usize]) -> Result<Bucket, ExecError> {
+        let Placed { steps, inputs, outputs, bytes, .. } = self.lowered.place(dims)?;
+        let limits = Limits {
+            arena_bytes: bytes,
+            dims: dims.to_vec(),
+            workers: self.team.size(),
+            level: self.level,
+            kv: self.kv.as_ref().map(|kv| kv.spec().clone()),
+        };
+        let program = Program::new(steps, limits).map_err(|e| ExecError::Node {
+            node: self.lowered.steps.get(e.step).map_or_else(String::new, |s| s.name.clone()),
+            reason: e.to_string(),
+        })?;
+        Ok(Bucket { program, inputs, outputs })
+    }
+}
+
+impl Executable for CpuExecutable {
+    fn kv(&self) -> Option<&KvSpec> {
+        self.kv.as_ref().map(KvStore::spec)
+    }
+
+    fn max_rows(&self) -> usize {
+        self.max_dims.first().copied().unwrap_or(1)
+    }
+
+    fn max_outputs(&self) -> usize {
+        self.max_dims.get(1).copied().unwrap_or(1)
+    }
+
+    fn reserve_pages(&mut self, pages: usize) -> Result<(), ExecError> {
+        self.kv.as_mut().map_or(Ok(()), |kv| kv.reserve(pages)).map_err(|e| memory("the key/value state", e))
+    }
+
+    fn copy_page(&mut self, from: PageId, to: PageId) -> Result<(), ExecError> {
+        let pages = self.kv.as_ref().map_or(0, KvStore::pages);
+        let copied = self.kv.as_mut().map_or(Ok(()), |kv| kv.copy_page(from, to));
+        copied.map_err(|_| ExecError::Page { page: from.max(to), pages })
+    }
+
+    fn run(&mut self, call: &Call<'_>) -> Result<(), ExecError> {
+        let dims = self.dims(call.inputs)?;
+        let key = self.prepare(&dims)?;
+        let Some(bucket) = self.buckets.get(&key) else { return Err(ExecError::Output(0)) };
+        for (index, (span, input)) in bucket.inputs.iter().zip(call.inputs).enumerate() {
+            let written = match input {
+                Input::I32(values) => self.arena.write(span, values),
+                Input::F32(values) => self.arena.write(span, values),
+            };
+            written.map_err(|e| ExecError::Input { index, reason: e.to_string() })?;
+        }
+        let cancel = || call.cancel.is_cancelled();
+        let args =
+            RunArgs { dims: &dims, seqs: call.seqs, kv: self.kv.as_mut(), cancel: &cancel, profiler: None };
+        bucket.program.run(&mut self.arena, &self.team, args).map_err(run_error)?;
+        self.last = Some((key, dims));
+        Ok(())
+    }
+
+    fn output(&self, index: usize) -> Result<&[f32], ExecError> {
+        let (key, dims) = self.last.as_ref().ok_or(ExecError::Output(index))?;
+        let span = self.buckets.get(key).and_then(|bucket| bucket.outputs.get(index));
+        let span = span.ok_or(ExecError::Output(index))?;
+        self.arena.read(span, dims).map_err(|_| ExecError::Output(index))
+    }
+
+    fn report(&self, dims: &[usize]) -> Result<PlanReport, ExecError> {
+        let placed = self.lowered.place(dims)?;
+        let place = |span: &Span| (span.offset, span.end(dims).map_or(0, |end| end - span.offset));
+        let steps = self.lowered.steps.iter().zip(&placed.steps).zip(&placed.written).map(
+            |((low, step), written)| StepReport {
+                name: low.name.clone(),
+                kernel: step.label(),
+                note: low.note.clone(),
+                weight_bytes: low.work.weight_bytes,
+                multiply_adds: low.work.multiply_adds
+                    * written.first().and_then(|s| s.rows.count(dims)).unwrap_or(0),
+                outputs: written.iter().map(place).collect(),
+            },
+        );
+        Ok(PlanReport {
+            steps: steps.collect(),
+            arena_bytes: placed.bytes,
+            packed_bytes: self.weights.packed_bytes(),
+            mapped_bytes: self.weights.mapped_bytes(),
+            isa: self.level.name().into(),
+            threads: self.team.size(),
+        })
+    }
+}
+
+fn memory(what: &str, e: impl std::fmt::Display) -> ExecError {
+    ExecError::Memory { what: what.into(), reason: e.to_string() }
+}
+
+fn run_error(e: RunError) -> ExecError {
+    match e {
+        RunError::Cancelled => ExecError::Cancelled,
+        other => ExecError::Node { node: "run".into(), reason: other.to_string() },
+    }
+}

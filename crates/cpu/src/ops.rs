@@ -1,0 +1,41 @@
+//! The registry of binders: for each op, how its nodes become steps. One op is one file.
+
+mod attention;
+mod elementwise;
+mod embed;
+mod glu;
+pub(crate) mod linear;
+mod norm;
+mod select_rows;
+
+use std::any::TypeId;
+
+use kinglet_graph::ops::{
+    Add, AddRmsNorm, Attention, Embed, Glu, Linear, RmsNorm, Scale, SelectRows, Softcap,
+};
+use kinglet_graph::{ExecError, Node, Op};
+
+use crate::lower::Lowering;
+
+/// Turns one node into steps.
+pub(crate) type Binder = fn(&mut Lowering<'_>, &Node) -> Result<(), ExecError>;
+
+/// Op type to binder.
+const BINDERS: [(fn() -> TypeId, Binder); 10] = [
+    (TypeId::of::<Add>, elementwise::add),
+    (TypeId::of::<AddRmsNorm>, norm::add_rms_norm),
+    (TypeId::of::<Attention>, attention::attention),
+    (TypeId::of::<Embed>, embed::embed),
+    (TypeId::of::<Glu>, glu::glu),
+    (TypeId::of::<Linear>, linear::linear),
+    (TypeId::of::<RmsNorm>, norm::rms_norm),
+    (TypeId::of::<Scale>, elementwise::scale),
+    (TypeId::of::<SelectRows>, select_rows::select_rows),
+    (TypeId::of::<Softcap>, elementwise::softcap),
+];
+
+/// The binder of an op, when there is one.
+pub(crate) fn binder(op: &dyn Op) -> Option<Binder> {
+    let id = op.type_id();
+    BINDERS.iter().find(|(of, _)| of() == id).map(|(_, binder)| *binder)
+}

@@ -1,0 +1,87 @@
+//! `Linear`: products with packed matrices read their input in 8 bits, the others as floats.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use kinglet_graph::ops::Linear;
+use kinglet_graph::{ExecError, Graph, Node, ValueId};
+use kinglet_kernels::ops::{self, Product, Weight};
+
+use crate::lower::{BufferId, Lowering, Work, op_of};
+use crate::weights::WeightBank;
+
+/// One weight of a node with its bias and destination.
+#[derive(Clone)]
+struct Part {
+    weight: Weight,
+    bias: Option<Arc<[f32]>>,
+    out: BufferId,
+}
+
+pub(super) fn linear(low: &mut Lowering<'_>, node: &Node) -> Result<(), ExecError> {
+    let op = op_of::<Linear>(node)?;
+    let (mut packed, mut plain) = (Vec::new(), Vec::new());
+    for i in 0..op.biased.len() {
+        let (weight, bias) = op.inputs_of(i);
+        let bias = bias.map(|b| WeightBank::vector(low.graph, node, node.inputs[b])).transpose()?;
+        let weight = low.weights.product(low.graph, node.inputs[weight])?.clone();
+        let list = if matches!(weight, Weight::Packed(_)) { &mut packed } else { &mut plain };
+        list.push(Part { weight, bias, out: low.value(node.outputs[i])? });
+    }
+    if !packed.is_empty() {
+        let codes = quantized_input(low, node)?;
+        products(low, node, codes, packed);
+    }
+    if !plain.is_empty() {
+        let x = low.value(node.inputs[0])?;
+        products(low, node, x, plain);
+    }
+    Ok(())
+}
+
+/// The input in 8 bits; a step makes it unless the input's own step did.
+fn quantized_input(low: &mut Lowering<'_>, node: &Node) -> Result<BufferId, ExecError> {
+    let (codes, made) = low.quantized(node.inputs[0])?;
+    if !made {
+        let x = low.value(node.inputs[0])?;
+        low.step(node, &[x], &[codes], Work::default(), move |s| ops::quantize(s[x], s[codes]));
+    }
+    Ok(codes)
+}
+
+fn products(low: &mut Lowering<'_>, node: &Node, x: BufferId, parts: Vec<Part>) {
+    let work = parts.iter().fold(Work::default(), |sum, part| {
+        let (bytes, elements) = size(&part.weight);
+        Work { weight_bytes: sum.weight_bytes + bytes, multiply_adds: sum.multiply_adds + elements }
+    });
+    let outs: Vec<BufferId> = parts.iter().map(|p| p.out).collect();
+    low.step(node, &[x], &outs, work, move |s| {
+        let product = |p: Part| Product { weight: p.weight, bias: p.bias, out: s[p.out] };
+        ops::linear(s[x], parts.iter().cloned().map(product).collect())
+    });
+}
+
+/// Bytes and elements of a matrix.
+fn size(weight: &Weight) -> (usize, usize) {
+    match weight {
+        Weight::Packed(w) => (w.data().len(), w.plan().rows() * w.plan().cols()),
+        Weight::Plain(w) => (w.rows() * w.row(0).len(), w.rows() * w.cols()),
+    }
+}
+
+/// The values that some node reads as floats, and those that some product reads in 8 bits.
+pub(crate) fn wanted_forms(graph: &Graph, weights: &WeightBank) -> [HashSet<ValueId>; 2] {
+    let mut wanted = [graph.outputs().iter().copied().collect(), HashSet::new()];
+    for node in graph.nodes() {
+        let Some(op) = node.op.downcast::<Linear>() else {
+            wanted[0].extend(node.inputs.iter().copied());
+            continue;
+        };
+        for i in 0..op.biased.len() {
+            let product = weights.product(graph, node.inputs[op.inputs_of(i).0]);
+            let packed = matches!(product, Ok(Weight::Packed(_)));
+            wanted[usize::from(packed)].insert(node.inputs[0]);
+        }
+    }
+    wanted
+}

@@ -1,0 +1,256 @@
+//! A loaded language model: tokenizer, chat template and engine over one compiled graph.
+
+use std::path::Path;
+
+use kinglet_cpu::{CpuBackend, Precision};
+use kinglet_engine::{Engine, EngineConfig};
+use kinglet_graph::{Backend, Executable};
+use kinglet_models::{DecoderConfig, DecoderOptions, build_decoder};
+use kinglet_simd::Level;
+use kinglet_tensor::{DType, Metadata};
+use kinglet_text::chat::{Message, RenderOptions};
+use kinglet_text::sample::SamplerConfig;
+use kinglet_text::tokenizer::Tokenizer;
+
+use crate::chat_prompt::Prompter;
+use crate::error::Size;
+use crate::files::ModelFiles;
+use crate::footprint::{Footprint, PAGE_TOKENS};
+use crate::{Error, hardware, vocabulary};
+
+/// Most rows of one run: longer prompts are computed in parts.
+const MAX_ROWS: usize = 512;
+/// Most rows of one run whose logits are kept.
+const MAX_OUTPUTS: usize = 64;
+/// Activations, buffers and everything else that is neither weights nor keys and values.
+const OVERHEAD: u64 = 80_000_000;
+
+/// What the caller decides about loading. The defaults suit one user on this machine.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Threads; without it, one for each physical core.
+    pub threads: Option<usize>,
+    /// Instruction set by name (`kinglet device` lists them); without it, the best there is.
+    pub isa: Option<String>,
+    /// Precision of matrix products.
+    pub precision: Precision,
+    /// Tokens of prompt and answer; without it, what the model was trained for, or less where memory is short.
+    pub context: Option<usize>,
+    /// Element type of keys and values: F16, BF16, F32 or Q8_0.
+    pub kv_dtype: DType,
+    /// Requests that are computed together.
+    pub parallel: usize,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            isa: None,
+            precision: Precision::default(),
+            context: None,
+            kv_dtype: DType::F16,
+            parallel: 1,
+        }
+    }
+}
+
+/// A language model that answers.
+pub struct Model {
+    name: String,
+    config: DecoderConfig,
+    tokenizer: Tokenizer,
+    template: Option<String>,
+    prompter: Prompter,
+    sampler: SamplerConfig,
+    engine: Engine,
+    vocab: usize,
+}
+
+impl Model {
+    /// Loads a `.gguf` file or a Hugging Face folder.
+    pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, Error> {
+        let name =
+            path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
+        Self::from_files(&name, &ModelFiles::open(path)?, options)
+    }
+
+    /// Loads opened files.
+    pub fn from_files(name: &str, files: &ModelFiles, options: &LoadOptions) -> Result<Self, Error> {
+        let tokenizer = vocabulary::tokenizer(files)?;
+        let compiled = Compiled::new(files, options)?;
+        let config = EngineConfig {
+            kv_tokens: compiled.context * options.parallel.max(1),
+            ..EngineConfig::new(compiled.context)
+        };
+        let template = vocabulary::template_source(files);
+        let prompter = Prompter::new(&tokenizer, template)?;
+        let engine = Engine::spawn(compiled.executable, tokenizer.clone(), compiled.vocab, config)?;
+        Ok(Self {
+            name: name.into(),
+            config: compiled.config,
+            tokenizer,
+            template: template.map(str::to_owned),
+            prompter,
+            sampler: sampler(files),
+            engine,
+            vocab: compiled.vocab,
+        })
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Architecture and sizes.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The source of its chat template, when it ships one.
+    pub fn template_source(&self) -> Option<&str> {
+        self.template.as_deref()
+    }
+
+    /// The tokens of a conversation that an answer continues, by the model's own template.
+    pub fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>, Error> {
+        self.prompter.conversation(messages, &RenderOptions::default())
+    }
+
+    /// The same with everything that templates understand: tools, switches, the time.
+    pub fn prompt_with(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<u32>, Error> {
+        self.prompter.conversation(messages, options)
+    }
+
+    /// The tokens of plain text, with what the tokenizer puts around texts.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.prompter.text(text)
+    }
+
+    /// Sampling that its makers recommend, or the defaults.
+    pub fn sampler(&self) -> &SamplerConfig {
+        &self.sampler
+    }
+
+    /// Values of a row of logits.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// The token that texts begin with, when the tokenizer puts one there.
+    pub fn bos(&self) -> Option<u32> {
+        let first = self.encode("").ok()?.first().copied();
+        first.filter(|id| self.tokenizer.special_ids().bos == Some(*id))
+    }
+
+    /// The engine that runs it.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Tokens of prompt and answer that one request may have.
+    pub fn context(&self) -> usize {
+        self.engine.context()
+    }
+}
+
+/// A decoder's graph bound to this machine: what engines, benchmarks and `explain` run.
+pub struct Compiled {
+    /// Sizes and switches.
+    pub config: DecoderConfig,
+    /// The bound graph.
+    pub executable: Box<dyn Executable>,
+    /// Tokens of prompt and answer that one sequence may have.
+    pub context: usize,
+    /// Values of a row of logits.
+    pub vocab: usize,
+}
+
+impl Compiled {
+    /// Builds the graph and binds it, after checking that it fits into memory.
+    pub fn new(files: &ModelFiles, options: &LoadOptions) -> Result<Self, Error> {
+        let config = files.decoder()?;
+        let context = context(files, &config, options)?;
+        let decoder = DecoderOptions {
+            context,
+            max_rows: MAX_ROWS.min(context),
+            max_outputs: MAX_OUTPUTS,
+            kv_dtype: options.kv_dtype,
+            page_tokens: PAGE_TOKENS,
+        };
+        let graph = build_decoder(&config, files.weights(), &decoder)?;
+        let vocab = graph.outputs().first().and_then(|v| graph.value(*v).ty.cols()).unwrap_or(0);
+        let executable = backend(options)?.compile(graph)?;
+        Ok(Self { config, executable, context, vocab })
+    }
+}
+
+fn backend(options: &LoadOptions) -> Result<CpuBackend, Error> {
+    let threads = options.threads.unwrap_or_else(hardware::cores);
+    if threads == 0 || threads > 1024 {
+        return Err(Error::Option {
+            option: "threads",
+            found: threads.to_string(),
+            expected: "1 to 1024".into(),
+        });
+    }
+    let level = match &options.isa {
+        None => Level::detect(),
+        Some(name) => Level::named(name).ok_or_else(|| unknown_isa(name))?,
+    };
+    Ok(CpuBackend { threads, level, precision: options.precision })
+}
+
+fn unknown_isa(name: &str) -> Error {
+    let names: Vec<&str> = Level::available().into_iter().map(Level::name).collect();
+    Error::Isa { name: name.into(), available: names.join(", ") }
+}
+
+/// The context to load with: the one asked for, or as much of the trained one as memory has room for.
+fn context(files: &ModelFiles, config: &DecoderConfig, options: &LoadOptions) -> Result<usize, Error> {
+    if let Some(asked) = options.context.filter(|asked| *asked == 0 || *asked > config.context) {
+        let expected = format!("1 to {}, what the model was trained for", config.context);
+        return Err(Error::Option { option: "context", found: asked.to_string(), expected });
+    }
+    let footprint = Footprint::of(files, config)?;
+    let needed = |tokens: usize| {
+        let tokens = tokens.saturating_mul(options.parallel.max(1));
+        footprint.total(options.kv_dtype, tokens).map_or(u64::MAX, |bytes| bytes.saturating_add(OVERHEAD))
+    };
+    let available = hardware::available_memory();
+    let context = options.context.unwrap_or_else(|| {
+        let halves = std::iter::successors(Some(config.context), |tokens| Some(tokens / 2));
+        halves
+            .take_while(|tokens| *tokens > PAGE_TOKENS)
+            .find(|tokens| needed(*tokens) <= available)
+            .unwrap_or(PAGE_TOKENS)
+    });
+    if needed(context) > available {
+        let what = format!("the model with a context of {context} tokens");
+        return Err(Error::Memory { what, needed: Size(needed(context)), available: Size(available) });
+    }
+    Ok(context)
+}
+
+/// `generation_config.json`, where there is one.
+fn sampler(files: &ModelFiles) -> SamplerConfig {
+    let ModelFiles::HuggingFace(folder) = files else { return SamplerConfig::default() };
+    let given: &Metadata = &folder.generation;
+    let plain = SamplerConfig::default();
+    let number = |key: &str, plain: f32| given.f64(key).map_or(plain, |x| x as f32);
+    let greedy = given.bool("do_sample") == Some(false);
+    SamplerConfig {
+        temperature: if greedy { 0.0 } else { number("temperature", plain.temperature) },
+        top_p: number("top_p", plain.top_p),
+        min_p: number("min_p", plain.min_p),
+        top_k: given.usize("top_k").unwrap_or(plain.top_k),
+        repetition_penalty: number("repetition_penalty", plain.repetition_penalty),
+        ..plain
+    }
+}
