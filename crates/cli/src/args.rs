@@ -59,6 +59,7 @@ pub(crate) enum Command {
     Rm(commands::rm::Args),
     Device(commands::device::Args),
     Explain(commands::explain::Args),
+    Bench(commands::bench::Args),
     Perplexity(commands::perplexity::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),

@@ -1,5 +1,6 @@
 //! One file a command: its arguments and a `run` that does the work through the `kinglet` library.
 
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod device;
 pub(crate) mod explain;
@@ -23,6 +24,7 @@ pub(crate) fn run(command: Command, ui: &Ui) -> Result<()> {
         Command::Run(args) => run::run(&args, ui),
         Command::Explain(args) => explain::run(&args, ui),
         Command::Perplexity(args) => perplexity::run(&args, ui),
+        Command::Bench(args) => bench::run(&args, ui),
         Command::Pull(args) => pull::run(&args, ui),
         Command::List(args) => list::run(&args, ui),
         Command::Show(args) => show::run(&args, ui),
