@@ -5,7 +5,7 @@
 //! G operations/s, on one thread and on two.
 
 use std::sync::Barrier;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kinglet_kernels::matmul::{
     Matrix, Output, PackPlan, PackedMatrix, QuantRows, matmul_f32, matmul_q8, quant_row_bytes, quantize_rows,
@@ -32,20 +32,25 @@ fn main() {
     for threads in [1, 2] {
         let (ops, bytes) = (int8_peak(level, threads), read_peak(threads));
         println!("{level}, {threads} threads: 8-bit dot products {ops:.0} Gop/s, reading {bytes:.1} GB/s");
-        println!("type      1 row GB/s (of reading)   ms/token   512 rows Gop/s (of dot products)   tok/s");
+        println!(
+            "type     1 row GB/s (of reading) ms | 8 rows ms | 512 rows Gop/s (of dot products) tok/s | packing ms"
+        );
         for &dtype in &types {
             let model = Model::new(level, dtype);
             let decode = model.time(threads, 1, true);
             let prefill = model.time(threads, 512, false);
             let (gb, gop) =
                 (model.bytes(true) / decode / 1e9, 2.0 * 512.0 * model.weights(false) / prefill / 1e9);
+            let batch = model.time(threads, 8, true);
             println!(
-                "{:8} {gb:8.1} ({:3.0} %) {:20.2} {gop:16.0} ({:3.0} %) {:23.0}",
+                "{:8} {gb:9.1} ({:3.0} %) {:10.2} | {:9.2} | {gop:14.0} ({:3.0} %) {:17.0} | {:10.0}",
                 dtype.name(),
                 100.0 * gb / bytes,
                 1e3 * decode,
+                1e3 * batch,
                 100.0 * gop / ops,
-                512.0 / prefill
+                512.0 / prefill,
+                1e3 * model.packing.as_secs_f64(),
             );
         }
     }
@@ -61,7 +66,7 @@ enum Weights {
 }
 
 impl Weights {
-    fn new(level: Level, dtype: DType, rows: usize, cols: usize) -> Self {
+    fn new(level: Level, dtype: DType, rows: usize, cols: usize, packing: &mut Duration) -> Self {
         let mut state = 1u32;
         let mut bytes: Vec<u8> = (0..dtype.bytes_for(rows * cols).unwrap())
             .map(|_| {
@@ -71,7 +76,10 @@ impl Weights {
             .collect();
         bytes.chunks_exact_mut(2).filter(|_| dtype == DType::F16).for_each(|half| half[1] &= 0x2f);
         if PackPlan::supports(dtype) {
-            Self::Packed(PackedMatrix::pack(level, dtype, rows, cols, &bytes).unwrap())
+            let start = Instant::now();
+            let packed = PackedMatrix::pack(level, dtype, rows, cols, &bytes).unwrap();
+            *packing += start.elapsed();
+            Self::Packed(packed)
         } else {
             Self::Plain(Matrix::new(dtype, rows, cols, Bytes::from(bytes)).unwrap())
         }
@@ -125,6 +133,8 @@ struct Model {
     level: Level,
     layers: Vec<Weights>,
     head: Weights,
+    /// What packing took, on one thread.
+    packing: Duration,
 }
 
 impl Model {
@@ -133,8 +143,11 @@ impl Model {
             if cols.is_multiple_of(dtype.block_len()) { cols } else { cols.next_multiple_of(256) }
         };
         let layers = (0..LAYERS).flat_map(|_| LAYER);
-        let layers = layers.map(|(rows, k)| Weights::new(level, dtype, rows, cols(k))).collect();
-        Self { level, layers, head: Weights::new(level, dtype, HEAD.0, cols(HEAD.1)) }
+        let mut packing = Duration::ZERO;
+        let layers =
+            layers.map(|(rows, k)| Weights::new(level, dtype, rows, cols(k), &mut packing)).collect();
+        let head = Weights::new(level, dtype, HEAD.0, cols(HEAD.1), &mut packing);
+        Self { level, layers, head, packing }
     }
 
     fn matrices(&self, head: bool) -> impl Iterator<Item = &Weights> {
@@ -203,14 +216,13 @@ impl Kernel for Dots {
     fn run<I: Isa>(self, isa: I) -> f64 {
         const CHAINS: usize = 12;
         const ROUNDS: usize = 2_000_000;
-        let (w, mut a) = (isa.splat_bytes(3), isa.splat_bytes(2));
-        let mut sums = [isa.splat_i32(0); CHAINS];
+        let w = isa.splat_bytes(3);
+        let mut sums = [isa.splat_i32(1); CHAINS];
         for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                *sum = isa.dot_u7(*sum, w, a);
+            for i in 0..CHAINS {
+                // Operands change all the time, so that nothing is computed once and for all.
+                sums[i] = isa.dot_u7(sums[i], w, isa.bytes_of(sums[(i + 1) % CHAINS]));
             }
-            // Keeps anything from being computed once and for all.
-            a = isa.add_bytes(a, w);
         }
         std::hint::black_box(sums.map(|sum| isa.to_f32(sum)).map(|sum| isa.reduce_sum(sum)));
         (2 * 4 * I::LANES * CHAINS * ROUNDS) as f64

@@ -24,6 +24,8 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
     const LANES: usize;
     /// What is added to signed 8-bit weights before they are stored for [`dot_s8`](Self::dot_s8).
     const W_BIAS: u8;
+    /// Whether dot products go through 16-bit pairs, so that summing pairs first is cheaper.
+    const PAIRS: bool = false;
     /// Vector registers: a kernel that needs more spills.
     const REGISTERS: usize;
 
@@ -133,6 +135,23 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
     /// Like [`dot_u7`](Self::dot_u7) for signed weights stored as `w + W_BIAS`; the result is that of the stored
     /// values: the caller subtracts `W_BIAS * sum(a)`. Exact.
     fn dot_s8(self, acc: Self::I32, w: Self::Bytes, a: Self::Bytes) -> Self::I32;
+
+    /// Sums of neighbouring products of `w` in 0..=127 and signed `a`, each in 16 bits (or, where
+    /// [`PAIRS`](Self::PAIRS) is false, already [`dot_u7`](Self::dot_u7) of zero).
+    #[inline(always)]
+    fn pairs_u7(self, w: Self::Bytes, a: Self::Bytes) -> Self::I32 {
+        self.dot_u7(self.splat_i32(0), w, a)
+    }
+    /// Adds two results of [`pairs_u7`](Self::pairs_u7); sums must fit their 16 bits.
+    #[inline(always)]
+    fn add_pairs(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        self.add_i32(a, b)
+    }
+    /// Adds pairs to the lanes they belong to.
+    #[inline(always)]
+    fn widen_pairs(self, acc: Self::I32, pairs: Self::I32) -> Self::I32 {
+        self.add_i32(acc, pairs)
+    }
 
     // ---- memory ----
 

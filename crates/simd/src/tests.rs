@@ -184,13 +184,17 @@ impl Kernel for Dots<'_> {
     fn run<I: Isa>(self, isa: I) {
         let stored: Vec<u8> = self.w.iter().map(|&w| w.wrapping_add(I::W_BIAS)).collect();
         let low: Vec<u8> = self.w.iter().map(|&w| w & 127).collect();
-        let (mut s8, mut u7) = ([0i32; WIDE], [0i32; WIDE]);
+        let (mut s8, mut u7, mut paired) = ([0i32; WIDE], [0i32; WIDE], [0i32; WIDE]);
         // SAFETY: the buffers hold a whole vector of the widest instruction set.
         unsafe {
             let a = isa.load_bytes_ptr(self.a.as_ptr().cast());
             let acc = isa.splat_i32(-5);
             isa.store_i32_ptr(isa.dot_s8(acc, isa.load_bytes_ptr(stored.as_ptr()), a), s8.as_mut_ptr());
-            isa.store_i32_ptr(isa.dot_u7(acc, isa.load_bytes_ptr(low.as_ptr()), a), u7.as_mut_ptr());
+            let w = isa.load_bytes_ptr(low.as_ptr());
+            isa.store_i32_ptr(isa.dot_u7(acc, w, a), u7.as_mut_ptr());
+            let w = isa.and_bytes(w, isa.splat_bytes(63));
+            let pairs = isa.add_pairs(isa.pairs_u7(w, a), isa.pairs_u7(w, a));
+            isa.store_i32_ptr(isa.widen_pairs(acc, pairs), paired.as_mut_ptr());
         }
         for lane in 0..I::LANES {
             let sum = |f: &dyn Fn(usize) -> i32| {
@@ -199,6 +203,7 @@ impl Kernel for Dots<'_> {
             let bias = i32::from(I::W_BIAS);
             assert_eq!(s8[lane], sum(&|k| i32::from(self.w[k] as i8) + bias), "{} dot_s8", I::NAME);
             assert_eq!(u7[lane], sum(&|k| i32::from(low[k])), "{} dot_u7", I::NAME);
+            assert_eq!(paired[lane], sum(&|k| 2 * i32::from(low[k] & 63)), "{} pairs", I::NAME);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The inner loop: `MR` rows of activations times `NT` tiles of weights.
 //!
-//! Per group and pair of (row, tile) it forms an exact integer dot product and adds
-//! `(dot * weight_scale) * activation_scale` and, where there are minima, `min * (activation_scale * sum)` to an f32
+//! Per group and pair of (row, tile) it forms an exact integer dot product (two where the group has two scales) and adds
+//! `sum(dot * weight_scale) * activation_scale` and, where there are minima, `min * (activation_scale * sum)` to an f32
 //! accumulator, group after group. The order is the same whatever `MR`, `NT`, the stream (packed or panel) and the
 //! cut into column ranges are, so that a row's result does not depend on what else is multiplied beside it.
 #![allow(clippy::needless_range_loop, reason = "register blocks are indexed alike")]
@@ -43,12 +43,7 @@ pub(super) unsafe fn accumulate<I: Isa, S: Stream, const MR: usize, const NT: us
             }
             // SAFETY: group `g` is in the chunk, and `x` has it.
             unsafe {
-                if S::Scales::PARTS == 1 {
-                    part::<I, S, MR, NT, 0, STEPS>(isa, headers, codes, g, x, group, acc);
-                } else {
-                    part::<I, S, MR, NT, 0, { STEPS / 2 }>(isa, headers, codes, g, x, group, acc);
-                    part::<I, S, MR, NT, { STEPS / 2 }, STEPS>(isa, headers, codes, g, x, group, acc);
-                }
+                add_group::<I, S, MR, NT>(isa, headers, codes, g, x, group, acc);
                 for codes in &mut codes {
                     *codes = codes.add(I::LANES * S::Codes::BYTES);
                 }
@@ -68,12 +63,12 @@ pub(super) fn prefetch<I: Isa, S: Stream, const NT: usize>(isa: I, tiles: [*cons
     }
 }
 
-/// Steps `FROM..TO` of a group, which share one scale.
+/// Adds one group: `codes` are its own, `g` its place in the chunk, `group` in `x`.
 ///
 /// # Safety
-/// As for [`accumulate`]; `codes` are those of the group, `g` its place in the chunk, `group` in `x`.
+/// As for [`accumulate`].
 #[inline(always)]
-unsafe fn part<I: Isa, S: Stream, const MR: usize, const NT: usize, const FROM: usize, const TO: usize>(
+unsafe fn add_group<I: Isa, S: Stream, const MR: usize, const NT: usize>(
     isa: I,
     headers: [*const u8; NT],
     codes: [*const u8; NT],
@@ -82,43 +77,120 @@ unsafe fn part<I: Isa, S: Stream, const MR: usize, const NT: usize, const FROM: 
     group: usize,
     acc: &mut Acc<I, MR, NT>,
 ) {
-    let (parts, part) = (S::Scales::PARTS, FROM / (STEPS / 2));
+    const HALF: usize = STEPS / 2;
+    let mut scaled: Acc<I, MR, NT> = [[isa.zero(); NT]; MR];
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if S::Scales::PARTS == 1 {
+            let whole = dots::<I, S, MR, NT, 0, STEPS>(isa, codes, x, group);
+            scale::<I, S, MR, NT>(isa, headers, g, 0, whole, &mut scaled);
+        } else {
+            let half = dots::<I, S, MR, NT, 0, HALF>(isa, codes, x, group);
+            scale::<I, S, MR, NT>(isa, headers, g, 0, half, &mut scaled);
+            let half = dots::<I, S, MR, NT, HALF, STEPS>(isa, codes, x, group);
+            scale::<I, S, MR, NT>(isa, headers, g, 1, half, &mut scaled);
+        }
+    }
+    for r in 0..MR {
+        // SAFETY: the row and the group exist.
+        let (a_scale, a_sum) = unsafe { (x.scale(r, group), x.sum(r, group)) };
+        for t in 0..NT {
+            acc[r][t] = isa.fma(scaled[r][t], isa.splat(a_scale), acc[r][t]);
+            if S::Scales::MIN {
+                // SAFETY: the header has the group.
+                let (_, min) = unsafe { S::Scales::at(isa, headers[t], g, 0) };
+                acc[r][t] = isa.fma(min, isa.splat(a_sum), acc[r][t]);
+            }
+        }
+    }
+}
+
+/// Adds the dot products of part `part` of a group, times the weights' scales.
+///
+/// # Safety
+/// The headers have group `g`.
+#[inline(always)]
+unsafe fn scale<I: Isa, S: Stream, const MR: usize, const NT: usize>(
+    isa: I,
+    headers: [*const u8; NT],
+    g: usize,
+    part: usize,
+    dots: [[I::I32; NT]; MR],
+    scaled: &mut Acc<I, MR, NT>,
+) {
+    for t in 0..NT {
+        // SAFETY: by the caller's promise.
+        let (scale, _) = unsafe { S::Scales::at(isa, headers[t], g, part) };
+        for r in 0..MR {
+            let dot = isa.to_f32(dots[r][t]);
+            scaled[r][t] = if part == 0 { isa.mul(dot, scale) } else { isa.fma(dot, scale, scaled[r][t]) };
+        }
+    }
+}
+
+/// The integer dot products of steps `FROM..TO` of a group, zero points taken off.
+///
+/// # Safety
+/// As for [`add_group`].
+#[inline(always)]
+unsafe fn dots<I: Isa, S: Stream, const MR: usize, const NT: usize, const FROM: usize, const TO: usize>(
+    isa: I,
+    codes: [*const u8; NT],
+    x: Rows,
+    group: usize,
+) -> [[I::I32; NT]; MR] {
     let mut dots = [[isa.splat_i32(0); NT]; MR];
     if let Some(shift) = S::ZERO.shift(I::W_BIAS) {
         for r in 0..MR {
             // SAFETY: the row and the group exist.
-            let negated = isa.splat_i32(unsafe { x.negated(r, group, parts, part) });
-            dots[r] = [isa.shl_i32(negated, shift); NT];
+            let negated = unsafe { x.negated(r, group, S::Scales::PARTS, FROM / (STEPS / 2)) };
+            dots[r] = [isa.shl_i32(isa.splat_i32(negated), shift); NT];
         }
     }
-    for step in FROM..TO {
-        let mut w = [isa.splat_bytes(0); NT];
-        for t in 0..NT {
-            // SAFETY: the group's codes are there.
-            w[t] = unsafe { S::Codes::step(isa, codes[t], step) };
-        }
-        for r in 0..MR {
-            // SAFETY: the row and the group exist; a group has four columns for each step.
-            let a = unsafe { isa.broadcast4_ptr(x.codes(r, group).add(4 * step)) };
+    let run = if I::PAIRS { S::Codes::RUN } else { 1 };
+    for step in (FROM..TO).step_by(run) {
+        let mut w = [[isa.splat_bytes(0); NT]; MAX_RUN];
+        for n in 0..run {
             for t in 0..NT {
-                dots[r][t] = match S::Codes::SIGNED {
-                    true => isa.dot_s8(dots[r][t], w[t], a),
-                    false => isa.dot_u7(dots[r][t], w[t], a),
-                };
+                // SAFETY: the group's codes are there.
+                w[n][t] = unsafe { S::Codes::step(isa, codes[t], step + n) };
+            }
+        }
+        for r in 0..MR {
+            let mut a = [isa.splat_bytes(0); MAX_RUN];
+            for n in 0..run {
+                // SAFETY: the row and the group exist; a group has four columns for each step.
+                a[n] = unsafe { isa.broadcast4_ptr(x.codes(r, group).add(4 * (step + n))) };
+            }
+            for t in 0..NT {
+                dots[r][t] = dot::<I, S, NT>(isa, dots[r][t], &w, &a, t);
             }
         }
     }
-    for t in 0..NT {
-        // SAFETY: the header has the group.
-        let (scale, min) = unsafe { S::Scales::at(isa, headers[t], g, part) };
-        for r in 0..MR {
-            // SAFETY: the row and the group exist.
-            let (a_scale, a_sum) = unsafe { (x.scale(r, group), x.sum(r, group)) };
-            let scaled = isa.mul(isa.to_f32(dots[r][t]), scale);
-            acc[r][t] = isa.fma(scaled, isa.splat(a_scale), acc[r][t]);
-            if S::Scales::MIN {
-                acc[r][t] = isa.fma(min, isa.splat(a_sum), acc[r][t]);
+    dots
+}
+
+/// Steps at most whose products are summed before they are widened.
+const MAX_RUN: usize = 4;
+
+/// Adds one run of steps of tile `t`.
+#[inline(always)]
+fn dot<I: Isa, S: Stream, const NT: usize>(
+    isa: I,
+    acc: I::I32,
+    w: &[[I::Bytes; NT]; MAX_RUN],
+    a: &[I::Bytes; MAX_RUN],
+    t: usize,
+) -> I::I32 {
+    match (S::Codes::SIGNED, S::Codes::RUN) {
+        (false, 2..) if I::PAIRS => {
+            let mut pairs = isa.pairs_u7(w[0][t], a[0]);
+            for n in 1..S::Codes::RUN {
+                pairs = isa.add_pairs(pairs, isa.pairs_u7(w[n][t], a[n]));
             }
+            isa.widen_pairs(acc, pairs)
         }
+        (false, _) => isa.dot_u7(acc, w[0][t], a[0]),
+        (true, _) => isa.dot_s8(acc, w[0][t], a[0]),
     }
 }

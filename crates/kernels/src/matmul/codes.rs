@@ -50,6 +50,7 @@ pub(super) struct Bits4;
 impl Codes for Bits4 {
     const BYTES: usize = 16;
     const SIGNED: bool = false;
+    const RUN: usize = 4;
 
     #[inline(always)]
     unsafe fn step<I: Isa>(isa: I, group: *const u8, step: usize) -> I::Bytes {
@@ -68,6 +69,7 @@ pub(super) struct Bits5;
 impl Codes for Bits5 {
     const BYTES: usize = 20;
     const SIGNED: bool = false;
+    const RUN: usize = 4;
 
     #[inline(always)]
     unsafe fn step<I: Isa>(isa: I, group: *const u8, step: usize) -> I::Bytes {
@@ -95,6 +97,7 @@ pub(super) struct Bits6;
 impl Codes for Bits6 {
     const BYTES: usize = 24;
     const SIGNED: bool = false;
+    const RUN: usize = 2;
 
     #[inline(always)]
     unsafe fn step<I: Isa>(isa: I, group: *const u8, step: usize) -> I::Bytes {
@@ -118,12 +121,13 @@ impl Codes for Bits6 {
     }
 }
 
-/// Codes of a byte each, already as the dot product takes them.
-pub(super) struct Bits8<const SIGNED: bool>;
+/// Codes of a byte each, already as the dot product takes them, in runs of `RUN` steps.
+pub(super) struct Bits8<const SIGNED: bool, const RUN: usize>;
 
-impl<const SIGN: bool> Codes for Bits8<SIGN> {
+impl<const S: bool, const R: usize> Codes for Bits8<S, R> {
     const BYTES: usize = 32;
-    const SIGNED: bool = SIGN;
+    const SIGNED: bool = S;
+    const RUN: usize = R;
 
     #[inline(always)]
     unsafe fn step<I: Isa>(isa: I, group: *const u8, step: usize) -> I::Bytes {
@@ -133,7 +137,7 @@ impl<const SIGN: bool> Codes for Bits8<SIGN> {
 
     fn put(group: &mut [u8], at: Lane, words: &[u32; STEPS]) {
         // Adding 128 to a byte is flipping its top bit.
-        let bias = if SIGN { u32::from_le_bytes([at.bias; 4]) } else { 0 };
+        let bias = if S { u32::from_le_bytes([at.bias; 4]) } else { 0 };
         for (step, word) in words.iter().enumerate() {
             add(group, step, at, word ^ bias);
         }
@@ -166,6 +170,7 @@ pub(super) struct Lookup<T>(PhantomData<T>);
 impl<T: Table> Codes for Lookup<T> {
     const BYTES: usize = 16;
     const SIGNED: bool = true;
+    const RUN: usize = 1;
 
     #[inline(always)]
     unsafe fn step<I: Isa>(isa: I, group: *const u8, step: usize) -> I::Bytes {

@@ -86,13 +86,14 @@ pub unsafe fn matmul_f32(
     assert!(x.len().is_multiple_of(w.cols), "{} values are not rows of {}", x.len(), w.cols);
     assert!(bias.is_none_or(|bias| bias.len() >= w.rows), "bias of {} rows", w.rows);
     let few = x.len() / w.cols <= FEW_ROWS;
+    let panel = if few { BLOCK } else { panel_rows(w.cols) };
     let scratch = match w.dtype {
         DType::F32 => 0,
         DType::F16 | DType::BF16 if few => 0,
-        _ => panel_rows(w.cols) * w.cols,
+        _ => panel * w.cols,
     };
     let scratch = AlignedBuf::try_new(scratch)?;
-    dispatch(level, Job { w, rows, x, bias, y, scratch });
+    dispatch(level, Job { w, rows, x, bias, y, panel, scratch });
     Ok(())
 }
 
@@ -109,6 +110,8 @@ struct Job<'a> {
     x: &'a [f32],
     bias: Option<&'a [f32]>,
     y: Output<'a>,
+    /// Weight rows that all activations pass over before the next ones.
+    panel: usize,
     scratch: AlignedBuf<f32>,
 }
 
@@ -135,9 +138,8 @@ impl Job<'_> {
     /// Rows straight from the file.
     #[inline(always)]
     fn direct<I: Isa, L: Load>(&self, isa: I) {
-        let step = panel_rows(self.w.cols);
-        for row in self.rows.clone().step_by(step) {
-            let rows = row..self.rows.end.min(row + step);
+        for row in self.rows.clone().step_by(self.panel) {
+            let rows = row..self.rows.end.min(row + self.panel);
             let start = self.w.data[row * self.w.row_bytes..].as_ptr();
             // SAFETY: these rows follow each other in the file.
             unsafe { self.over_panel::<I, L>(isa, start, self.w.row_bytes, rows) };
@@ -148,9 +150,8 @@ impl Job<'_> {
     #[inline(always)]
     fn decoded<I: Isa>(&mut self, isa: I) {
         let (w, cols) = (self.w, self.w.cols);
-        let step = panel_rows(cols);
-        for row in self.rows.clone().step_by(step) {
-            let rows = row..self.rows.end.min(row + step);
+        for row in self.rows.clone().step_by(self.panel) {
+            let rows = row..self.rows.end.min(row + self.panel);
             let bytes = &w.data[row * w.row_bytes..][..rows.len() * w.row_bytes];
             convert(isa, w, bytes, &mut self.scratch[..rows.len() * cols]);
             // SAFETY: the scratch memory holds these rows.

@@ -77,7 +77,7 @@ formats! {
     Q4_1: Bits4, HalvesMin, WithMin, 2, 0, q4::<4>;
     Q5_0: Bits5, Halves, Centred<4>, 1, 0, q5::<2>;
     Q5_1: Bits5, HalvesMin, WithMin, 2, 0, q5::<4>;
-    Q8_0: Bits8<true>, Halves, Signed, 1, 0, q8_0;
+    Q8_0: Bits8<true, 1>, Halves, Signed, 1, 0, q8_0;
     Q4_K: Bits4, SuperMin, WithMin, 2, 16, q4_k;
     Q5_K: Bits5, SuperMin, WithMin, 2, 16, q5_k;
     Q6_K: Bits6, SuperSigned<2>, InHalves, 1, 16, q6_k;
@@ -87,13 +87,13 @@ formats! {
 }
 
 /// Unsigned codes around `1 << SHIFT`.
-type Centred<const SHIFT: u32> = Panel<false, 1, false, SHIFT>;
+type Centred<const SHIFT: u32> = Panel<false, 4, 1, false, SHIFT>;
 /// Unsigned codes above a minimum.
-type WithMin = Panel<false, 1, true, 0>;
+type WithMin = Panel<false, 4, 1, true, 0>;
 /// Unsigned codes around 32, a scale for each half of a group.
-type InHalves = Panel<false, 2, false, 5>;
+type InHalves = Panel<false, 2, 2, false, 5>;
 /// Signed codes.
-type Signed = Panel<true, 1, false, 0>;
+type Signed = Panel<true, 1, 1, false, 0>;
 
 const LOW4: u32 = 0x0f0f_0f0f;
 const LOW2: u32 = 0x0303_0303;

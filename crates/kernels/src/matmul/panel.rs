@@ -13,14 +13,20 @@ use super::codes::Bits8;
 use super::scales::Floats;
 use super::stream::{CHUNK, Codes, GROUP, STEPS, Scales, Stream, Zero, chunk_of};
 
-/// A panel whose codes are signed (or not), with `PARTS` scales to a group, minima (or not), and a zero point of
+/// A panel whose codes are signed (or not) and come in runs of `RUN`, with `PARTS` scales to a group, minima (or not), and a zero point of
 /// `1 << SHIFT` (for unsigned codes without minima).
-pub(super) struct Panel<const SIGNED: bool, const PARTS: usize, const MIN: bool, const SHIFT: u32>;
+pub(super) struct Panel<
+    const SIGNED: bool,
+    const RUN: usize,
+    const PARTS: usize,
+    const MIN: bool,
+    const SHIFT: u32,
+>;
 
-impl<const SIGNED: bool, const PARTS: usize, const MIN: bool, const SHIFT: u32> Stream
-    for Panel<SIGNED, PARTS, MIN, SHIFT>
+impl<const SIGNED: bool, const RUN: usize, const PARTS: usize, const MIN: bool, const SHIFT: u32> Stream
+    for Panel<SIGNED, RUN, PARTS, MIN, SHIFT>
 {
-    type Codes = Bits8<SIGNED>;
+    type Codes = Bits8<SIGNED, RUN>;
     type Scales = Floats<PARTS, MIN>;
     const ZERO: Zero = match (SIGNED, MIN) {
         (true, _) => Zero::Bias,

@@ -17,7 +17,7 @@ use super::formats::{Format, Visit, with_format};
 use super::packed::PackedMatrix;
 use super::panel::{PANEL_GROUPS, PANEL_TILES, PanelBuffer, Unpack};
 use super::quantize::{QuantRows, Rows};
-use super::stream::{CHUNK, GROUP, Stream};
+use super::stream::{CHUNK, GROUP, Scales, Stream};
 use crate::SharedMut;
 
 /// Where results go: value (row, column) at `row * stride + column`.
@@ -222,6 +222,9 @@ impl<P: Stream> Kernel for OverPanel<'_, P> {
     fn run<I: Isa>(self, isa: I) {
         let second = self.panel.wrapping_add(P::bytes(I::LANES, self.count));
         match (I::REGISTERS, self.tiles.len()) {
+            (32.., 2) if P::Scales::PARTS == 2 => {
+                self.rows::<I, 4, 2>(isa, [self.panel, second], [self.tiles.start, self.tiles.start + 1])
+            }
             (32.., 2) => {
                 self.rows::<I, 6, 2>(isa, [self.panel, second], [self.tiles.start, self.tiles.start + 1])
             }

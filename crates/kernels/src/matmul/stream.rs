@@ -67,6 +67,8 @@ pub(super) trait Codes: 'static {
     const BYTES: usize;
     /// Whether codes are signed (stored with [`Isa::W_BIAS`]) rather than within 0..=127.
     const SIGNED: bool;
+    /// Steps whose products of pairs sum up within 16 bits: 4 for codes up to 31, 2 up to 63, else 1.
+    const RUN: usize;
 
     /// The codes of step `step`.
     ///

@@ -56,6 +56,7 @@ impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
     const LANES: usize = 8;
     const W_BIAS: u8 = 0;
+    const PAIRS: bool = true;
     const REGISTERS: usize = 16;
 
     type F32 = __m256;
@@ -122,6 +123,11 @@ impl Isa for Avx2 {
         // 2 * 127 * 127 fits 16 bits, so that the saturating multiply-add is exact.
         dot_u7(acc: __m256i, w: __m256i, a: __m256i) -> __m256i = {
             let pairs = _mm256_maddubs_epi16(w, a);
+            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        };
+        pairs_u7(w: __m256i, a: __m256i) -> __m256i = _mm256_maddubs_epi16(w, a);
+        add_pairs(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi16(a, b);
+        widen_pairs(acc: __m256i, pairs: __m256i) -> __m256i = {
             _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         };
         // |w| * (a with the sign of w): |w| <= 128 as unsigned, 2 * 128 * 127 fits 16 bits.
