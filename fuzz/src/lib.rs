@@ -6,3 +6,4 @@ pub mod dequantize;
 pub mod gguf;
 pub mod hf_config;
 pub mod safetensors;
+pub mod tokenizer;

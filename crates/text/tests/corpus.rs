@@ -5,8 +5,17 @@
 mod chat_template;
 #[path = "../../../fuzz/src/replay.rs"]
 mod replay;
+#[path = "../../../fuzz/src/tokenizer.rs"]
+mod tokenizer;
+
+use replay::replay;
 
 #[test]
 fn chat_template_corpus() {
-    replay::replay("chat_template", chat_template::run);
+    replay("chat_template", chat_template::run);
+}
+
+#[test]
+fn tokenizer_corpus() {
+    replay("tokenizer", tokenizer::run);
 }

@@ -2,10 +2,13 @@
 //!
 //! That crate normalises, cuts and merges; special tokens and decoding are this crate's own, so that trusted and
 //! untrusted text, streaming and token bytes are the same for every kind of file. Truncation and padding that a file
-//! asks for are left out: they are about training batches.
+//! asks for are left out: they are about training batches. Where the crate panics, as it does over some damaged files,
+//! that becomes an error (in a browser, where panics cannot be caught, the page's module ends).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::Value;
-use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer as Hf};
+use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as Hf};
 
 use super::bpe::{spell_bytes, spell_spaced};
 use super::error::TokenizerError;
@@ -51,21 +54,25 @@ pub(crate) struct Parts {
 
 /// Reads a `tokenizer.json`.
 pub(crate) fn parse(json: &[u8], names: &SpecialNames<'_>) -> Result<Parts, TokenizerError> {
-    let mut hf = Hf::from_bytes(json).map_err(problem)?;
+    let mut hf = guarded(|| Hf::from_bytes(json))?;
     hf.with_truncation(None).map_err(problem)?;
     hf.with_padding(None);
-    let (before, after) = around(&hf)?;
+    let (before, after) = around(&serde_json::to_value(hf.get_post_processor()).map_err(problem)?);
+    hf.with_post_processor(None::<PostProcessorWrapper>);
     let markers: Vec<AddedToken> = hf
         .get_added_tokens_decoder()
         .into_values()
         .filter(|token| !token.special && is_marker(&token.content))
         .map(|token| token.special(true))
         .collect();
-    hf.add_special_tokens(markers).map_err(problem)?;
+    guarded(|| hf.add_special_tokens(markers))?;
     hf.set_encode_special_tokens(true);
 
     let decoder = serde_json::to_value(hf.get_decoder()).map_err(problem)?;
     let mut vocab = vocab(&hf, &decoder)?;
+    if let Some(&id) = before.iter().chain(&after).find(|&&id| id as usize >= vocab.len()) {
+        return Err(TokenizerError::SpecialOutOfRange { name: "post_processor", id, size: vocab.len() });
+    }
     let id = |name: Option<&str>| hf.token_to_id(name?);
     let mut ids = SpecialIds {
         bos: id(names.bos),
@@ -96,19 +103,41 @@ impl Json {
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
         let hf = self.later.as_ref().filter(|_| !at_start).unwrap_or(&self.first);
-        out.extend_from_slice(hf.encode_fast(text, false).map_err(problem)?.get_ids());
+        out.extend_from_slice(guarded(|| hf.encode_fast(text, false))?.get_ids());
         Ok(())
     }
 }
 
 /// The tokens that the file's post-processor puts before and after a text.
-fn around(hf: &Hf) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
-    let bare = hf.encode_fast("a", false).map_err(problem)?;
-    let full = hf.encode_fast("a", true).map_err(problem)?;
-    let (bare, full) = (bare.get_ids(), full.get_ids());
-    let at = (0..=full.len().saturating_sub(bare.len())).find(|&at| full[at..].starts_with(bare));
-    let at = at.ok_or_else(|| problem("its post-processor changes the text's own tokens"))?;
-    Ok((full[..at].to_vec(), full[at + bare.len()..].to_vec()))
+fn around(processor: &Value) -> (Vec<u32>, Vec<u32>) {
+    let ids = |value: &Value| -> Vec<u32> {
+        value.as_array().into_iter().flatten().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()
+    };
+    match processor["type"].as_str() {
+        Some("BertProcessing" | "RobertaProcessing") => (ids(&processor["cls"]), ids(&processor["sep"])),
+        Some("TemplateProcessing") => {
+            let template = processor["single"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let text =
+                template.iter().position(|part| part.get("Sequence").is_some()).unwrap_or(template.len());
+            let (before, after) = template.split_at(text);
+            let all = |parts: &[Value]| -> Vec<u32> {
+                let name = |part: &Value| part["SpecialToken"]["id"].as_str().map(str::to_owned);
+                parts
+                    .iter()
+                    .filter_map(name)
+                    .flat_map(|name| ids(&processor["special_tokens"][name]["ids"]))
+                    .collect()
+            };
+            (all(before), all(after))
+        }
+        Some("Sequence") => {
+            let parts = processor["processors"].as_array().into_iter().flatten().map(around);
+            parts.fold(Default::default(), |outer, inner| {
+                ([inner.0, outer.0].concat(), [outer.1, inner.1].concat())
+            })
+        }
+        _ => Default::default(),
+    }
 }
 
 /// The tokens in order of their ids, with what each stands for in text.
@@ -194,6 +223,14 @@ fn find_mut<'v>(part: &'v mut Value, kind: &str) -> Option<&'v mut Value> {
 
 fn mentions(part: &Value, kinds: &[&str]) -> bool {
     kinds.iter().any(|kind| find(part, kind).is_some())
+}
+
+/// Runs the other crate's code.
+fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(problem),
+        Err(_) => Err(problem("its parts do not fit together")),
+    }
 }
 
 fn problem(error: impl ToString) -> TokenizerError {

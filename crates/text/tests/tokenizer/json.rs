@@ -127,3 +127,73 @@ fn files_that_are_none_are_errors() {
         assert!(Tokenizer::from_json(json.as_bytes(), &SpecialNames::default()).is_err(), "{json}");
     }
 }
+
+/// Every place in a JSON value that can be replaced, as a path of keys and indices.
+fn places(value: &Value) -> Vec<String> {
+    let inside: Vec<(String, &Value)> = match value {
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| (key.replace('~', "~0").replace('/', "~1"), value)).collect()
+        }
+        Value::Array(list) => list.iter().enumerate().map(|(i, value)| (i.to_string(), value)).collect(),
+        _ => Vec::new(),
+    };
+    // Of a vocabulary's hundreds of entries, a few will do.
+    let some = inside.len().min(12);
+    let deeper = inside[inside.len() - some..].iter().flat_map(|(key, value)| {
+        std::iter::once(format!("/{key}"))
+            .chain(places(value).into_iter().map(move |rest| format!("/{key}{rest}")))
+    });
+    deeper.collect()
+}
+
+fn odd_value() -> impl Strategy<Value = Value> {
+    prop::sample::select(vec![
+        Value::Null,
+        json!(true),
+        json!(-1),
+        json!(0),
+        json!(7),
+        json!(4294967295u32),
+        json!(1e300),
+        json!(""),
+        json!("<|im_end|>"),
+        json!("a"),
+        json!([]),
+        json!({}),
+        json!(["a", "b"]),
+        json!({"type": "Split", "pattern": {"String": ""}, "behavior": "Isolated", "invert": true}),
+        json!({"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": true}),
+        json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "first", "split": true}),
+        json!({"type": "WordPiece", "prefix": "", "cleanup": true}),
+        json!({"type": "Replace", "pattern": {"String": "a"}, "content": ""}),
+        json!({"type": "WordLevel", "vocab": {"a": 0, "b": 4000000000u32}, "unk_token": "zzz"}),
+        json!({"type": "Unigram", "unk_id": 9, "vocab": [["a", 0.0]]}),
+        json!({"type": "WordPiece", "vocab": {}, "unk_token": "x", "continuing_subword_prefix": "", "max_input_chars_per_word": 0}),
+    ])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn damaged_files_do_not_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), odd_value()), 1..4),
+        text in text(),
+        llama in any::<bool>(),
+    ) {
+        let bytes = if llama { metaspace() } else { byte_level(Bpe::tiny(), CUTS[0].1) };
+        let mut file: Value = serde_json::from_slice(&bytes).unwrap();
+        for (place, value) in changes {
+            let all = places(&file);
+            if let Some(slot) = all.get(place.index(all.len().max(1))).and_then(|path| file.pointer_mut(path)) {
+                *slot = value;
+            }
+        }
+        let options = EncodeOptions { add_special: true, parse_special: true };
+        if let Ok(tokenizer) = Tokenizer::from_json(file.to_string().as_bytes(), &SpecialNames::default())
+            && let Ok(ids) = tokenizer.encode(&text, options)
+        {
+            let _ = tokenizer.decode(&ids);
+        }
+    }
+}
