@@ -122,6 +122,21 @@ impl Rows {
         out
     }
 
+    /// Asks for the memory of the keys of a group.
+    #[inline(always)]
+    pub(crate) fn prefetch_keys<I: Isa>(&self, isa: I, page: HeadPage, group: usize) {
+        let start = page.keys.wrapping_add(group * self.group_bytes());
+        (0..self.group_bytes()).step_by(64).for_each(|at| isa.prefetch(start.wrapping_add(at)));
+    }
+
+    /// Asks for the memory of the values of the group of tokens that starts at `first`.
+    #[inline(always)]
+    pub(crate) fn prefetch_values<I: Isa>(&self, isa: I, page: HeadPage, first: usize) {
+        let row = self.padded() * if self.dtype == DType::Q8_0 { 1 } else { self.dtype.block_bytes() };
+        let start = page.values.wrapping_add(first * row);
+        (0..GROUP * row).step_by(64).for_each(|at| isa.prefetch(start.wrapping_add(at)));
+    }
+
     /// Bytes of the keys of a group.
     fn group_bytes(&self) -> usize {
         self.dtype.bytes_for(self.dim).unwrap_or(0) * GROUP

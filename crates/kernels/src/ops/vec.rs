@@ -75,3 +75,49 @@ pub(super) fn sum<I: Isa>(isa: I, x: &[f32]) -> f32 {
 fn total<I: Isa>(isa: I, [a, b, c, d]: [I::F32; 4]) -> f32 {
     isa.reduce_sum(isa.add(isa.add(a, b), isa.add(c, d)))
 }
+
+/// `2^x` within 2 ULP for `-126 <= x <= 0`; what is below gives `2^-126`.
+#[inline(always)]
+pub(super) fn exp2<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    let x = isa.max(isa.splat(-126.0), x);
+    let n = isa.to_i32(x);
+    let f = isa.sub(x, isa.to_f32(n));
+    let mut p = isa.splat(0.001_326_472_7);
+    for c in [0.009_671_513, 0.055_507_336, 0.240_222_42, 0.693_147, 1.0] {
+        p = isa.fma(p, f, isa.splat(c));
+    }
+    isa.float_of_bits(isa.add_i32(isa.bits_of(p), isa.shl_i32(n, 23)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kinglet_simd::{Kernel, Level, dispatch};
+
+    struct Exp2<'a>(&'a [f32], &'a mut [f32]);
+
+    impl Kernel for Exp2<'_> {
+        type Out = ();
+
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) {
+            for (x, out) in self.0.chunks(I::LANES).zip(self.1.chunks_mut(I::LANES)) {
+                isa.store_part(exp2(isa, isa.load_part(x)), out);
+            }
+        }
+    }
+
+    #[test]
+    fn powers_are_within_two_units_in_the_last_place() {
+        let x: Vec<f32> = (0..=126 * 512).map(|i| -i as f32 / 512.0).chain([-200.0, f32::MIN]).collect();
+        for level in Level::available() {
+            let mut found = vec![0.0; x.len()];
+            dispatch(level, Exp2(&x, &mut found));
+            for (&x, &found) in x.iter().zip(&found) {
+                let expected = f64::from(x.max(-126.0)).exp2();
+                let ulp = (f64::from(found) - expected).abs() / expected / f64::from(f32::EPSILON);
+                assert!(ulp <= 2.0, "{level}: 2^{x} is {found}, off by {ulp} ULP");
+            }
+        }
+    }
+}

@@ -1,9 +1,10 @@
 //! One block of rows against one chunk of positions: scores, softmax, weighted sum.
 
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-use kinglet_simd::{Isa, exp};
-use kinglet_tensor::SeqRows;
+use kinglet_simd::{Isa, tanh};
+use kinglet_tensor::{KvLayer, SeqRows};
 
 use super::Attention;
 use super::state::{NONE, State};
@@ -11,11 +12,20 @@ use super::tile::{BATCH, GROUPS, Scores, Sums};
 use crate::SharedMut;
 use crate::kv::{GROUP, KvView};
 use crate::kv_codec::Rows;
-use crate::ops::elementwise::Softcap;
-use crate::ops::vec::Map1;
+use crate::ops::vec::exp2;
 
 /// Positions whose softmax is taken together.
 pub(super) const CHUNK: usize = 256;
+
+/// Rows of a block up to which memory is waited for rather than arithmetic.
+const FEW_ROWS: usize = 16;
+
+/// What is read of a position.
+#[derive(Clone, Copy)]
+enum Part {
+    Keys,
+    Values,
+}
 
 /// Tokens of one sequence, with all their query heads that read one key/value head.
 #[derive(Clone, Copy, Debug)]
@@ -127,17 +137,19 @@ impl<'a, I: Isa> BlockRun<'a, I> {
         }
     }
 
-    /// Copies the block's queries, times the scale, into the buffers.
+    /// Copies the block's queries, times the scale, into the buffers. Without a cap, scores are in units of ln 2 at once.
     #[inline(always)]
     pub(super) fn load_queries(&self, q: SharedMut<'a, f32>, buffers: &mut Buffers<'_>) {
         let (group, dim) = (self.step.group(), self.step.shape.kv.key_dim);
+        let unit = if self.step.shape.softcap.is_some() { 1.0 } else { LOG2_E };
+        let scale = self.step.shape.scale * unit;
         for t in 0..self.block.tokens {
             let row = self.block.seq.start + self.block.first + t;
             let at = (row * self.step.shape.heads + self.block.kv_head * group) * dim;
             // SAFETY: queries are only read.
             let q = unsafe { q.part(at..at + group * dim) };
             let scaled = &mut buffers.q[t * group * dim..(t + 1) * group * dim];
-            scaled.iter_mut().zip(q).for_each(|(scaled, q)| *scaled = q * self.step.shape.scale);
+            scaled.iter_mut().zip(q).for_each(|(scaled, q)| *scaled = q * scale);
         }
     }
 
@@ -161,12 +173,15 @@ impl<'a, I: Isa> BlockRun<'a, I> {
             rows: self.rows(),
             dim: rows.dim,
             keys: [std::ptr::null(); GROUPS],
+            tokens: 0,
             scores: buffers.scores.as_mut_ptr(),
             stride: CHUNK,
         };
         for first in seen.clone().step_by(BATCH) {
+            scores.tokens = BATCH.min(seen.end - first);
             for group in 0..GROUPS {
                 let position = first + group * GROUP;
+                self.ahead(position + BATCH, Part::Keys, &seen);
                 // Past the end, the tile multiplies some group again; nobody reads that.
                 scores.keys[group] = if position >= seen.end {
                     scores.keys[0]
@@ -201,9 +216,7 @@ impl<'a, I: Isa> BlockRun<'a, I> {
                 (max[r], total[r]) = (NONE, 0.0);
                 continue;
             }
-            row[..from].fill(f32::NEG_INFINITY);
-            row[to..].fill(f32::NEG_INFINITY);
-            (max[r], total[r]) = softmax(self.isa, row);
+            (max[r], total[r]) = softmax(self.isa, row, from..to);
         }
     }
 
@@ -226,6 +239,7 @@ impl<'a, I: Isa> BlockRun<'a, I> {
             sums.tokens = BATCH.min(seen.end - first);
             for group in 0..sums.tokens.div_ceil(GROUP) {
                 let (page, at) = self.page(first + group * GROUP);
+                self.ahead(first + group * GROUP + BATCH, Part::Values, &seen);
                 let room = buffers.batch[group * GROUP * rows.padded()..].as_mut_ptr();
                 // SAFETY: as for the keys; pages hold whole groups.
                 sums.values[group] = unsafe { rows.values(self.isa, page, at, GROUP, room) };
@@ -233,6 +247,29 @@ impl<'a, I: Isa> BlockRun<'a, I> {
             // SAFETY: the buffers have the stated shapes.
             unsafe { sums.run(self.isa) };
             sums.weights = sums.weights.wrapping_add(BATCH);
+        }
+    }
+
+    /// Asks for the memory of a group that is needed a batch later: behind the keys of a chunk come its values, behind
+    /// its values the next chunk's keys. Many rows compute long enough without.
+    #[inline(always)]
+    fn ahead(&self, position: usize, part: Part, seen: &Range<usize>) {
+        if self.rows() > FEW_ROWS {
+            return;
+        }
+        let KvLayer { key_dim, value_dim, .. } = self.step.shape.kv;
+        let (part, position) = match part {
+            Part::Keys if position >= seen.end => (Part::Values, seen.start + position % BATCH),
+            part if position < seen.end => (part, position),
+            _ => (Part::Keys, position),
+        };
+        if position > self.block.position(self.block.tokens - 1) {
+            return;
+        }
+        let (page, at) = self.page(position);
+        match part {
+            Part::Keys => self.stored(key_dim).prefetch_keys(self.isa, page, at / GROUP),
+            Part::Values => self.stored(value_dim).prefetch_values(self.isa, page, at),
         }
     }
 
@@ -250,27 +287,40 @@ impl<'a, I: Isa> BlockRun<'a, I> {
     }
 }
 
-/// Caps scores in place.
+/// Caps scores in place, and makes ln 2 their unit.
 #[inline(always)]
 fn capped<I: Isa>(isa: I, row: &mut [f32], cap: f32) {
+    let (inverse, cap) = (isa.splat(1.0 / cap), isa.splat(cap * LOG2_E));
     for scores in row.chunks_exact_mut(I::LANES) {
-        isa.store(Softcap(cap).apply(isa, isa.load(scores)), scores);
+        isa.store(isa.mul(cap, tanh(isa, isa.mul(isa.load(scores), inverse))), scores);
     }
 }
 
-/// `row = exp(row - max(row))`; returns the maximum and the sum. The row is whole vectors.
+/// `row = 2^(row - max(row))` within `seen`, 0 elsewhere; returns the maximum and the sum. The row is whole vectors.
 #[inline(always)]
-fn softmax<I: Isa>(isa: I, row: &mut [f32]) -> (f32, f32) {
+fn softmax<I: Isa>(isa: I, row: &mut [f32], seen: Range<usize>) -> (f32, f32) {
+    row[..seen.start].fill(NONE);
+    row[seen.end..].fill(NONE);
     let mut max = isa.splat(NONE);
     for scores in row.chunks_exact(I::LANES) {
         max = isa.max(max, isa.load(scores));
     }
     let max = isa.reduce_max(max);
-    let (shift, mut sum) = (isa.splat(max), isa.zero());
+    let shift = isa.splat(max);
     for scores in row.chunks_exact_mut(I::LANES) {
-        let weights = exp(isa, isa.sub(isa.load(scores), shift));
-        sum = isa.add(sum, weights);
-        isa.store(weights, scores);
+        isa.store(exp2(isa, isa.sub(isa.load(scores), shift)), scores);
     }
-    (max, isa.reduce_sum(sum))
+    row[..seen.start].fill(0.0);
+    row[seen.end..].fill(0.0);
+    (max, sum(isa, row))
+}
+
+/// The sum of whole vectors, in an order that leading and trailing zeros do not change.
+#[inline(always)]
+fn sum<I: Isa>(isa: I, row: &[f32]) -> f32 {
+    let mut sum = isa.zero();
+    for weights in row.chunks_exact(I::LANES) {
+        sum = isa.add(sum, isa.load(weights));
+    }
+    isa.reduce_sum(sum)
 }

@@ -1,14 +1,14 @@
 //! The running softmax of some rows.
 
-use kinglet_simd::{Isa, exp};
+use kinglet_simd::Isa;
 
 use crate::kv::GROUP;
+use crate::ops::vec::exp2;
 
 /// The maximum of no scores: far below any, but finite, so that differences are.
 pub(super) const NONE: f32 = f32::MIN;
 
-/// What rows have seen so far: weighted values, largest score, sum of weights; the latter two relative to each other as
-/// `exp(score - max)`.
+/// What rows have seen so far: weighted values, largest score (in units of ln 2), sum of weights `2^(score - max)`.
 pub(super) struct State<'a> {
     /// `[rows][width]`.
     values: &'a mut [f32],
@@ -45,7 +45,7 @@ impl<'a> State<'a> {
         for r in (0..self.max.len()).step_by(I::LANES) {
             let (old, new) = (isa.load(&self.max[r..]), isa.load(&part.max[r..]));
             let both = isa.max(old, new);
-            let (old, new) = (exp(isa, isa.sub(old, both)), exp(isa, isa.sub(new, both)));
+            let (old, new) = (exp2(isa, isa.sub(old, both)), exp2(isa, isa.sub(new, both)));
             let kept = isa.mul(isa.load(&self.total[r..]), old);
             isa.store(isa.fma(isa.load(&part.total[r..]), new, kept), &mut self.total[r..]);
             isa.store(both, &mut self.max[r..]);

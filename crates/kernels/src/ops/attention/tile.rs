@@ -22,7 +22,8 @@ fn tile_rows(left: usize) -> usize {
     }
 }
 
-/// `scores[r][t] = sum_d q[r][d] * keys[t / 16][d][t % 16]` for all tokens of a batch.
+/// `scores[r][t] = sum_d q[r][d] * keys[t / 16][d][t % 16]` for the first `tokens` of a batch, and more
+/// of no meaning behind them.
 #[derive(Clone, Copy)]
 pub(super) struct Scores {
     /// `[rows][dim]`.
@@ -31,7 +32,8 @@ pub(super) struct Scores {
     pub(super) dim: usize,
     /// One panel `[dim][16]` a group.
     pub(super) keys: [*const f32; GROUPS],
-    /// `[rows][stride]`, of which `BATCH` columns are written.
+    pub(super) tokens: usize,
+    /// `[rows][stride]`, of which at most `BATCH` columns are written.
     pub(super) scores: *mut f32,
     pub(super) stride: usize,
 }
@@ -66,36 +68,44 @@ impl<const R: usize> Kernel for ScoreTile<R> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        if I::REGISTERS >= 32 { self.columns::<I, 4>(isa) } else { self.columns::<I, 2>(isa) }
+        let mut first = 0;
+        while first < self.all.tokens {
+            let left = (self.all.tokens - first).div_ceil(I::LANES);
+            first += if I::REGISTERS >= 32 && left > 2 {
+                self.columns::<I, 4>(isa, first)
+            } else {
+                self.columns::<I, 2>(isa, first)
+            };
+        }
     }
 }
 
 impl<const R: usize> ScoreTile<R> {
+    /// Tokens `first..first + V * LANES`; returns how many.
     #[inline(always)]
-    fn columns<I: Isa, const V: usize>(self, isa: I) {
+    fn columns<I: Isa, const V: usize>(&self, isa: I, first: usize) -> usize {
         let Scores { q, dim, keys, scores, stride, .. } = self.all;
-        for first in (0..BATCH).step_by(V * I::LANES) {
-            let panel: [*const f32; V] = std::array::from_fn(|v| {
-                let token = first + v * I::LANES;
-                keys[token / GROUP].wrapping_add(token % GROUP)
-            });
-            let mut acc = [[isa.zero(); V]; R];
-            // SAFETY: `Scores::run` vouches for the shapes; `r + R` rows exist.
-            unsafe {
-                for d in 0..dim {
-                    let keys: [I::F32; V] = load(isa, &panel, d * GROUP);
-                    for (r, acc) in acc.iter_mut().enumerate() {
-                        let q = isa.splat(*q.add((self.r + r) * dim + d));
-                        multiply_add(isa, acc, q, &keys);
-                    }
+        let panel: [*const f32; V] = std::array::from_fn(|v| {
+            let token = first + v * I::LANES;
+            keys[token / GROUP].wrapping_add(token % GROUP)
+        });
+        let mut acc = [[isa.zero(); V]; R];
+        // SAFETY: `Scores::run` vouches for the shapes; `r + R` rows exist.
+        unsafe {
+            for d in 0..dim {
+                let keys: [I::F32; V] = load(isa, &panel, d * GROUP);
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    let q = isa.splat(*q.add((self.r + r) * dim + d));
+                    multiply_add(isa, acc, q, &keys);
                 }
-                for (r, acc) in acc.into_iter().enumerate() {
-                    for (v, acc) in acc.into_iter().enumerate() {
-                        isa.store_ptr(acc, scores.add((self.r + r) * stride + first + v * I::LANES));
-                    }
+            }
+            for (r, acc) in acc.into_iter().enumerate() {
+                for (v, acc) in acc.into_iter().enumerate() {
+                    isa.store_ptr(acc, scores.add((self.r + r) * stride + first + v * I::LANES));
                 }
             }
         }
+        V * I::LANES
     }
 }
 
