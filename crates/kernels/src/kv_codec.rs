@@ -218,9 +218,9 @@ impl Rows {
             for at in (0..self.dim).step_by(I::LANES) {
                 // SAFETY: a row of Q8_0 is a multiple of 32 long.
                 unsafe {
-                    let scale = half::f16::from_bits(scales.add(at / Q8_BLOCK).read_unaligned()).to_f32();
+                    let scale = [scales.add(at / Q8_BLOCK).read_unaligned(); GROUP];
                     let codes = isa.load_i8_ptr(values.add((first + t) * self.dim + at).cast());
-                    let x = isa.mul(isa.to_f32(codes), isa.splat(scale));
+                    let x = isa.mul(isa.to_f32(codes), isa.load_f16_ptr(scale.as_ptr()));
                     isa.store_ptr(x, out.add(t * self.dim + at));
                 }
             }

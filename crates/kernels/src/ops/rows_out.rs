@@ -105,3 +105,39 @@ impl<'a> RowSink<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, T, teams, values};
+    use crate::matmul::quant_row_bytes;
+    use crate::ops::{Activation, RowsOut, glu, quantize, rms_norm};
+    use crate::{Span, Step};
+    use kinglet_simd::Level;
+
+    /// Quantising on the way out gives the bytes of quantising afterwards, with and without the floats.
+    #[test]
+    fn fused_codes_are_those_of_a_second_step() {
+        for (rows, cols) in [(1, 64), (9, 96), (40, 576)] {
+            let mut bench = Bench::new(rows);
+            let (a, b) = (values(1, rows * cols), values(2, rows * cols));
+            let (a, b, plain) = (bench.input(&a, cols), bench.input(&b, cols), bench.output(cols));
+            let codes = || Span::bytes(0, T, quant_row_bytes(cols));
+            let (later, quant) = (bench.place_span(codes()), bench.place_span(codes()));
+            let both = RowsOut { plain: Some(plain), quant: Some(quant) };
+            let norm = |out: RowsOut| rms_norm(a, vec![0.7; cols].into(), 1e-5, out).expect("valid");
+            let gate = |out: RowsOut| glu(Activation::Silu, a, b, out).expect("valid");
+            let steps: [&dyn Fn(RowsOut) -> Box<dyn Step>; 2] = [&norm, &gate];
+            for (level, team) in
+                Level::available().into_iter().flat_map(|level| teams().map(move |t| (level, t)))
+            {
+                let run = |steps, out| bench.run::<u8>(steps, out, level, team, None);
+                for step in steps {
+                    let expected =
+                        run(vec![step(plain.into()), quantize(plain, later).expect("valid")], later);
+                    assert_eq!(run(vec![step(both)], quant), expected, "{level}");
+                    assert_eq!(run(vec![step(RowsOut::quant(quant))], quant), expected, "{level}");
+                }
+            }
+        }
+    }
+}
