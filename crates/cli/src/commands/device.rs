@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(long, short)]
     measure: bool,
     /// Threads to measure with [default: one a physical core]
-    #[arg(long, short, value_name = "N", requires = "measure", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, short, value_name = "N", requires = "measure", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Print the kernels instead: types of weights and instruction sets (with --json: beside the rest)
     #[arg(long, short)]
@@ -41,9 +41,13 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
 }
 
 fn measure(args: &Args, ui: &Ui) -> Result<Ceilings> {
-    let threads = args.threads.map_or_else(hardware::cores, usize::from);
-    ui.note(format_args!("measuring with {threads} threads; other programs that run now lower the figures"));
+    let count = args.threads.map_or_else(hardware::cores, usize::from);
+    ui.note(format_args!("measuring with {}; other programs that run now lower the figures", threads(count)));
     let start = Instant::now();
     let clock = || start.elapsed().as_nanos() as u64;
-    Ceilings::measure(threads, &clock).context("cannot measure")
+    Ceilings::measure(count, &clock).context("cannot measure")
+}
+
+fn threads(count: usize) -> String {
+    if count == 1 { "1 thread".into() } else { format!("{count} threads") }
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 pub(crate) use fetching::Fetching;
 pub(crate) use format::{ago, brief, bytes, count, large, plain};
-pub(crate) use sections::{Row, Sections};
+pub(crate) use sections::{HELD, Row, Sections};
 pub(crate) use steps::Steps;
 pub(crate) use table::Table;
 

@@ -10,6 +10,9 @@ pub(crate) type Row = (&'static str, String);
 /// Columns of a label, the blank behind it included.
 const LABEL: usize = 16;
 
+/// A blank of a value at which its line is not broken; printed as an ordinary one.
+pub(crate) const HELD: &str = "\u{a0}";
+
 /// Prints sections, a blank line between two of them.
 pub(crate) struct Sections<'a> {
     ui: &'a Ui,
@@ -30,7 +33,7 @@ impl<'a> Sections<'a> {
         for (label, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
             for (n, line) in wrap(value, room).into_iter().enumerate() {
                 let label = if n == 0 { label } else { "" };
-                self.ui.line(format_args!("  {label:<LABEL$}{line}"))?;
+                self.ui.line(format_args!("  {label:<LABEL$}{}", line.replace(HELD, " ")))?;
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use kinglet::device::{
     Cache, CacheKind, Ceilings, Cpu, Device, Gpu, Memory, MemoryCeiling, Rate, instruction_sets, weight_types,
 };
 
-use crate::ui::{Row, Sections, Table, Ui, bytes};
+use crate::ui::{HELD, Row, Sections, Table, Ui, bytes};
 
 /// Prints everything that is known, or only the kernels; and the ceilings, if they were measured.
 pub(super) fn print(device: &Device, ceilings: Option<&Ceilings>, kernels: bool, ui: &Ui) -> Result<()> {
@@ -54,7 +54,7 @@ fn cache(cache: &Cache) -> String {
         CacheKind::Unified => "",
     };
     let count = cache.instances.filter(|&n| n > 1).map(|n| format!("{n} × ")).unwrap_or_default();
-    format!("L{}{kind} {count}{}", cache.level, binary(cache.bytes)).replace(' ', "\u{a0}")
+    format!("L{}{kind} {count}{}", cache.level, binary(cache.bytes)).replace(' ', HELD)
 }
 
 /// A size in binary units, as makers of processors tell it.
@@ -82,8 +82,7 @@ fn machine(device: &Device) -> Vec<Row> {
             format!("{}; Kinglet does not use them yet", list.join(", "))
         }
     };
-    let sensor =
-        |s: &kinglet::device::Sensor| format!("{} {:.0} °C", s.name, s.celsius).replace(' ', "\u{a0}");
+    let sensor = |s: &kinglet::device::Sensor| format!("{} {:.0} °C", s.name, s.celsius).replace(' ', HELD);
     let sensors = match device.sensors.as_slice() {
         [] => "no sensors found".into(),
         sensors => sensors.iter().map(sensor).collect::<Vec<_>>().join(", "),
@@ -114,8 +113,7 @@ fn print_ceilings(found: &Ceilings, out: &mut Sections<'_>) -> Result<()> {
     };
     found.read.iter().for_each(|m| memory("read", m));
     memory("write", &found.write);
-    let threads = if found.threads == 1 { "1 thread".into() } else { format!("{} threads", found.threads) };
-    out.table(&format!("Ceilings: {threads}, {}", found.level), &table)
+    out.table(&format!("Ceilings: {}, {}", super::threads(found.threads), found.level), &table)
 }
 
 /// A rate with three digits or more.
