@@ -72,7 +72,7 @@ fn features() -> Vec<&'static str> {
     use std::arch::is_aarch64_feature_detected;
 
     detected!(is_aarch64_feature_detected:
-        "neon" "fp16" "dotprod" "i8mm" "bf16" "fhm" "sve" "sve2" "sme" "sme2"
+        "neon" "fp16" "dotprod" "i8mm" "bf16" "fhm" "sve" "sve2"
     )
 }
 
