@@ -11,6 +11,7 @@ use crate::commands;
 Examples:
   kinglet run smollm2 \"Why is the sky blue?\"   answer once (the model is fetched first)
   kinglet run smollm2                          chat
+  kinglet serve smollm2                        answer over HTTP, as OpenAI's API does
   kinglet pull qwen2.5:0.5b                    fetch a model for later
   kinglet list                                 what is here
   kinglet show smollm2                         what a model is, and the memory it needs
@@ -53,6 +54,7 @@ pub(crate) enum Color {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Run(commands::run::Args),
+    Serve(commands::serve::Args),
     Pull(commands::pull::Args),
     List(commands::list::Args),
     Show(commands::show::Args),

@@ -12,6 +12,7 @@
 mod api;
 mod app;
 mod error;
+mod facade;
 mod fields;
 mod model;
 mod params;

@@ -11,6 +11,7 @@ pub(crate) mod perplexity;
 pub(crate) mod pull;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod show;
 
 use anyhow::Result;
@@ -22,6 +23,7 @@ use crate::ui::Ui;
 pub(crate) fn run(command: Command, ui: &Ui) -> Result<()> {
     match command {
         Command::Run(args) => run::run(&args, ui),
+        Command::Serve(args) => serve::run(&args, ui),
         Command::Explain(args) => explain::run(&args, ui),
         Command::Perplexity(args) => perplexity::run(&args, ui),
         Command::Bench(args) => bench::run(&args, ui),
