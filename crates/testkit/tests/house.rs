@@ -134,7 +134,8 @@ fn unsafe_stays_in_its_rooms() {
 fn lower_floors_have_no_side_effects() {
     let mut wrong = Vec::new();
     for package in packages().iter().filter(|p| p.floor.is_some_and(|f| f < 5)) {
-        for path in &package.roots {
+        let examples = std::ffi::OsStr::new("examples");
+        for path in package.roots.iter().filter(|path| path.iter().all(|part| part != examples)) {
             if !fs::read_to_string(path).unwrap_or_default().contains(PURE) {
                 wrong.push(path.display().to_string());
             }

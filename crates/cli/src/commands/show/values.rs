@@ -26,10 +26,19 @@ pub(super) fn text(value: &MetaValue, room: usize) -> String {
 
 /// The first items of a list as far as there is room, and how many there are.
 fn list(value: &MetaValue, len: usize, room: usize) -> String {
-    let tail = if len > FIRST { format!(" … {} in all", count(len as u64)) } else { String::new() };
     let items: Vec<String> = first(value).iter().map(|item| brief(&item.to_string(), 24)).collect();
-    let mut shown = items.join(", ");
-    shown = brief(&shown, room.saturating_sub(tail.chars().count() + 2).max(10));
+    let tail = format!(" … {} in all", count(len as u64));
+    let space = room.saturating_sub(tail.chars().count() + 2);
+    let mut shown = items.first().cloned().unwrap_or_default();
+    let rest = items.iter().skip(1).take_while(|item| {
+        let fits = shown.chars().count() + 2 + item.chars().count() <= space;
+        if fits {
+            shown = format!("{shown}, {item}");
+        }
+        fits
+    });
+    let complete = rest.count() + 1 >= len;
+    let tail = if complete { "" } else { &tail };
     format!("[{shown}{tail}]")
 }
 
@@ -103,12 +112,13 @@ mod tests {
             (MetaValue::Null, "null"),
             (MetaValue::U64s(vec![1, 2]), "[1, 2]"),
             (numbers.clone(), "[0, 1, 2, 3, 4, 5, 6, 7 … 1,000 in all]"),
+            (MetaValue::U64s(vec![]), "[]"),
             (MetaValue::Strs(["a", "b"].into_iter().collect()), r#"["a", "b"]"#),
         ];
         for (value, shown) in cases {
             assert_eq!(text(&value, 60), shown);
         }
-        assert_eq!(text(&numbers, 30), "[0, 1, 2, 3… … 1,000 in all]");
+        assert_eq!(text(&numbers, 30), "[0, 1, 2, 3, 4 … 1,000 in all]");
         assert_eq!(shortened(&numbers)["length"], 1_000);
         assert_eq!(whole(&numbers).as_array().map(Vec::len), Some(1_000));
     }
