@@ -12,8 +12,9 @@ use crate::sh;
 
 /// Parts of symbols that only a vector operation has: the standard library's intrinsics, and the methods of `Isa`.
 const VECTOR_OPS: &[&str] = &["core_arch", "kinglet_simd4arch", "kinglet_simd..arch"];
-/// What the functions are called by which a kernel enters an instruction set (`enter`, `enter_dot`): these are calls.
-const ENTRY: &str = "enter";
+/// What the functions are called by which a kernel enters an instruction set (`enter`, `enter_dot`, and `dispatch` itself
+/// on instruction sets that need no switch): these are calls.
+const ENTRIES: [&str; 2] = ["enter", "8dispatch"];
 
 /// Checks the kernels as compiled for `target`; hands back how many entries into an instruction set it saw.
 pub(crate) fn check(target: &str) -> Result<usize> {
@@ -78,7 +79,8 @@ fn called_vector_ops(text: &str) -> Vec<String> {
 }
 
 fn is_entry(symbol: &str) -> bool {
-    symbol.contains(VECTOR_OPS[1]) && symbol.contains(ENTRY)
+    let of_arch = VECTOR_OPS[1..].iter().any(|op| symbol.contains(op));
+    of_arch && ENTRIES.iter().any(|entry| symbol.contains(entry))
 }
 
 #[cfg(test)]
@@ -89,6 +91,7 @@ mod tests {
     fn calls_of_vector_operations_are_found() {
         let text = "_ZN6kernel3dotE:\n\tcallq\t_ZN4core9core_arch3x864avx217_mm256_add_epi32E\n\
             \tcallq\t_ZN12kinglet_simd4arch4avx25enter17h00E\n\tjmp\t*_ZN12kinglet_simd4arch4avx23add17h00E@GOTPCREL(%rip)\n\
+            \tcallq\t_ZN3x77_$LT$kinglet_simd..arch..scalar..Scalar$u20$as$u20$Isa$GT$8dispatch17h00E\n\
             \tvaddps\t%ymm0, %ymm1, %ymm2\n\tcallq\tmemcpy@PLT\n";
         assert_eq!(
             called_vector_ops(text),
