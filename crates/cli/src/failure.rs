@@ -8,8 +8,10 @@ use anyhow::Error;
 use kinglet::catalog::CatalogError;
 use serde_json::json;
 
-use crate::ui::Ui;
+use crate::ui::{Ui, brief};
 
+/// Most characters of a message; what a hostile file has it quote may be of any length.
+const LONGEST: usize = 1_000;
 /// Exit status of a program that Ctrl-C ended.
 pub(crate) const INTERRUPTED: u8 = 130;
 
@@ -51,7 +53,7 @@ pub(crate) fn report(error: &Error, ui: &Ui) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let status = if was_interrupted(error) { INTERRUPTED } else { 1 };
-    let (message, hint) = (message(error), hint(error));
+    let (message, hint) = (brief(&message(error), LONGEST), hint(error));
     if ui.json() {
         ui.error_json(&json!({ "error": { "message": message, "hint": hint, "exit_code": status } }));
     } else {

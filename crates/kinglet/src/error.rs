@@ -76,7 +76,17 @@ impl Error {
             }
             Self::NoTemplate => "it continues text only: use the completion interface, or --raw".into(),
             Self::MissingFile { .. } => "the folder is incomplete: fetch the model again".into(),
-            Self::Model(ModelError::UnknownArch(_)) => "`kinglet show` lists what the file holds".into(),
+            Self::Model(ModelError::UnknownArch(_) | ModelError::NoArch(_)) => {
+                "use another model: `kinglet list --known` shows some that run".into()
+            }
+            Self::Model(ModelError::UnsupportedKey { .. } | ModelError::UnusedTensors { .. }) => {
+                "this variant of the architecture may run with a newer version of Kinglet; use another model"
+                    .into()
+            }
+            Self::Model(_) => {
+                "the file is damaged or was converted wrongly: get it from another source".into()
+            }
+            Self::Tokenizer(_) => "get the model from another source, or use another model".into(),
             _ => return None,
         })
     }

@@ -7,6 +7,8 @@ mod chat_template;
 mod replay;
 #[path = "../../../fuzz/src/tokenizer.rs"]
 mod tokenizer;
+#[path = "../../../fuzz/src/vocabulary.rs"]
+mod vocabulary;
 
 use replay::replay;
 
@@ -18,4 +20,9 @@ fn chat_template_corpus() {
 #[test]
 fn tokenizer_corpus() {
     replay("tokenizer", tokenizer::run);
+}
+
+#[test]
+fn vocabulary_corpus() {
+    replay("vocabulary", vocabulary::run);
 }

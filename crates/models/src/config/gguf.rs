@@ -2,7 +2,7 @@
 
 use kinglet_tensor::Metadata;
 
-use super::keys::Keys;
+use super::keys::{Keys, shorten};
 use super::{Convention, DecoderConfig};
 use crate::rope::{RopeConfig, RopeScaling, Yarn};
 use crate::{Arch, ModelError, find_arch};
@@ -13,7 +13,7 @@ const INERT: &[&str] =
 
 pub(super) fn read(metadata: &Metadata) -> Result<DecoderConfig, ModelError> {
     let id = metadata.str("general.architecture").ok_or(ModelError::NoArch("general.architecture"))?;
-    let arch = find_arch(id).ok_or_else(|| ModelError::UnknownArch(id.into()))?;
+    let arch = find_arch(id).ok_or_else(|| ModelError::UnknownArch(shorten(id)))?;
     let keys = Keys::new(metadata, format!("{id}."));
     let config = sizes(&keys, arch)?;
     keys.all_understood(INERT)?;
@@ -66,7 +66,10 @@ fn rope(keys: &Keys<'_>, key_dim: usize) -> Result<RopeConfig, ModelError> {
         }
         (None | Some("none" | "linear" | "longrope"), _) => RopeScaling::None,
         (Some(other), _) => {
-            return Err(ModelError::UnsupportedKey { key: "rope.scaling.type".into(), value: other.into() });
+            return Err(ModelError::UnsupportedKey {
+                key: "rope.scaling.type".into(),
+                value: shorten(other),
+            });
         }
     };
     Ok(RopeConfig { dims, base, scaling, original, magnitude })

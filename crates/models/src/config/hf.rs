@@ -2,7 +2,7 @@
 
 use kinglet_tensor::Metadata;
 
-use super::keys::Keys;
+use super::keys::{Keys, shorten};
 use super::{Convention, DecoderConfig};
 use crate::rope::{RopeConfig, RopeScaling, Yarn};
 use crate::{Arch, ModelError, Windows, find_arch};
@@ -44,7 +44,7 @@ const INERT: &[&str] = &[
 pub(super) fn read(config: &Metadata) -> Result<DecoderConfig, ModelError> {
     let id = config.get("architectures").and_then(|v| v.as_strs()).and_then(|list| list.iter().next());
     let id = id.ok_or(ModelError::NoArch("architectures"))?;
-    let arch = find_arch(id).ok_or_else(|| ModelError::UnknownArch(id.into()))?;
+    let arch = find_arch(id).ok_or_else(|| ModelError::UnknownArch(shorten(id)))?;
     let keys = Keys::new(config, "");
     let config = sizes(&keys, arch)?;
     keys.all_understood(INERT)?;
@@ -96,7 +96,7 @@ fn check_switches(keys: &Keys<'_>, arch: &Arch) -> Result<(), ModelError> {
             // Gemma configs written before `hidden_activation` existed say `gelu` and mean the tanh form.
             Some("gelu") if arch.act == GeluTanh => GeluTanh,
             Some("gelu") => GeluErf,
-            Some(other) => return Err(ModelError::UnsupportedKey { key: key.into(), value: other.into() }),
+            Some(other) => return Err(ModelError::UnsupportedKey { key: key.into(), value: shorten(other) }),
         };
         if found != arch.act {
             return Err(ModelError::UnsupportedKey { key: key.into(), value: format!("{found:?}") });
@@ -202,7 +202,7 @@ fn scaling(
             keys.opt_f64("factor")?;
             RopeScaling::Long { short: list("short_factor")?, long: list("long_factor")? }
         }
-        other => return Err(ModelError::UnsupportedKey { key: "rope_type".into(), value: other.into() }),
+        other => return Err(ModelError::UnsupportedKey { key: "rope_type".into(), value: shorten(other) }),
     })
 }
 

@@ -107,5 +107,14 @@ fn brief(value: &MetaValue) -> String {
         MetaValue::Str(text) => format!("{text:?}"),
         other => other.as_f64().map_or_else(|| format!("{other:?}"), |x| x.to_string()),
     };
-    if text.chars().count() <= 60 { text } else { text.chars().take(57).chain("...".chars()).collect() }
+    shorten(&text)
+}
+
+/// At most sixty characters of a text.
+pub(super) fn shorten(text: &str) -> String {
+    const MOST: usize = 60;
+    match text.char_indices().nth(MOST) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(MOST - 1).chain(['…']).collect(),
+    }
 }

@@ -25,6 +25,9 @@ pub(super) fn print(model: &Model, overview: &Overview, ui: &Ui) -> Result<()> {
     for obstacle in &overview.obstacles {
         ui.line("")?;
         ui.line(format_args!("Kinglet cannot run this model: {}", brief(&obstacle.to_string(), 1_000)))?;
+        if let Some(hint) = obstacle.hint() {
+            ui.line(format_args!("hint: {hint}"))?;
+        }
     }
     Ok(())
 }
