@@ -77,6 +77,8 @@ impl Model {
 
     /// Loads opened files.
     pub fn from_files(name: &str, files: &ModelFiles, options: &LoadOptions) -> Result<Self, Error> {
+        // Cheap, and the first thing to know: whether this is a model that can run at all.
+        files.decoder()?;
         let tokenizer = vocabulary::tokenizer(files)?;
         let compiled = Compiled::new(files, options)?;
         let config = EngineConfig {

@@ -315,7 +315,9 @@ fn places_without_a_model_are_named() {
         path
     });
     check(Unreadable, "there are several models: a.gguf, b.gguf", |folder| {
-        ["a.gguf", "b.gguf"].map(|name| fs::write(folder.join(name), tiny()).expect("written"));
+        for name in ["a.gguf", "b.gguf"] {
+            fs::write(folder.join(name), tiny()).expect("written");
+        }
         folder.to_owned()
     });
 }
@@ -325,14 +327,14 @@ fn places_without_a_model_are_named() {
 fn files_that_cannot_be_read_are_named() {
     use std::os::unix::fs::PermissionsExt;
     let probe = tempfile::NamedTempFile::new().expect("a file");
-    fs::set_permissions(probe.path(), fs::Permissions::from_mode(0)).expect("set");
+    fs::set_permissions(probe.path(), fs::Permissions::from_mode(0o000)).expect("set");
     if fs::File::open(probe.path()).is_ok() {
         eprintln!("skipped: this user may read every file");
     } else {
         check(Unreadable, "m.gguf: Permission denied", |folder| {
             let path = folder.join("m.gguf");
             fs::write(&path, tiny()).expect("written");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0)).expect("set");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("set");
             path
         });
     }
