@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Key that clients must send
     #[arg(long, value_name = "KEY", env = "KINGLET_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// Web pages that may use the server, as https://example.org; '*' for all (may be repeated)
+    /// Web pages that may use the server, by origin (scheme and host); '*' for all (may be repeated)
     #[arg(long, value_name = "ORIGIN")]
     cors: Vec<String>,
     /// Seconds that answers may go on after Ctrl-C
