@@ -56,7 +56,11 @@ impl Backend for CpuBackend {
         let weights = WeightBank::prepare(&graph, self.level, self.precision, self.threads)?;
         let lowered = Lowering::new(&graph, &weights).finish()?;
         let max_dims = graph.dims().iter().map(|dim| dim.max).collect();
-        let inputs = graph.inputs().iter().map(|v| input_shape(&graph.value(*v).ty.shape)).collect();
+        let inputs = graph
+            .inputs()
+            .iter()
+            .map(|v| input_shape(graph.tensor_type(*v).map_or(&[], |ty| &ty.shape)))
+            .collect();
         let kv = graph.kv().cloned();
         Ok(Box::new(CpuExecutable::new(lowered, weights, max_dims, inputs, kv, (team, self.level))?))
     }

@@ -209,7 +209,7 @@ impl<'a> Lowering<'a> {
 
     fn typed(&self, id: ValueId) -> Result<Buffer, ExecError> {
         let value = self.graph.value(id);
-        buffer_of(&value.ty).ok_or_else(|| ExecError::Node {
+        value.ty.tensor().and_then(buffer_of).ok_or_else(|| ExecError::Node {
             node: value.name.clone(),
             reason: format!("type {} has no buffer", self.graph.type_text(&value.ty)),
         })
@@ -286,10 +286,11 @@ fn buffer_of(ty: &TensorType) -> Option<Buffer> {
     let rows = match *first {
         Dim::Fixed(n) => Rows::Fixed(n),
         Dim::Sym(s) => Rows::Dim(DimId(s)),
+        Dim::Unknown => return None,
     };
     let cols = rest.iter().try_fold(1usize, |product, dim| match dim {
         Dim::Fixed(n) => product.checked_mul(*n),
-        Dim::Sym(_) => None,
+        Dim::Sym(_) | Dim::Unknown => None,
     });
     Some(Buffer { rows, cols: cols?, elem })
 }

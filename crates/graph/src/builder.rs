@@ -5,8 +5,12 @@ use std::sync::Arc;
 
 use kinglet_tensor::{DType, KvSpec, Tensor};
 
-use crate::ir::{Def, Dim, Graph, Node, SymDim, TensorType, Value, ValueId};
+use crate::args::{Arg, Args};
+use crate::ir::{Def, Dim, Graph, Node, SymDim, TensorType, Type, Value, ValueId};
 use crate::ops::Op;
+
+/// Values take at most this many bytes: sizes and offsets stay far from overflow.
+const MAX_BYTES: usize = 1 << 46;
 
 /// Why a node could not be added.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +29,7 @@ pub enum BuildError {
 pub struct GraphBuilder {
     graph: Graph,
     names: HashSet<String>,
+    absent: Option<ValueId>,
 }
 
 impl GraphBuilder {
@@ -45,18 +50,41 @@ impl GraphBuilder {
     }
 
     /// Declares a value that each run brings.
-    pub fn input(&mut self, name: &str, ty: TensorType) -> Result<ValueId, BuildError> {
-        let id = self.value(name, ty, Def::Input)?;
+    pub fn input(&mut self, name: &str, ty: impl Into<Type>) -> Result<ValueId, BuildError> {
+        let id = self.value(name, ty.into(), Def::Input)?;
         self.graph.inputs.push(id);
         Ok(id)
     }
 
     /// Adds a constant; the same tensor may back several values.
     pub fn weight(&mut self, tensor: Tensor) -> Result<ValueId, BuildError> {
-        let shape = tensor.shape().iter().map(|&n| Dim::Fixed(n)).collect();
-        let ty = TensorType { dtype: tensor.dtype(), shape };
         let name = tensor.name().to_owned();
-        self.value(&name, ty, Def::Weight(tensor))
+        self.weight_as(&name, tensor)
+    }
+
+    /// Adds a constant under another name than its own.
+    pub fn weight_as(&mut self, name: &str, tensor: Tensor) -> Result<ValueId, BuildError> {
+        let ty = TensorType::fixed(tensor.dtype(), tensor.shape());
+        self.value(name, ty.into(), Def::Weight(tensor))
+    }
+
+    /// Stands for an optional argument that is not given.
+    pub fn absent(&mut self) -> ValueId {
+        if let Some(id) = self.absent {
+            return id;
+        }
+        self.graph.values.push(Value { name: String::new(), ty: Type::Absent, def: Def::Absent });
+        let id = ValueId(self.graph.values.len() as u32 - 1);
+        self.absent = Some(id);
+        id
+    }
+
+    /// A name that no value has yet: `stem`, or `stem` with a number.
+    pub fn fresh(&self, stem: &str) -> String {
+        if !self.names.contains(stem) {
+            return stem.into();
+        }
+        (1..).map(|n| format!("{stem}.{n}")).find(|name| !self.names.contains(name)).unwrap_or_default()
     }
 
     /// Adds a node with one output called `name`.
@@ -64,7 +92,7 @@ impl GraphBuilder {
         Ok(self.push(&[name], Arc::new(op), inputs, String::new())?[0])
     }
 
-    /// Adds a node with several outputs; `note` says what a pass did.
+    /// Adds a node with several outputs; outputs behind the last name are not wanted. `note` says what a pass did.
     pub fn push(
         &mut self,
         names: &[&str],
@@ -76,11 +104,7 @@ impl GraphBuilder {
         if let Some(bad) = inputs.iter().find(|v| v.index() >= self.graph.values.len()) {
             return Err(BuildError::UnknownValue(bad.0));
         }
-        let types: Vec<&TensorType> = inputs.iter().map(|v| &self.graph.value(*v).ty).collect();
-        let outputs = op.infer(&types).map_err(&fail)?;
-        if outputs.len() != names.len() {
-            return Err(fail(format!("makes {} values, {} are named", outputs.len(), names.len())));
-        }
+        let outputs = self.infer(&*op, inputs, names.len()).map_err(&fail)?;
         let index = self.graph.nodes.len();
         let made = names.iter().zip(outputs).enumerate();
         let ids = made.map(|(i, (name, ty))| self.value(name, ty, Def::Node(index, i)));
@@ -97,13 +121,18 @@ impl GraphBuilder {
     }
 
     /// Type of a value made so far.
-    pub fn ty(&self, id: ValueId) -> &TensorType {
+    pub fn ty(&self, id: ValueId) -> &Type {
         &self.graph.value(id).ty
     }
 
-    /// Element type of a value made so far.
-    pub fn dtype(&self, id: ValueId) -> DType {
-        self.ty(id).dtype
+    /// Element type of a tensor made so far.
+    pub fn dtype(&self, id: ValueId) -> Option<DType> {
+        Some(self.ty(id).tensor()?.dtype)
+    }
+
+    /// The graph so far.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
     }
 
     /// The finished graph.
@@ -111,11 +140,37 @@ impl GraphBuilder {
         self.graph
     }
 
-    fn value(&mut self, name: &str, ty: TensorType, def: Def) -> Result<ValueId, BuildError> {
+    /// Types of the outputs; unknown where an input's type is.
+    fn infer(&self, op: &dyn Op, inputs: &[ValueId], outputs: usize) -> Result<Vec<Type>, String> {
+        let graph = &self.graph;
+        if inputs.iter().any(|v| graph.value(*v).ty == Type::Unknown) {
+            return Ok(vec![Type::Unknown; outputs]);
+        }
+        let args: Vec<Arg<'_>> = inputs.iter().map(|v| graph.arg(*v)).collect();
+        let types = op.infer(&Args(&args))?;
+        if types.len() < outputs {
+            return Err(format!("makes {} values, {outputs} are named", types.len()));
+        }
+        types.iter().try_for_each(check_size)?;
+        Ok(types)
+    }
+
+    fn value(&mut self, name: &str, ty: Type, def: Def) -> Result<ValueId, BuildError> {
         if !self.names.insert(name.to_owned()) {
             return Err(BuildError::DuplicateName(name.into()));
         }
         self.graph.values.push(Value { name: name.into(), ty, def });
         Ok(ValueId(self.graph.values.len() as u32 - 1))
+    }
+}
+
+/// `Ok` unless the known dimensions alone are more than any memory holds.
+fn check_size(ty: &Type) -> Result<(), String> {
+    let Type::Tensor(TensorType { dtype, shape }) = ty else { return Ok(()) };
+    let known = shape.iter().filter_map(|dim| dim.fixed()).filter(|n| *n > 0);
+    let bytes = known.fold(Some(dtype.block_bytes()), |n, dim| n?.checked_mul(dim));
+    match bytes {
+        Some(bytes) if bytes <= MAX_BYTES => Ok(()),
+        _ => Err(format!("a result of shape {shape:?} is too large")),
     }
 }

@@ -1,13 +1,14 @@
 //! Graphs: named, typed values and the nodes that make them.
 //!
 //! Nodes stand in running order (every input is made before it is read); [`crate::GraphBuilder`] is the only way to make
-//! one and checks types on the way. Deliberately absent: control flow, and anything about how a backend runs it.
+//! one and checks types on the way. Control flow is an op that owns closed graphs: what a body reads from around it is an
+//! input of the node. Deliberately absent: anything about how a backend runs it.
 
 use std::sync::Arc;
 
 use kinglet_tensor::{DType, KvSpec, Tensor};
 
-use crate::Op;
+use crate::{Arg, Op};
 
 /// Index of a value in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,13 +21,27 @@ impl ValueId {
     }
 }
 
-/// A dimension: a number, or a named size that each run brings.
+/// A dimension: a number, a named size that each run brings, or one that only the data decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dim {
     /// Known when the graph is built.
     Fixed(usize),
     /// Index into [`Graph::dims`].
     Sym(usize),
+    /// Known when the value is made.
+    Unknown,
+}
+
+impl Dim {
+    /// The number, when it is known.
+    pub fn fixed(self) -> Option<usize> {
+        if let Self::Fixed(n) = self { Some(n) } else { None }
+    }
+
+    /// The dimension that `f` makes of a known one; unknown otherwise.
+    pub fn map(self, f: impl FnOnce(usize) -> usize) -> Self {
+        self.fixed().map_or(Self::Unknown, |n| Self::Fixed(f(n)))
+    }
 }
 
 /// A size that each run brings, e.g. `T`, the tokens of a batch.
@@ -48,6 +63,36 @@ pub struct TensorType {
 }
 
 impl TensorType {
+    /// Known dimensions.
+    pub fn fixed(dtype: DType, shape: &[usize]) -> Self {
+        Self { dtype, shape: shape.iter().map(|&n| Dim::Fixed(n)).collect() }
+    }
+
+    /// This many dimensions that only the data decides.
+    pub fn of_rank(dtype: DType, rank: usize) -> Self {
+        Self { dtype, shape: vec![Dim::Unknown; rank] }
+    }
+
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// The dimensions, when all are known.
+    pub fn dims(&self) -> Option<Vec<usize>> {
+        self.shape.iter().map(|dim| dim.fixed()).collect()
+    }
+
+    /// Number of elements, when all dimensions are known and it does not overflow.
+    pub fn elements(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1usize, |n, dim| n.checked_mul(dim.fixed()?))
+    }
+
+    /// The same shape with other elements.
+    pub fn with(&self, dtype: DType) -> Self {
+        Self { dtype, shape: self.shape.clone() }
+    }
+
     /// `f32[rows, cols]`, the type of most activations.
     pub fn rows_of(rows: Dim, cols: usize) -> Self {
         Self { dtype: DType::F32, shape: vec![rows, Dim::Fixed(cols)] }
@@ -62,9 +107,44 @@ impl TensorType {
     }
 }
 
+/// What a value is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// A tensor whose rank is known.
+    Tensor(TensorType),
+    /// A list of values of one type.
+    Sequence(Box<Type>),
+    /// A value or none.
+    Optional(Box<Type>),
+    /// Only the data decides, even the rank.
+    Unknown,
+    /// Stands for an optional argument that was not given.
+    Absent,
+}
+
+impl Type {
+    /// The tensor type, when it is one.
+    pub fn tensor(&self) -> Option<&TensorType> {
+        if let Self::Tensor(ty) = self { Some(ty) } else { None }
+    }
+
+    /// The tensor type, when every dimension is known.
+    pub fn known(&self) -> Option<&TensorType> {
+        self.tensor().filter(|ty| ty.shape.iter().all(|dim| dim.fixed().is_some()))
+    }
+}
+
+impl From<TensorType> for Type {
+    fn from(ty: TensorType) -> Self {
+        Self::Tensor(ty)
+    }
+}
+
 /// What makes a value.
 #[derive(Clone, Debug)]
 pub enum Def {
+    /// Nothing: an optional argument that was not given.
+    Absent,
     /// The caller, at each run.
     Input,
     /// A constant from the model file.
@@ -79,7 +159,7 @@ pub struct Value {
     /// Stable name, e.g. `blk.3.attn_norm`.
     pub name: String,
     /// Type.
-    pub ty: TensorType,
+    pub ty: Type,
     /// Where it comes from.
     pub def: Def,
 }
@@ -141,6 +221,11 @@ impl Graph {
         &self.outputs
     }
 
+    /// The tensor type of a value, when it is a tensor.
+    pub fn tensor_type(&self, id: ValueId) -> Option<&TensorType> {
+        self.value(id).ty.tensor()
+    }
+
     /// Shape of the key/value state, when there is any.
     pub fn kv(&self) -> Option<&KvSpec> {
         self.kv.as_ref()
@@ -154,6 +239,11 @@ impl Graph {
         }
     }
 
+    /// A value as inference sees it.
+    pub fn arg(&self, id: ValueId) -> Arg<'_> {
+        Arg { ty: &self.value(id).ty, constant: self.weight(id) }
+    }
+
     /// Nodes that read each value, indexed by value.
     pub fn readers(&self) -> Vec<Vec<usize>> {
         let mut readers = vec![Vec::new(); self.values.len()];
@@ -164,14 +254,23 @@ impl Graph {
     }
 
     /// Type as text with the symbolic names, e.g. `F32[T, 576]`.
-    pub fn type_text(&self, ty: &TensorType) -> String {
-        let dims: Vec<String> = ty.shape.iter().map(|d| self.dim_text(*d)).collect();
-        format!("{}[{}]", ty.dtype, dims.join(", "))
+    pub fn type_text(&self, ty: &Type) -> String {
+        match ty {
+            Type::Tensor(ty) => {
+                let dims: Vec<String> = ty.shape.iter().map(|d| self.dim_text(*d)).collect();
+                format!("{}[{}]", ty.dtype, dims.join(", "))
+            }
+            Type::Sequence(element) => format!("sequence of {}", self.type_text(element)),
+            Type::Optional(element) => format!("optional {}", self.type_text(element)),
+            Type::Unknown => "?".into(),
+            Type::Absent => "none".into(),
+        }
     }
 
     fn dim_text(&self, dim: Dim) -> String {
         match dim {
             Dim::Fixed(n) => n.to_string(),
+            Dim::Unknown => "?".into(),
             Dim::Sym(s) => self.dims.get(s).map_or_else(|| "?".into(), |d| d.name.clone()),
         }
     }

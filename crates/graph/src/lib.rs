@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
 
+mod args;
 mod builder;
 mod exec;
 mod ir;
@@ -9,8 +10,9 @@ mod memory;
 pub mod ops;
 pub mod passes;
 
+pub use args::{Arg, Args, axes, axis, broadcast, ints};
 pub use builder::{BuildError, GraphBuilder};
 pub use exec::{Backend, Call, CancelToken, ExecError, Executable, Input, PlanReport, StepReport};
-pub use ir::{Def, Dim, Graph, Node, SymDim, TensorType, Value, ValueId};
+pub use ir::{Def, Dim, Graph, Node, SymDim, TensorType, Type, Value, ValueId};
 pub use memory::{Layout, Lifetime, plan_memory};
 pub use ops::Op;

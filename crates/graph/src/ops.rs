@@ -22,7 +22,9 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::TensorType;
+use kinglet_tensor::Tensor;
+
+use crate::{Args, Graph, TensorType, Type};
 
 /// An operation with its attributes. One op is one file under `ops/`.
 pub trait Op: Any + Debug + Send + Sync {
@@ -30,7 +32,29 @@ pub trait Op: Any + Debug + Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Types of the outputs, or what is wrong with the inputs.
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String>;
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String>;
+
+    /// Outputs that the inputs' types and constants alone decide, e.g. a shape.
+    fn known(&self, args: &Args<'_>) -> Option<Vec<Tensor>> {
+        let _ = args;
+        None
+    }
+
+    /// The input that output 0 equals, when the op only passes it on.
+    fn passes(&self, args: &Args<'_>) -> Option<usize> {
+        let _ = args;
+        None
+    }
+
+    /// Whether equal inputs give equal outputs. Random ops say no; they are neither folded nor shared.
+    fn pure(&self) -> bool {
+        true
+    }
+
+    /// The graphs that it owns (control flow).
+    fn bodies(&self) -> Vec<&Graph> {
+        Vec::new()
+    }
 
     /// Attributes in words, for `explain`.
     fn describe(&self) -> String {
@@ -71,11 +95,6 @@ impl dyn Op {
     pub fn downcast<T: Op>(&self) -> Option<&T> {
         (self as &dyn Any).downcast_ref()
     }
-}
-
-/// `Ok` when an op got as many inputs as it takes.
-pub(crate) fn arity<const N: usize>(inputs: &[&TensorType]) -> Result<(), String> {
-    if inputs.len() == N { Ok(()) } else { Err(format!("takes {N} inputs, got {}", inputs.len())) }
 }
 
 /// The fixed innermost dimension, or what is wrong.

@@ -187,7 +187,7 @@ impl Compiled {
             page_tokens: PAGE_TOKENS,
         };
         let graph = build_decoder(&config, files.weights(), &decoder)?;
-        let vocab = graph.outputs().first().and_then(|v| graph.value(*v).ty.cols()).unwrap_or(0);
+        let vocab = graph.outputs().first().and_then(|v| graph.tensor_type(*v)?.cols()).unwrap_or(0);
         let executable = backend(options)?.compile(graph)?;
         Ok(Self { config, executable, context, vocab })
     }

@@ -154,9 +154,9 @@ impl Decoder<'_> {
         let softcap = self.config.logit_softcap;
         let name = if softcap.is_some() { "logits_raw" } else { "logits" };
         let mut logits = if self.weights.has(Role::Output, 0, "weight") {
-            let shape = [self.graph.ty(table).shape[0], Dim::Fixed(self.config.dim)];
-            let [Dim::Fixed(vocab), Dim::Fixed(dim)] = shape else { return Ok(x) };
-            self.linear(name, Role::Output, 0, x, [vocab, dim])?
+            let rows = self.graph.ty(table).tensor().and_then(|ty| ty.shape.first()?.fixed());
+            let Some(vocab) = rows else { return Ok(x) };
+            self.linear(name, Role::Output, 0, x, [vocab, self.config.dim])?
         } else {
             self.graph.node(name, Linear::one(false), &[x, table])?
         };

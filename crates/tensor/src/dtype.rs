@@ -45,6 +45,19 @@ pub enum DType {
     MXFP4,
     NVFP4,
     Q1_0,
+    /// Stored one an element, like the other types of less than a byte below.
+    I4,
+    U4,
+    I2,
+    U2,
+    F4E2M1,
+    F8E4M3,
+    F8E4M3FNUZ,
+    F8E5M2,
+    F8E5M2FNUZ,
+    F8E8M0,
+    /// Text. Not stored as bytes: such values exist only while a graph runs.
+    Str,
 }
 
 /// One row of the registry: type, name, ggml number (or none), elements per block, bytes per block.
@@ -54,7 +67,7 @@ use DType::*;
 
 /// One row per variant, in the order of the enum: [`DType::row`] indexes by discriminant.
 #[rustfmt::skip]
-const TABLE: [Row; 39] = [
+const TABLE: [Row; 50] = [
     (F64, "F64", Some(28), 1, 8),            (F32, "F32", Some(0), 1, 4),
     (F16, "F16", Some(1), 1, 2),             (BF16, "BF16", Some(30), 1, 2),
     (I64, "I64", Some(27), 1, 8),            (I32, "I32", Some(26), 1, 4),
@@ -75,6 +88,12 @@ const TABLE: [Row; 39] = [
     (IQ4_XS, "IQ4_XS", Some(23), 256, 136),  (TQ1_0, "TQ1_0", Some(34), 256, 54),
     (TQ2_0, "TQ2_0", Some(35), 256, 66),     (MXFP4, "MXFP4", Some(39), 32, 17),
     (NVFP4, "NVFP4", Some(40), 64, 36),      (Q1_0, "Q1_0", Some(41), 128, 18),
+    (I4, "I4", None, 1, 1),                  (U4, "U4", None, 1, 1),
+    (I2, "I2", None, 1, 1),                  (U2, "U2", None, 1, 1),
+    (F4E2M1, "F4E2M1", None, 1, 1),          (F8E4M3, "F8_E4M3", None, 1, 1),
+    (F8E4M3FNUZ, "F8_E4M3FNUZ", None, 1, 1), (F8E5M2, "F8_E5M2", None, 1, 1),
+    (F8E5M2FNUZ, "F8_E5M2FNUZ", None, 1, 1), (F8E8M0, "F8_E8M0", None, 1, 1),
+    (Str, "STRING", None, 1, 16),
 ];
 
 /// The inverse of the table's third column. Built at compile time, where it also proves the table's order.
@@ -124,6 +143,12 @@ impl DType {
     /// Bytes per block.
     pub fn block_bytes(self) -> usize {
         self.row().4
+    }
+
+    /// Whether values are integers or truth values.
+    pub fn is_integer(self) -> bool {
+        use DType::*;
+        matches!(self, I64 | I32 | I16 | I8 | U64 | U32 | U16 | U8 | Bool | I4 | U4 | I2 | U2)
     }
 
     /// Whether values are stored as quantised blocks.

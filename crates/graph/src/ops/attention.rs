@@ -1,7 +1,7 @@
 //! `Attention`: causal grouped-query attention over a key/value state.
 
-use super::{Op, Rope, arity, cols, same};
-use crate::TensorType;
+use super::{Op, Rope, cols, same};
+use crate::{Args, TensorType, Type};
 
 /// Rotates queries and keys, stores keys and values of the batch's rows in the state, then attends to all that the
 /// row's sequence holds up to the row's own position.
@@ -36,8 +36,8 @@ impl Op for Attention {
         "Attention"
     }
 
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        arity::<3>(inputs)?;
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let inputs = args.tensors::<3>()?;
         if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
             return Err(format!("{} heads over {} key/value heads", self.heads, self.kv_heads));
         }
@@ -47,7 +47,7 @@ impl Op for Attention {
         same("columns of q", self.heads * self.key_dim, cols("q", inputs[0])?)?;
         same("columns of k", self.kv_heads * self.key_dim, cols("k", inputs[1])?)?;
         same("columns of v", self.kv_heads * self.value_dim, cols("v", inputs[2])?)?;
-        Ok(vec![TensorType::rows_of(inputs[0].shape[0], self.heads * self.value_dim)])
+        Ok(vec![TensorType::rows_of(inputs[0].shape[0], self.heads * self.value_dim).into()])
     }
 
     fn describe(&self) -> String {

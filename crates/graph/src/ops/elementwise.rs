@@ -1,7 +1,7 @@
 //! Elementwise ops over activations of one type.
 
-use super::{Op, arity};
-use crate::TensorType;
+use super::Op;
+use crate::{Args, Type};
 
 /// `y = a + b`, both of the same type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,12 +12,12 @@ impl Op for Add {
         "Add"
     }
 
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        arity::<2>(inputs)?;
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let inputs = args.tensors::<2>()?;
         if inputs[0] != inputs[1] {
             return Err(format!("types differ: {:?} and {:?}", inputs[0], inputs[1]));
         }
-        Ok(vec![inputs[0].clone()])
+        Ok(vec![inputs[0].clone().into()])
     }
 }
 
@@ -33,9 +33,9 @@ impl Op for Scale {
         "Scale"
     }
 
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        arity::<1>(inputs)?;
-        Ok(vec![inputs[0].clone()])
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let inputs = args.tensors::<1>()?;
+        Ok(vec![inputs[0].clone().into()])
     }
 
     fn describe(&self) -> String {
@@ -55,9 +55,9 @@ impl Op for Softcap {
         "Softcap"
     }
 
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        arity::<1>(inputs)?;
-        Ok(vec![inputs[0].clone()])
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let inputs = args.tensors::<1>()?;
+        Ok(vec![inputs[0].clone().into()])
     }
 
     fn describe(&self) -> String {

@@ -2,8 +2,8 @@
 
 use kinglet_tensor::DType;
 
-use super::{Op, arity, cols};
-use crate::{Dim, TensorType};
+use super::{Op, cols};
+use crate::{Args, Dim, TensorType, Type};
 
 /// `y[t, :] = scale * table[ids[t], :]`. Inputs: `ids` i32 `[T]`, `table` `[vocab, dim]`; output f32 `[T, dim]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,12 +17,12 @@ impl Op for Embed {
         "Embed"
     }
 
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        arity::<2>(inputs)?;
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let inputs = args.tensors::<2>()?;
         let (ids, table) = (inputs[0], inputs[1]);
         match (ids.dtype, ids.shape.as_slice(), table.shape.as_slice()) {
             (DType::I32, &[rows], &[Dim::Fixed(_), _]) => {
-                Ok(vec![TensorType::rows_of(rows, cols("table", table)?)])
+                Ok(vec![TensorType::rows_of(rows, cols("table", table)?).into()])
             }
             _ => Err("takes i32[T] ids and a [vocab, dim] table".into()),
         }

@@ -1,7 +1,7 @@
 //! `Glu`: gated activations (Shazeer 2020, <https://arxiv.org/abs/2002.05202>).
 
-use super::{Op, arity};
-use crate::TensorType;
+use super::Op;
+use crate::{Args, Type};
 
 /// The non-linearity on the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +26,12 @@ impl Op for Glu {
         "Glu"
     }
 
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        arity::<2>(inputs)?;
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let inputs = args.tensors::<2>()?;
         if inputs[0] != inputs[1] {
             return Err(format!("gate and up differ: {:?} and {:?}", inputs[0], inputs[1]));
         }
-        Ok(vec![inputs[0].clone()])
+        Ok(vec![inputs[0].clone().into()])
     }
 
     fn describe(&self) -> String {

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use kinglet_tensor::DType;
+
 use super::{Op, Part, Slot, cols, same};
-use crate::{Dim, TensorType};
+use crate::{Args, Dim, TensorType, Type};
 
 /// `y_i[t, n] = sum_k x[t, k] * w_i[n, k] (+ b_i[n])` for each weight `i`.
 ///
-/// Inputs: `x` f32 `[T, K]`, then the weights `[N_i, K]` of any type, then the biases f32 `[N_i]` of those weights that
-/// have one, in order. Outputs: one f32 `[T, N_i]` a weight. Several weights share one pass over `x`.
+/// Inputs: `x` f32 `[.., K]`, then the weights `[N_i, K]` of any type, then the biases f32 `[N_i]` of those weights that
+/// have one, in order. Outputs: one f32 `[.., N_i]` a weight. Several weights share one pass over `x`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linear {
     /// For each weight, whether it has a bias.
@@ -33,11 +35,12 @@ impl Op for Linear {
         "Linear"
     }
 
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let inputs = args.all()?;
         let expected = 1 + self.biased.len() + self.biased.iter().filter(|b| **b).count();
         same("number of inputs", expected, inputs.len())?;
-        let (k, rows) = (cols("x", inputs[0])?, inputs[0].shape[0]);
-        (0..self.biased.len()).map(|i| self.infer_one(i, inputs, k, rows)).collect()
+        let k = cols("x", inputs[0])?;
+        (0..self.biased.len()).map(|i| self.infer_one(i, &inputs, k)).collect()
     }
 
     fn describe(&self) -> String {
@@ -55,7 +58,7 @@ impl Op for Linear {
 }
 
 impl Linear {
-    fn infer_one(&self, i: usize, inputs: &[&TensorType], k: usize, rows: Dim) -> Result<TensorType, String> {
+    fn infer_one(&self, i: usize, inputs: &[&TensorType], k: usize) -> Result<Type, String> {
         let (weight, bias) = self.inputs_of(i);
         let &[Dim::Fixed(n), Dim::Fixed(wk)] = inputs[weight].shape.as_slice() else {
             return Err(format!("weight {i} must be a fixed [N, K] matrix"));
@@ -64,6 +67,9 @@ impl Linear {
         if let Some(bias) = bias {
             same(&format!("length of bias {i}"), n, cols("bias", inputs[bias])?)?;
         }
-        Ok(TensorType::rows_of(rows, n))
+        let mut shape = inputs[0].shape.clone();
+        shape.pop();
+        shape.push(Dim::Fixed(n));
+        Ok(TensorType { dtype: DType::F32, shape }.into())
     }
 }

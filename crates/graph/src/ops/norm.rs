@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Add, Op, Part, Slot, arity, cols};
-use crate::TensorType;
+use super::{Add, Op, Part, Slot, cols};
+use crate::{Args, TensorType, Type};
 
 /// `y = x / sqrt(mean(x^2) + eps) * w`, over each group of `w.len()` columns. Inputs: `x` f32 `[T, C]`, `w` `[G]`, `G`
 /// divides `C` (a head's length for query/key norms, all columns otherwise).
@@ -18,10 +18,10 @@ impl Op for RmsNorm {
         "RmsNorm"
     }
 
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        arity::<2>(inputs)?;
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let inputs = args.tensors::<2>()?;
         check_group(inputs[0], inputs[1])?;
-        Ok(vec![inputs[0].clone()])
+        Ok(vec![inputs[0].clone().into()])
     }
 
     fn describe(&self) -> String {
@@ -41,13 +41,13 @@ impl Op for AddRmsNorm {
         "AddRmsNorm"
     }
 
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        arity::<3>(inputs)?;
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let inputs = args.tensors::<3>()?;
         if inputs[0] != inputs[1] {
             return Err("summands differ in type".into());
         }
         check_group(inputs[0], inputs[2])?;
-        Ok(vec![inputs[0].clone(), inputs[0].clone()])
+        Ok(vec![inputs[0].clone().into(), inputs[0].clone().into()])
     }
 
     fn decompose(&self) -> Option<Vec<Part>> {

@@ -2,8 +2,8 @@
 
 use kinglet_tensor::DType;
 
-use super::{Op, arity, cols};
-use crate::TensorType;
+use super::{Op, cols};
+use crate::{Args, TensorType, Type};
 
 /// `y[r, :] = x[rows[r], :]`. Inputs: `x` f32 `[T, dim]`, `rows` i32 `[R]`; output f32 `[R, dim]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,10 +14,10 @@ impl Op for SelectRows {
         "SelectRows"
     }
 
-    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, String> {
-        arity::<2>(inputs)?;
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let inputs = args.tensors::<2>()?;
         match (inputs[1].dtype, inputs[1].shape.as_slice()) {
-            (DType::I32, &[rows]) => Ok(vec![TensorType::rows_of(rows, cols("x", inputs[0])?)]),
+            (DType::I32, &[rows]) => Ok(vec![TensorType::rows_of(rows, cols("x", inputs[0])?).into()]),
             _ => Err("takes i32[R] row indices".into()),
         }
     }

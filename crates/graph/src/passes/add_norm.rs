@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::rewrite::Rewrite;
 use crate::ops::{Add, AddRmsNorm, RmsNorm};
-use crate::{BuildError, Graph, Node};
+use crate::{BuildError, Graph, Node, TensorType};
 
 /// Fuses `RmsNorm(Add(a, b), w)` where the two nodes are neighbours and the norm spans whole rows.
 pub fn fuse_add_norm(graph: &Graph) -> Result<Graph, BuildError> {
@@ -28,6 +28,7 @@ pub fn fuse_add_norm(graph: &Graph) -> Result<Graph, BuildError> {
 fn pattern(graph: &Graph, add: &Node, norm: &Node) -> Option<AddRmsNorm> {
     add.op.downcast::<Add>()?;
     let op = norm.op.downcast::<RmsNorm>()?;
-    let whole_rows = graph.value(norm.inputs[1]).ty.cols() == graph.value(norm.inputs[0]).ty.cols();
+    let cols = |id| graph.tensor_type(id).and_then(TensorType::cols);
+    let whole_rows = cols(norm.inputs[1]) == cols(norm.inputs[0]);
     (norm.inputs[0] == add.outputs[0] && whole_rows).then_some(AddRmsNorm { eps: op.eps })
 }

@@ -25,8 +25,10 @@ impl<'a> Rewrite<'a> {
             map[id.index()] = Some(new.input(&old.value(id).name, old.value(id).ty.clone())?);
         }
         for (slot, value) in map.iter_mut().zip(old.values()) {
-            if let Def::Weight(tensor) = &value.def {
-                *slot = Some(new.weight(tensor.clone())?);
+            match &value.def {
+                Def::Weight(tensor) => *slot = Some(new.weight_as(&value.name, tensor.clone())?),
+                Def::Absent => *slot = Some(new.absent()),
+                Def::Input | Def::Node(..) => {}
             }
         }
         Ok(Self { old, new, map, temporaries: Vec::new() })

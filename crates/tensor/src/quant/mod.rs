@@ -99,7 +99,8 @@ pub fn row_decoder(dtype: DType) -> Option<RowDecoder> {
         IQ4_NL => codebook::iq4_nl, IQ4_XS => codebook::iq4_xs,
         MXFP4 => codebook::mxfp4, NVFP4 => codebook::nvfp4,
         TQ1_0 => ternary::tq1_0, TQ2_0 => ternary::tq2_0,
-        I64 | I32 | I16 | I8 | U64 | U32 | U16 | U8 | Bool => return None,
+        I64 | I32 | I16 | I8 | U64 | U32 | U16 | U8 | Bool | I4 | U4 | I2 | U2 | Str => return None,
+        F4E2M1 | F8E4M3 | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 => return None,
     })
 }
 
