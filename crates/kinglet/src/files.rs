@@ -147,7 +147,7 @@ impl Folder {
 
 fn weights(files: &BTreeMap<String, PathBuf>, limits: &Limits) -> Result<Safetensors, Error> {
     let Some(index_path) = files.get(INDEX) else {
-        let path = files.get(WEIGHTS).ok_or_else(|| missing(files, WEIGHTS))?;
+        let path = sole_weights(files)?;
         return Safetensors::parse(map(path)?, limits).map_err(|e| Error::format(path, e));
     };
     let fail = |e| Error::format(index_path, e);
@@ -155,6 +155,17 @@ fn weights(files: &BTreeMap<String, PathBuf>, limits: &Limits) -> Result<Safeten
     let named = index.files().filter_map(|name| Some((name, files.get(name)?)));
     let shards = named.map(|(name, path)| Ok((name.to_owned(), map(path)?))).collect::<Result<_, Error>>()?;
     Safetensors::join(&index, &shards, limits).map_err(fail)
+}
+
+/// The one file with weights; where there are several, only an index could say how they belong together.
+fn sole_weights(files: &BTreeMap<String, PathBuf>) -> Result<&PathBuf, Error> {
+    let others = || files.iter().filter(|(name, _)| name.ends_with(".safetensors")).map(|(_, path)| path);
+    match (files.get(WEIGHTS), others().count()) {
+        (Some(path), _) => Ok(path),
+        (None, 0) => Err(missing(files, WEIGHTS)),
+        (None, 1) => others().next().ok_or_else(|| missing(files, WEIGHTS)),
+        (None, _) => Err(missing(files, INDEX)),
+    }
 }
 
 /// The error for a file that should be among `files`.

@@ -40,9 +40,20 @@ pub(crate) fn tokenizer(files: &ModelFiles) -> Result<Tokenizer, Error> {
     match files {
         ModelFiles::Gguf(gguf) => Ok(Tokenizer::new(VocabSpec::from_gguf(&Keys(gguf.metadata()))?)?),
         ModelFiles::HuggingFace(folder) => {
-            Ok(Tokenizer::from_json(folder.tokenizer()?, &special_names(&folder.tokenizer_config))?)
+            let ends = ends(folder);
+            let names = SpecialNames { ends: &ends, ..special_names(&folder.tokenizer_config) };
+            Ok(Tokenizer::from_json(folder.tokenizer()?, &names)?)
         }
     }
+}
+
+/// `eos_token_id` of `generation_config.json`, or else of `config.json`: a number or several.
+fn ends(folder: &Folder) -> Vec<u32> {
+    let key = "eos_token_id";
+    let Some(value) = folder.generation.get(key).or(folder.config.get(key)) else { return Vec::new() };
+    let list = value.as_i64s().map(|list| list.into_owned());
+    let ids = list.or(value.as_i64().map(|id| vec![id])).unwrap_or_default();
+    ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect()
 }
 
 /// `bos_token` and the like of `tokenizer_config.json`: each a text, or a table with its text.
@@ -58,6 +69,7 @@ fn special_names(config: &Metadata) -> SpecialNames<'_> {
         sep: name("sep_token"),
         pad: name("pad_token"),
         mask: name("mask_token"),
+        ends: &[],
     }
 }
 

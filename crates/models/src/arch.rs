@@ -19,6 +19,8 @@ pub enum Norm {
 pub enum Windows {
     /// All of them.
     Every,
+    /// None unless the configuration switches them on; then those from a layer on that it names.
+    Switched,
     /// All but the last of each run of this many.
     AllButLastOf(usize),
 }
@@ -27,7 +29,7 @@ impl Windows {
     /// For each of `layers` layers, whether it is windowed.
     pub fn layers(self, layers: usize) -> Vec<bool> {
         let windowed = |layer: usize| match self {
-            Self::Every => true,
+            Self::Every | Self::Switched => true,
             Self::AllButLastOf(n) => !(layer + 1).is_multiple_of(n),
         };
         (0..layers.min(1 << 12)).map(windowed).collect()

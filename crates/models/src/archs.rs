@@ -14,10 +14,14 @@ pub const MISTRAL: Arch =
     Arch::decoder(Halves, Silu, Norm::Rms).gguf_rope(Interleaved).ids(&["MistralForCausalLM"]);
 
 /// Qwen2 and Qwen2.5.
-pub const QWEN2: Arch = Arch::decoder(Halves, Silu, Norm::Rms).ids(&["qwen2", "Qwen2ForCausalLM"]);
+pub const QWEN2: Arch =
+    Arch::decoder(Halves, Silu, Norm::Rms).ids(&["qwen2", "Qwen2ForCausalLM"]).windows(Windows::Switched);
 
 /// Qwen3, dense.
-pub const QWEN3: Arch = Arch::decoder(Halves, Silu, Norm::Rms).ids(&["qwen3", "Qwen3ForCausalLM"]).qk_norm();
+pub const QWEN3: Arch = Arch::decoder(Halves, Silu, Norm::Rms)
+    .ids(&["qwen3", "Qwen3ForCausalLM"])
+    .qk_norm()
+    .windows(Windows::Switched);
 
 /// Phi-3 and Phi-3.5 mini and medium.
 pub const PHI3: Arch = Arch::decoder(Halves, Silu, Norm::Rms).ids(&["phi3", "Phi3ForCausalLM"]);

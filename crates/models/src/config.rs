@@ -59,6 +59,8 @@ pub struct DecoderConfig {
     pub attn_softcap: Option<f32>,
     /// Soft cap on logits.
     pub logit_softcap: Option<f32>,
+    /// The output matrix must be in the file: it is not the embedding table.
+    pub own_output: bool,
 }
 
 impl DecoderConfig {
@@ -101,10 +103,27 @@ impl DecoderConfig {
                 format!("a multiple of {} key/value heads", self.kv_heads),
             ));
         }
-        if self.rope.dims > self.key_dim || !self.rope.dims.is_multiple_of(2) {
-            return Err(bad("rotary dimensions", self.rope.dims, format!("even, at most {}", self.key_dim)));
+        self.check_numbers()?;
+        let (rope, local_rope) = (self.rope.checked(self.key_dim)?, self.local_rope.checked(self.key_dim)?);
+        Ok(Self { rope, local_rope, ..self })
+    }
+
+    /// Refuses factors that would make every result infinite or no number.
+    fn check_numbers(&self) -> Result<(), ModelError> {
+        if !(0.0..1.0).contains(&self.norm_eps) {
+            return Err(bad("norm epsilon", self.norm_eps, "0 to 1"));
         }
-        Ok(self)
+        let factors = [
+            ("attention scale", Some(self.attn_scale)),
+            ("attention soft cap", self.attn_softcap),
+            ("logit soft cap", self.logit_softcap),
+        ];
+        for (key, factor) in factors {
+            if let Some(found) = factor.filter(|factor| !(factor.is_finite() && *factor > 0.0)) {
+                return Err(bad(key, found, "a positive number"));
+            }
+        }
+        Ok(())
     }
 }
 

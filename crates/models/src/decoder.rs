@@ -153,7 +153,7 @@ impl Decoder<'_> {
     fn logits(&mut self, x: ValueId, table: ValueId) -> Result<ValueId, ModelError> {
         let softcap = self.config.logit_softcap;
         let name = if softcap.is_some() { "logits_raw" } else { "logits" };
-        let mut logits = if self.weights.has(Role::Output, 0, "weight") {
+        let mut logits = if self.config.own_output || self.weights.has(Role::Output, 0, "weight") {
             let rows = self.graph.ty(table).tensor().and_then(|ty| ty.shape.first()?.fixed());
             let Some(vocab) = rows else { return Ok(x) };
             self.linear(name, Role::Output, 0, x, [vocab, self.config.dim])?
@@ -262,6 +262,6 @@ impl Decoder<'_> {
         } else {
             rope.scaling.clone()
         };
-        Ok(RopeConfig { scaling, ..rope.clone() })
+        RopeConfig { scaling, ..rope.clone() }.checked(self.config.key_dim)
     }
 }

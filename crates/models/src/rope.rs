@@ -5,6 +5,8 @@
 
 use std::f64::consts::PI;
 
+use crate::ModelError;
+
 /// How frequencies are stretched for contexts longer than the model was first trained on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
@@ -34,6 +36,26 @@ pub enum RopeScaling {
         /// Divisors otherwise.
         long: Vec<f64>,
     },
+}
+
+impl RopeScaling {
+    /// Lists of what must be positive.
+    fn positive(&self) -> impl Iterator<Item = Vec<f64>> {
+        let [first, second] = match self {
+            Self::None => [vec![], vec![]],
+            Self::Linear(factor) => [vec![*factor], vec![]],
+            Self::Llama3 { factor, low, high, original } => {
+                [vec![*factor, *original], vec![*low, high - low]]
+            }
+            Self::Yarn(yarn) => {
+                let ramp = yarn.beta_fast - yarn.beta_slow;
+                [vec![yarn.factor, yarn.original as f64], vec![yarn.beta_slow, ramp]]
+            }
+            Self::Factors(factors) => [factors.clone(), vec![]],
+            Self::Long { short, long } => [short.clone(), long.clone()],
+        };
+        [first, second].into_iter()
+    }
 }
 
 /// Parameters of YaRN.
@@ -77,6 +99,31 @@ impl RopeConfig {
         match base {
             Some(base) => Self { base, scaling: RopeScaling::None, ..self.clone() },
             None => self.clone(),
+        }
+    }
+
+    /// Refuses what would rotate by infinite angles or no numbers, for heads of `key_dim` elements.
+    pub(crate) fn checked(self, key_dim: usize) -> Result<Self, ModelError> {
+        let bad = |key: &str, found: String, expected: String| {
+            Err(ModelError::BadKey { key: key.into(), found, expected })
+        };
+        if self.dims == 0 || self.dims > key_dim || !self.dims.is_multiple_of(2) {
+            return bad("rotary dimensions", self.dims.to_string(), format!("even, 2 to {key_dim}"));
+        }
+        let numbers = [("base", vec![self.base]), ("magnitude", self.magnitude.into_iter().collect())];
+        let numbers = numbers.into_iter().chain(self.scaling.positive().map(|list| ("scaling factor", list)));
+        for (name, list) in numbers {
+            if let Some(found) = list.iter().find(|number| !(number.is_finite() && **number > 0.0)) {
+                return bad(&format!("rotary {name}"), found.to_string(), "a positive number".into());
+            }
+        }
+        let pairs = self.dims / 2;
+        match &self.scaling {
+            RopeScaling::Long { short, long } if short.len() != pairs || long.len() != pairs => {
+                let found = format!("lists of {} and {}", short.len(), long.len());
+                bad("rotary scaling factors", found, format!("{pairs} each, one a pair"))
+            }
+            _ => Ok(self),
         }
     }
 

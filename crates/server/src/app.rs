@@ -40,7 +40,7 @@ impl App {
 
     /// The model of this name.
     pub(crate) fn model(&self, name: &str) -> Result<&dyn ChatModel, ApiError> {
-        let model = self.models.iter().find(|model| model.name() == name);
+        let model = self.models.iter().find(|model| model.answers_to(name));
         model.map(|model| &**model).ok_or_else(|| ApiError::model_not_found(name))
     }
 

@@ -1,7 +1,10 @@
 //! The library's models, served.
 
-use kinglet::Model;
+use std::ffi::OsStr;
+use std::path::Path;
+
 use kinglet::chat::Message;
+use kinglet::{Model, catalog};
 use kinglet_engine::Engine;
 use kinglet_text::sample::SamplerConfig;
 use kinglet_text::tokenizer::Tokenizer;
@@ -12,6 +15,14 @@ use crate::model::{ChatModel, PromptError};
 impl ChatModel for Model {
     fn name(&self) -> &str {
         self.name()
+    }
+
+    /// Any spelling of its name, and of a path the file's name, with or without its ending.
+    fn answers_to(&self, name: &str) -> bool {
+        let path = Path::new(self.name());
+        self.name() == name
+            || catalog::canonical(name).is_ok_and(|canonical| canonical == self.name())
+            || path.is_file() && [path.file_name(), path.file_stem()].contains(&Some(OsStr::new(name)))
     }
 
     fn engine(&self) -> &Engine {

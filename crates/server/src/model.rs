@@ -7,8 +7,13 @@ use serde_json::Value;
 
 /// A language model that can be talked to.
 pub trait ChatModel: Send + Sync {
-    /// The name that requests use.
+    /// The name that it is listed under.
     fn name(&self) -> &str;
+
+    /// Whether a request by this name means it.
+    fn answers_to(&self, name: &str) -> bool {
+        self.name() == name
+    }
 
     /// What runs it.
     fn engine(&self) -> &Engine;

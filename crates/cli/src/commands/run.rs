@@ -111,9 +111,8 @@ fn once(args: &Args, prompt: &str, model: &Model, asking: &Asking, load_ms: f64,
         answer
     };
     if ui.json() {
-        return ui.value(&report(args, model, &answer, load_ms));
-    }
-    if ui.verbose() > 0 {
+        ui.value(&report(args, model, &answer, load_ms))?;
+    } else if ui.verbose() > 0 {
         ui.note(format_args!("loaded in {load_ms:.0} ms · {}", answer.figures()));
     }
     answer.outcome()

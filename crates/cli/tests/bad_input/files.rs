@@ -63,7 +63,7 @@ impl Tiny {
 }
 
 /// As many tokens as the golden model has: three special ones, then single characters.
-fn tokens() -> Vec<String> {
+pub(crate) fn tokens() -> Vec<String> {
     let characters = ('▁'..='▁').chain('a'..='z').chain('A'..='Z').chain('0'..='7');
     let special = ["<unk>", "<s>", "</s>"].map(str::to_owned);
     special.into_iter().chain(characters.map(String::from)).collect()

@@ -372,6 +372,14 @@ fn hugging_face_folders_must_hold_together() {
         fs::remove_file(folder.join("model.safetensors")).expect("removed");
         folder
     });
+    check(Unreadable, "`model.safetensors.index.json` is missing", |folder| {
+        let folder = hugging_face(folder, str::to_owned);
+        for shard in ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] {
+            fs::copy(folder.join("model.safetensors"), folder.join(shard)).expect("copied");
+        }
+        fs::remove_file(folder.join("model.safetensors")).expect("removed");
+        folder
+    });
     check(Unreadable, "model.safetensors: ", |folder| {
         let folder = hugging_face(folder, str::to_owned);
         let weights = fs::read(folder.join("model.safetensors")).expect("written");

@@ -20,7 +20,7 @@ use super::error::{AtPath, CatalogError, Result};
 use super::http::{Http, Wanted};
 use super::name::{HubName, is_safe_file};
 use super::progress::{Event, Progress};
-use super::store::ModelFile;
+use super::store::{self, ModelFile, make_parent};
 
 /// Quantisations in the order in which they are chosen when the name says none.
 const PREFERRED: &[&str] = &["Q4_K_M", "Q8_0", "Q4_0", "Q5_K_M", "Q6_K", "F16", "BF16"];
@@ -189,36 +189,72 @@ impl Hub {
             url: self.settings.endpoint.clone(),
             why: format!("the listing gives no checksum for {file}"),
         })?;
-        let sha256 = sibling.lfs.as_ref().map(|l| l.sha256.as_str());
-        let bytes = sibling.lfs.as_ref().map(|l| l.size).or(sibling.size);
         let folder = self.folder(name);
         let blob = folder.join("blobs").join(etag);
-        let there = fs::metadata(&blob).is_ok_and(|m| bytes.is_none_or(|b| b == m.len()));
-        if !there {
-            let partial = folder.join("blobs").join(format!("{etag}.incomplete"));
-            make_parent(&partial)?;
-            let endpoint = self.settings.endpoint.trim_end_matches('/');
-            let url = format!("{endpoint}/{}/resolve/{commit}/{file}", name.repo);
-            let token = self.settings.token.as_deref();
-            http.fetch(&Wanted { url: &url, token, file, bytes, sha256 }, &partial, progress)?;
-            fs::rename(&partial, &blob).at("write", &blob)?;
+        let mut owned = false;
+        if !sibling.is_whole(&blob) {
+            // The lock that the hub's other clients take, too.
+            let locks = self.settings.cache.join(".locks").join(folder_name(name));
+            let _lock = store::lock(&locks.join(format!("{etag}.lock")), progress)?;
+            owned = !sibling.is_whole(&blob);
+            if owned {
+                self.fetch_blob(http, name, commit, sibling, &blob, progress)?;
+            }
         }
         progress.event(Event::Done { file });
         let path = folder.join("snapshots").join(commit).join(file);
         link(&blob, &path)?;
         let bytes = fs::metadata(&path).at("read", &path)?.len();
-        Ok(ModelFile { name: base_name(file), path, bytes, sha256: sha256.map(str::to_owned), owned: !there })
+        let sha256 = sibling.lfs.as_ref().map(|l| l.sha256.clone());
+        Ok(ModelFile { name: base_name(file), path, bytes, sha256, owned })
+    }
+
+    fn fetch_blob(
+        &self,
+        http: &Http,
+        name: &HubName,
+        commit: &str,
+        sibling: &Sibling,
+        blob: &Path,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let partial = blob.with_extension("incomplete");
+        make_parent(&partial)?;
+        let file = sibling.rfilename.as_str();
+        let endpoint = self.settings.endpoint.trim_end_matches('/');
+        let wanted = Wanted {
+            url: &format!("{endpoint}/{}/resolve/{commit}/{file}", name.repo),
+            token: self.settings.token.as_deref(),
+            file,
+            bytes: sibling.bytes(),
+            sha256: sibling.lfs.as_ref().map(|l| l.sha256.as_str()),
+        };
+        http.fetch(&wanted, &partial, progress)?;
+        fs::rename(&partial, blob).at("write", blob)
     }
 
     fn folder(&self, name: &HubName) -> PathBuf {
-        self.settings.cache.join(format!("models--{}", name.repo.replace('/', "--")))
+        self.settings.cache.join(folder_name(name))
     }
+}
+
+fn folder_name(name: &HubName) -> String {
+    format!("models--{}", name.repo.replace('/', "--"))
 }
 
 impl Sibling {
     /// The name of its content in the cache.
     fn etag(&self) -> Option<&str> {
         self.lfs.as_ref().map(|l| l.sha256.as_str()).or(self.blob_id.as_deref())
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        self.lfs.as_ref().map(|l| l.size).or(self.size)
+    }
+
+    /// Whether its content is in the cache.
+    fn is_whole(&self, blob: &Path) -> bool {
+        fs::metadata(blob).is_ok_and(|m| self.bytes().is_none_or(|bytes| bytes == m.len()))
     }
 }
 
@@ -274,7 +310,12 @@ fn folder(names: &[String]) -> Option<Vec<String>> {
         !n.contains('/')
             && (FOLDER_FILES.contains(&n.as_str()) || FOLDER_ENDS.iter().any(|end| n.ends_with(end)))
     };
-    let files: Vec<String> = names.iter().filter(needed).cloned().collect();
+    let mut files: Vec<String> = names.iter().filter(needed).cloned().collect();
+    // Some repositories carry the weights a second time, under other names and in another layout.
+    let is_model = |n: &String| n.starts_with("model") && n.ends_with(".safetensors");
+    if files.iter().any(is_model) {
+        files.retain(|n| is_model(n) || !n.ends_with(".safetensors"));
+    }
     let whole = files.iter().any(|n| n == "config.json") && files.iter().any(|n| n.ends_with(".safetensors"));
     whole.then_some(files)
 }
@@ -307,11 +348,6 @@ fn list_files(folder: &Path, prefix: &str, names: &mut Vec<String>) {
         }
     }
     names.sort();
-}
-
-fn make_parent(path: &Path) -> Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).at("create the folder", folder)
 }
 
 fn write_file(path: &Path, content: &[u8]) -> Result<()> {
@@ -385,6 +421,8 @@ mod tests {
     fn a_safetensors_repository_comes_with_its_tokenizer() {
         let names = ["config.json", "model.safetensors", "onnx/model.onnx", "tokenizer.json", "train.py"];
         check(&names, "o/r", "config.json model.safetensors tokenizer.json");
+        let twice = ["config.json", "consolidated.safetensors", "model-00001-of-00001.safetensors"];
+        check(&twice, "o/r", "config.json model-00001-of-00001.safetensors");
         check(&["train.py"], "o/r", "o/r: it has neither GGUF nor safetensors files");
     }
 }

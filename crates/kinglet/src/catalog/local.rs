@@ -12,8 +12,8 @@ use super::store::{Model, ModelFile};
 /// How the files end that a folder in the Hugging Face layout may consist of.
 const FOLDER_FILES: &[&str] = &[".json", ".safetensors", ".model", ".jinja", ".txt"];
 
-/// Files that stand for the folder they lie in, if it holds a `config.json`.
-const OF_A_FOLDER: &[&str] = &["config.json", "model.safetensors", "model.safetensors.index.json"];
+/// How files end that stand for the folder they lie in, if it holds a `config.json`.
+const OF_A_FOLDER: &[&str] = &["config.json", ".safetensors", ".safetensors.index.json"];
 
 /// The model at `path`; nothing is read but names and sizes.
 pub(crate) fn open(path: &Path) -> Result<Model> {
@@ -21,7 +21,7 @@ pub(crate) fn open(path: &Path) -> Result<Model> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Err(CatalogError::NoSuchPath(path.to_owned())),
         other => other.at("read", path)?,
     };
-    let folder = path.parent().filter(|_| OF_A_FOLDER.contains(&name(path).as_str()));
+    let folder = path.parent().filter(|_| OF_A_FOLDER.iter().any(|end| name(path).ends_with(end)));
     let paths = match folder.filter(|folder| folder.join("config.json").is_file()) {
         _ if metadata.is_dir() => in_folder(path)?,
         _ if !metadata.is_file() => return Err(wrong(path, "it is neither a file nor a folder".into())),
@@ -119,6 +119,8 @@ mod tests {
         check(&["config.json", "model.safetensors", "x.py"], "", "config.json model.safetensors");
         check(&["config.json", "x.gguf"], "", "x.gguf");
         check(&["config.json", "x.gguf"], "config.json", "config.json");
+        let sharded = ["config.json", "m-1.safetensors", "m-2.safetensors"];
+        check(&sharded, "m-2.safetensors", &sharded.join(" "));
         check(&["model.safetensors", "tokenizer.json"], "model.safetensors", "model.safetensors");
         check(&["a.gguf", "b.gguf"], "", "DIR/: there are several models: a.gguf, b.gguf");
         check(&[], "", "DIR/: there is neither a .gguf file nor a config.json");

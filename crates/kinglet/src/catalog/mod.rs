@@ -23,11 +23,15 @@ mod package;
 mod progress;
 mod store;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use kinglet_formats::FileKind;
 use kinglet_formats::gguf::shard_names;
 
+use error::AtPath;
 pub use error::{CatalogError, Result};
 pub use hub::HubSettings;
 pub use name::{HubName, ModelName};
@@ -107,11 +111,18 @@ impl Catalog {
         }
     }
 
-    /// The model's files, fetched if they are not on this machine; sizes are checked, contents are not.
+    /// The model's files, fetched if they are not on this machine; sizes are checked, contents are not. Where a short
+    /// name cannot be fetched, a file or folder of that name will do.
     pub fn resolve(&self, name: &str, progress: &dyn Progress) -> Result<Model> {
-        match self.locate(name)? {
-            Some(model) => Ok(model),
-            None => self.pull(name, progress),
+        if let Some(model) = self.locate(name)? {
+            return Ok(model);
+        }
+        match self.pull(name, progress) {
+            Err(e) if e.is_of_the_source() && Path::new(name).exists() => {
+                progress.event(Event::Trying { source: "local path" });
+                local::open(Path::new(name))
+            }
+            other => other,
         }
     }
 
@@ -121,7 +132,7 @@ impl Catalog {
         if let ModelName::Path(path) = &name {
             return local::open(path).map(Some);
         }
-        let id = self.id(&name)?;
+        let id = id(&name)?;
         if let Some(model) = self.store.find(&id)?
             && self.store.check(&model, false, &Silent)?
         {
@@ -138,7 +149,7 @@ impl Catalog {
         if let ModelName::Path(path) = &name {
             return local::open(path);
         }
-        let id = self.id(&name)?;
+        let id = id(&name)?;
         if let Some(model) = self.intact(&id, progress)? {
             return Ok(model);
         }
@@ -186,14 +197,6 @@ impl Catalog {
                 candidates: fitting.into_iter().map(|m| m.name).collect(),
             }),
         }
-    }
-
-    /// The name under which the store keeps a model: short names get their tag.
-    fn id(&self, name: &ModelName) -> Result<String> {
-        let ModelName::Short { name: family, tag } = name else { return Ok(name.to_string()) };
-        let unknown =
-            || CatalogError::Unknown { name: name.to_string(), similar: known::similar(&name.to_string()) };
-        known::find(family, tag.as_deref()).map(Known::id).ok_or_else(unknown)
     }
 
     /// The stored model, if every file of it has the right content. A damaged file is removed.
@@ -258,14 +261,42 @@ impl Catalog {
         }
         let mut files = Vec::new();
         for (url, file) in parts_at(url) {
+            // Each part of a split model stands for the whole: another pull may be under way by another part's name.
+            let _lock = self.store.lock(&format!("part {url}"), progress)?;
             let partial = self.store.partial(&url)?;
             let wanted = Wanted { url: &url, token: None, file: &file, bytes: None, sha256: None };
             let fetched = self.http.fetch(&wanted, &partial, progress)?;
+            check_kind(&url, &partial)?;
             files.push(self.store.adopt(&partial, &file, &fetched.sha256, fetched.bytes)?);
             progress.event(Event::Done { file: &file });
         }
         Ok((url.to_owned(), files))
     }
+}
+
+/// The one spelling of a model's name, under which the store keeps it: short names get their tag.
+pub fn canonical(name: &str) -> Result<String> {
+    id(&ModelName::parse(name)?)
+}
+
+fn id(name: &ModelName) -> Result<String> {
+    let ModelName::Short { name: family, tag } = name else { return Ok(name.to_string()) };
+    let unknown =
+        || CatalogError::Unknown { name: name.to_string(), similar: known::similar(&name.to_string()) };
+    known::find(family, tag.as_deref()).map(Known::id).ok_or_else(unknown)
+}
+
+/// Refuses, and deletes, what servers send instead of a model: an error or login page, a pointer, nothing.
+fn check_kind(url: &str, partial: &Path) -> Result<()> {
+    let mut head = Vec::new();
+    let file = File::open(partial).and_then(|file| file.take(512).read_to_end(&mut head));
+    file.at("read", partial)?;
+    let kind = FileKind::of(&head);
+    if !matches!(kind, FileKind::Html | FileKind::Json | FileKind::LfsPointer | FileKind::Empty) {
+        return Ok(());
+    }
+    let _ = std::fs::remove_file(partial);
+    Err(CatalogError::BadAnswer { url: url.into(), why: format!("what the server sent is {kind}") })
 }
 
 /// Addresses and names of a model's files: of all parts, where the address is that of one part of a split model.

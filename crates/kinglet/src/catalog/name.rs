@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::error::{CatalogError, Result};
+use super::known;
 
 /// A model's name, by the kind of place it points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub struct HubName {
 }
 
 impl ModelName {
-    /// Takes a name apart; whatever looks like a path, or exists as one, is a path.
+    /// Takes a name apart; whatever looks like a path, or exists as one and is no short name, is a path.
     pub fn parse(text: &str) -> Result<ModelName> {
         let bad = |why| CatalogError::BadName { text: text.into(), why };
         if text.is_empty() || text.chars().any(|c| c.is_control()) {
@@ -55,7 +56,9 @@ impl ModelName {
         if text.contains('/') {
             return hub_name(text).map(ModelName::Hub).map_err(bad);
         }
-        short_name(text).map_err(bad)
+        let name = short_name(text).map_err(bad);
+        let known = matches!(&name, Ok(ModelName::Short { name, tag }) if known::find(name, tag.as_deref()).is_some());
+        if !known && Path::new(text).exists() { Ok(ModelName::Path(text.into())) } else { name }
     }
 }
 
@@ -183,6 +186,7 @@ mod tests {
         check("./x", "path ./x");
         check("x.gguf", "path x.gguf");
         check("src/lib.rs", "path src/lib.rs");
+        check("src", "path src");
         check("..", "path ..");
     }
 

@@ -141,7 +141,7 @@ impl Store {
         };
         let json = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
         let unfinished = path.with_extension("json.new");
-        let mut file = self.create(&unfinished)?;
+        let mut file = create(&unfinished)?;
         file.write_all(&json).and_then(|()| file.sync_all()).at("write", &unfinished)?;
         fs::rename(&unfinished, &path).at("write", &path)
     }
@@ -149,14 +149,14 @@ impl Store {
     /// Where a file that is being fetched grows; `key` is its checksum, or anything else that tells it apart.
     pub(super) fn partial(&self, key: &str) -> Result<PathBuf> {
         let path = self.root.join("partial").join(file_name(key));
-        self.make_parent(&path)?;
+        make_parent(&path)?;
         Ok(path)
     }
 
     /// Moves a complete, verified file to its place among the contents.
     pub(super) fn adopt(&self, partial: &Path, name: &str, sha256: &str, bytes: u64) -> Result<ModelFile> {
         let path = self.blob_path(sha256);
-        self.make_parent(&path)?;
+        make_parent(&path)?;
         fs::rename(partial, &path).at("write", &path)?;
         Ok(ModelFile { name: name.into(), path, bytes, sha256: Some(sha256.into()), owned: true })
     }
@@ -215,38 +215,16 @@ impl Store {
 
     /// Takes the lock of a model, waiting for another process that has it.
     pub(super) fn lock(&self, name: &str, progress: &dyn Progress) -> Result<Lock> {
-        let mut told = false;
-        loop {
-            if let Some(lock) = self.try_lock(name)? {
-                return Ok(lock);
-            }
-            if !told {
-                progress.event(Event::Waiting);
-                told = true;
-            }
-            wait(POLL, progress)?;
-        }
+        lock(&self.lock_path(name), progress)
     }
 
     /// Takes the lock of a model, if nobody has it.
     pub(super) fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
-        let path = self.root.join("locks").join(format!("{}.lock", file_name(name)));
-        let file = self.create(&path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(e).at("lock", &path),
-        }
+        try_lock(&self.lock_path(name))
     }
 
-    fn create(&self, path: &Path) -> Result<File> {
-        self.make_parent(path)?;
-        OpenOptions::new().write(true).create(true).truncate(true).open(path).at("write", path)
-    }
-
-    fn make_parent(&self, path: &Path) -> Result<()> {
-        let folder = path.parent().unwrap_or(&self.root);
-        fs::create_dir_all(folder).at("create the folder", folder)
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.root.join("locks").join(format!("{}.lock", file_name(name)))
     }
 
     fn manifest_path(&self, name: &str) -> PathBuf {
@@ -287,6 +265,40 @@ impl Store {
             owned: file.owned,
         }
     }
+}
+
+/// Takes the lock at `path`, waiting for another process that has it.
+pub(super) fn lock(path: &Path, progress: &dyn Progress) -> Result<Lock> {
+    let mut told = false;
+    loop {
+        if let Some(lock) = try_lock(path)? {
+            return Ok(lock);
+        }
+        if !told {
+            progress.event(Event::Waiting);
+            told = true;
+        }
+        wait(POLL, progress)?;
+    }
+}
+
+fn try_lock(path: &Path) -> Result<Option<Lock>> {
+    let file = create(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Lock { _file: file })),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(e).at("lock", path),
+    }
+}
+
+fn create(path: &Path) -> Result<File> {
+    make_parent(path)?;
+    OpenOptions::new().write(true).create(true).truncate(true).open(path).at("write", path)
+}
+
+pub(super) fn make_parent(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).at("create the folder", folder)
 }
 
 /// Removes a file and, if it is a link, what it points to; hands back the bytes. What is gone already is no error.

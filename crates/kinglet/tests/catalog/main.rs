@@ -297,6 +297,39 @@ fn two_pulls_of_one_model_fetch_it_once() {
 }
 
 #[test]
+fn two_names_of_one_file_fetch_it_once_at_a_time() {
+    let world = World::new();
+    let body = content(400_000);
+    world.repository("org/repo", "m-Q4_0.gguf", body.clone(), &sum(&body));
+    let path = format!("/org/repo/resolve/{COMMIT}/m-Q4_0.gguf");
+    let page = Page { body: body.clone(), pause: Duration::from_millis(10), ..Page::default() };
+    world.server.page(&path, page);
+    std::thread::scope(|scope| {
+        for name in ["org/repo:Q4_0", "org/repo/m-Q4_0.gguf", "org/repo"] {
+            let (catalog, body) = (world.catalog(), &body);
+            scope.spawn(move || assert_eq!(first_file(&catalog, name), *body, "{name}"));
+        }
+    });
+    assert_eq!(world.downloads(), 1);
+}
+
+#[test]
+fn what_is_no_model_is_not_kept() {
+    for body in [
+        "<!DOCTYPE html><html>Sign in</html>",
+        "{\"error\": \"gone\"}",
+        "version https://git-lfs.github.com/spec/v1",
+        "",
+    ] {
+        let world = World::new();
+        let url = world.server.page("/x.gguf", Page { body: body.into(), ..Page::default() });
+        let error = world.catalog().pull(&url, &Silent).expect_err("no model");
+        assert!(matches!(&error, CatalogError::BadAnswer { .. }), "{error}");
+        assert!(world.catalog().list().expect("a list").is_empty());
+    }
+}
+
+#[test]
 fn a_damaged_model_is_noticed_and_fetched_anew() {
     let world = World::new();
     let body = content(10_000);

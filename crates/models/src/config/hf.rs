@@ -13,6 +13,7 @@ const INERT: &[&str] = &[
     "_name_or_path",
     "architectures",
     "attention_dropout",
+    "auto_map",
     "bos_token_id",
     "cache_implementation",
     "chunk_size_feed_forward",
@@ -29,16 +30,16 @@ const INERT: &[&str] = &[
     "pad_token_id",
     "pretraining_tp",
     "resid_pdrop",
-    "rope_interleaved",
     "tokenizer_class",
     "torch_dtype",
     "transformers.js_config",
     "transformers_version",
     "unk_token_id",
+    "unsloth_fixed",
+    "unsloth_version",
     "use_cache",
     "problem_type",
     "return_dict",
-    "use_bidirectional_attention",
 ];
 
 pub(super) fn read(config: &Metadata) -> Result<DecoderConfig, ModelError> {
@@ -82,6 +83,7 @@ fn sizes(keys: &Keys<'_>, arch: &'static Arch) -> Result<DecoderConfig, ModelErr
         attn_scale: (1.0 / scalar.sqrt()) as f32,
         attn_softcap: keys.opt_f64("attn_logit_softcapping")?.map(|x| x as f32),
         logit_softcap: keys.opt_f64("final_logit_softcapping")?.map(|x| x as f32),
+        own_output: !keys.flag("tie_word_embeddings", true)?,
     })
 }
 
@@ -102,7 +104,7 @@ fn check_switches(keys: &Keys<'_>, arch: &Arch) -> Result<(), ModelError> {
             return Err(ModelError::UnsupportedKey { key: key.into(), value: format!("{found:?}") });
         }
     }
-    for key in ["tie_word_embeddings", "attention_bias", "mlp_bias"] {
+    for key in ["attention_bias", "mlp_bias"] {
         keys.flag(key, false)?;
     }
     Ok(())
@@ -110,18 +112,39 @@ fn check_switches(keys: &Keys<'_>, arch: &Arch) -> Result<(), ModelError> {
 
 /// Window and, for each layer, whether it applies.
 fn windows(keys: &Keys<'_>, arch: &Arch, layers: usize) -> Result<(Option<usize>, Vec<bool>), ModelError> {
-    let window = keys.opt_usize("sliding_window")?;
-    let used = keys.flag("use_sliding_window", true)?;
-    let first = keys.opt_usize("max_window_layers")?.filter(|_| keys.get("use_sliding_window").is_some());
+    let window = keys.opt_usize("sliding_window")?.filter(|w| *w > 0);
+    // Gemma 2 9B says it twice.
+    keys.must_equal("sliding_window_size", window)?;
+    let switched = arch.windows == Windows::Switched;
+    let used = keys.flag("use_sliding_window", !switched)?;
+    let first = keys.opt_usize("max_window_layers")?.filter(|_| switched);
     let pattern = keys.opt_usize("sliding_window_pattern")?.or(keys.opt_usize("_sliding_window_pattern")?);
     let rule = pattern.filter(|n| *n > 0).map_or(arch.windows, Windows::AllButLastOf);
-    let windowed = match keys.get("layer_types").and_then(|v| v.as_strs()) {
-        Some(types) => types.iter().map(|kind| kind == "sliding_attention").collect(),
-        None => {
-            rule.layers(layers).into_iter().enumerate().map(|(i, w)| w && i >= first.unwrap_or(0)).collect()
+    if let Some(windowed) = layer_types(keys, layers)? {
+        if used && window.is_none() && windowed.contains(&true) {
+            return Err(keys.missing("sliding_window"));
         }
-    };
-    Ok((window.filter(|w| used && *w > 0), windowed))
+        return Ok((window.filter(|_| used), windowed));
+    }
+    if switched && used && window.is_some() && first.is_none() {
+        return Err(keys.missing("max_window_layers"));
+    }
+    let windowed = rule.layers(layers).into_iter().enumerate().map(|(i, w)| w && i >= first.unwrap_or(0));
+    Ok((window.filter(|_| used), windowed.collect()))
+}
+
+/// For each layer, whether `layer_types` says that it is windowed.
+fn layer_types(keys: &Keys<'_>, layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+    const KEY: &str = "layer_types";
+    let Some(value) = keys.get(KEY) else { return Ok(None) };
+    let types = value.as_strs().filter(|types| types.len() == layers);
+    let types = types.ok_or_else(|| keys.wrong(KEY, value, "a text for each layer"))?;
+    let windowed = types.iter().map(|kind| match kind {
+        "sliding_attention" => Ok(true),
+        "full_attention" => Ok(false),
+        other => Err(ModelError::UnsupportedKey { key: KEY.into(), value: shorten(other) }),
+    });
+    windowed.collect::<Result<_, _>>().map(Some)
 }
 
 /// Rotary settings of global and of windowed layers, in the older (`rope_theta`, `rope_scaling`) and the newer
@@ -132,36 +155,44 @@ fn ropes(
     key_dim: usize,
     context: usize,
 ) -> Result<(RopeConfig, RopeConfig), ModelError> {
-    let partial = keys.opt_f64("partial_rotary_factor")?.unwrap_or(1.0);
-    let dims = (key_dim as f64 * partial) as usize;
     let plain = RopeConfig {
-        dims,
+        dims: rotated(keys, key_dim)?.unwrap_or(key_dim),
         base: keys.opt_f64("rope_theta")?.unwrap_or(10_000.0),
         scaling: RopeScaling::None,
         original: keys.opt_usize("original_max_position_embeddings")?,
         magnitude: None,
     };
     let local_base = keys.opt_f64("rope_local_base_freq")?.or(arch.local_rope_base);
-    let table = |value: Option<&'_ kinglet_tensor::MetaValue>| match value {
-        Some(kinglet_tensor::MetaValue::Table(table)) => Some(table.clone()),
-        _ => None,
-    };
-    let given = table(keys.get("rope_parameters")).or(table(keys.get("rope_scaling")));
-    let Some(given) = given else { return Ok((plain.clone(), plain.local(local_base))) };
-    if let (Some(full), Some(sliding)) = (given.table("full_attention"), given.table("sliding_attention")) {
-        return Ok((scaled(full, plain.clone(), context)?, scaled(sliding, plain, context)?));
+    let (newer, older) = (keys.opt_table("rope_parameters")?, keys.opt_table("rope_scaling")?);
+    let Some(given) = newer.or(older) else { return Ok((plain.clone(), plain.local(local_base))) };
+    let scaled = |table| scaled(table, &plain, key_dim, context);
+    if let (2, Some(full), Some(sliding)) =
+        (given.0.len(), given.table("full_attention"), given.table("sliding_attention"))
+    {
+        return Ok((scaled(full)?, scaled(sliding)?));
     }
-    let global = scaled(&given, plain, context)?;
+    let global = scaled(given)?;
     let local = global.local(local_base);
     Ok((global, local))
 }
 
+/// How many elements of a head are rotated, when not all.
+fn rotated(keys: &Keys<'_>, key_dim: usize) -> Result<Option<usize>, ModelError> {
+    let partial = keys.opt_f64("partial_rotary_factor")?;
+    Ok(partial.map(|partial| (key_dim as f64 * partial) as usize))
+}
+
 /// `plain` with what a `rope_scaling` or `rope_parameters` table says.
-fn scaled(table: &Metadata, plain: RopeConfig, context: usize) -> Result<RopeConfig, ModelError> {
+fn scaled(
+    table: &Metadata,
+    plain: &RopeConfig,
+    key_dim: usize,
+    context: usize,
+) -> Result<RopeConfig, ModelError> {
     let keys = Keys::new(table, "");
     let kind = keys.opt_str("rope_type")?.or(keys.opt_str("type")?).unwrap_or("default");
     let base = keys.opt_f64("rope_theta")?.unwrap_or(plain.base);
-    keys.opt_f64("partial_rotary_factor")?;
+    let dims = rotated(&keys, key_dim)?.unwrap_or(plain.dims);
     let original = keys.opt_usize("original_max_position_embeddings")?.or(plain.original);
     let magnitude = keys.opt_f64("attention_factor")?;
     let scaling = scaling(&keys, kind, original, context)?;
@@ -170,7 +201,7 @@ fn scaled(table: &Metadata, plain: RopeConfig, context: usize) -> Result<RopeCon
         (RopeScaling::Long { .. }, Some(original)) => magnitude.or(Some(long_magnitude(context, original))),
         _ => magnitude,
     };
-    Ok(RopeConfig { base, scaling, original, magnitude, ..plain })
+    Ok(RopeConfig { dims, base, scaling, original, magnitude })
 }
 
 fn scaling(

@@ -60,6 +60,26 @@ impl<'a> Keys<'a> {
         list.map(Some).ok_or_else(|| self.wrong(key, value, "a list of numbers"))
     }
 
+    /// A table, when present.
+    pub(super) fn opt_table(&self, key: &str) -> Result<Option<&'a Metadata>, ModelError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(MetaValue::Table(table)) => Ok(Some(table)),
+            Some(other) => Err(self.wrong(key, other, "an object")),
+        }
+    }
+
+    /// An error when the key is there and says another size than `expected`.
+    pub(super) fn must_equal(&self, key: &str, expected: Option<usize>) -> Result<(), ModelError> {
+        match self.opt_usize(key)? {
+            Some(found) if Some(found) != expected => Err(ModelError::UnsupportedKey {
+                key: format!("{}{key}", self.prefix),
+                value: found.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Text, when present.
     pub(super) fn opt_str(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
         let Some(value) = self.get(key) else { return Ok(None) };

@@ -31,6 +31,8 @@ pub struct SpecialNames<'a> {
     pub pad: Option<&'a str>,
     /// Hides a word.
     pub mask: Option<&'a str>,
+    /// Further tokens that generation ends at, by number; numbers that no token has mean nothing.
+    pub ends: &'a [u32],
 }
 
 /// The pipeline of a `tokenizer.json`.
@@ -84,6 +86,7 @@ pub(crate) fn parse(json: &[u8], names: &SpecialNames<'_>) -> Result<Parts, Toke
         ..SpecialIds::default()
     };
     let mut specials = Specials::new(&mut vocab, &mut ids)?;
+    specials.end_at(names.ends.iter().copied().filter(|&id| (id as usize) < vocab.len()));
     let added = hf.get_added_tokens_decoder();
     specials
         .strip_around(|id, _| added.get(&id).map_or((false, false), |token| (token.lstrip, token.rstrip)));

@@ -143,6 +143,11 @@ impl Specials {
         }
     }
 
+    /// Generation ends at these, too.
+    pub(crate) fn end_at(&mut self, ids: impl Iterator<Item = u32>) {
+        self.ends.extend(ids);
+    }
+
     /// The token of exactly this text.
     pub(crate) fn find(&self, text: &str) -> Option<u32> {
         self.by_text.get(text.as_bytes()).copied()
