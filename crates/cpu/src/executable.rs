@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kinglet_graph::{Call, ExecError, Executable, Input, PlanReport, StepReport};
-use kinglet_kernels::{Arena, KvStore, Limits, Program, RunArgs, RunError, Span, Team};
+use kinglet_graph::{Call, ExecError, Executable, Input, PlanReport, Profiler, StepReport};
+use kinglet_kernels::{Access, Arena, KvStore, Limits, Program, RunArgs, RunError, Span, Step, Team};
 use kinglet_simd::Level;
 use kinglet_tensor::{KvSpec, PageId};
 
@@ -116,6 +116,29 @@ impl CpuExecutable {
         })?;
         Ok(Bucket { program, inputs, outputs })
     }
+
+    fn execute(
+        &mut self,
+        call: &Call<'_>,
+        profiler: Option<&mut dyn kinglet_kernels::Profiler>,
+    ) -> Result<(), ExecError> {
+        let dims = self.dims(call.inputs)?;
+        let key = self.prepare(&dims)?;
+        let Some(bucket) = self.buckets.get(&key) else { return Err(ExecError::Output(0)) };
+        for (index, (span, input)) in bucket.inputs.iter().zip(call.inputs).enumerate() {
+            let written = match input {
+                Input::I32(values) => self.arena.write(span, values),
+                Input::F32(values) => self.arena.write(span, values),
+            };
+            written.map_err(|e| ExecError::Input { index, reason: e.to_string() })?;
+        }
+        let cancel = || call.cancel.is_cancelled();
+        let profiler = profiler.map(|told| told as &mut dyn kinglet_kernels::Profiler);
+        let args = RunArgs { dims: &dims, seqs: call.seqs, kv: self.kv.as_mut(), cancel: &cancel, profiler };
+        bucket.program.run(&mut self.arena, &self.team, args).map_err(run_error)?;
+        self.last = Some((key, dims));
+        Ok(())
+    }
 }
 
 impl Executable for CpuExecutable {
@@ -142,22 +165,11 @@ impl Executable for CpuExecutable {
     }
 
     fn run(&mut self, call: &Call<'_>) -> Result<(), ExecError> {
-        let dims = self.dims(call.inputs)?;
-        let key = self.prepare(&dims)?;
-        let Some(bucket) = self.buckets.get(&key) else { return Err(ExecError::Output(0)) };
-        for (index, (span, input)) in bucket.inputs.iter().zip(call.inputs).enumerate() {
-            let written = match input {
-                Input::I32(values) => self.arena.write(span, values),
-                Input::F32(values) => self.arena.write(span, values),
-            };
-            written.map_err(|e| ExecError::Input { index, reason: e.to_string() })?;
-        }
-        let cancel = || call.cancel.is_cancelled();
-        let args =
-            RunArgs { dims: &dims, seqs: call.seqs, kv: self.kv.as_mut(), cancel: &cancel, profiler: None };
-        bucket.program.run(&mut self.arena, &self.team, args).map_err(run_error)?;
-        self.last = Some((key, dims));
-        Ok(())
+        self.execute(call, None)
+    }
+
+    fn profile(&mut self, call: &Call<'_>, profiler: &mut dyn Profiler) -> Result<(), ExecError> {
+        self.execute(call, Some(&mut Told(profiler)))
     }
 
     fn output(&self, index: usize) -> Result<&[f32], ExecError> {
@@ -170,14 +182,17 @@ impl Executable for CpuExecutable {
     fn report(&self, dims: &[usize]) -> Result<PlanReport, ExecError> {
         let placed = self.lowered.place(dims)?;
         let place = |span: &Span| (span.offset, span.end(dims).map_or(0, |end| end - span.offset));
+        let rows = |written: &[Span]| written.first().and_then(|s| s.rows.count(dims)).unwrap_or(0);
         let steps = self.lowered.steps.iter().zip(&placed.steps).zip(&placed.written).map(
             |((low, step), written)| StepReport {
                 name: low.name.clone(),
                 kernel: step.label(),
                 note: low.note.clone(),
-                weight_bytes: low.work.weight_bytes,
-                multiply_adds: low.work.multiply_adds
-                    * written.first().and_then(|s| s.rows.count(dims)).unwrap_or(0),
+                weight_bytes: low.work.weight_bytes + low.work.row_bytes * rows(written),
+                activation_bytes: moved_bytes(step.as_ref(), dims),
+                multiply_adds: low.work.multiply_adds * rows(written),
+                math: low.work.math,
+                attends: low.work.attends,
                 outputs: written.iter().map(place).collect(),
             },
         );
@@ -189,6 +204,26 @@ impl Executable for CpuExecutable {
             isa: self.level.name().into(),
             threads: self.team.size(),
         })
+    }
+}
+
+/// Bytes of the spans that a step reads, and of those that it writes.
+fn moved_bytes(step: &dyn Step, dims: &[usize]) -> usize {
+    let bytes = |span: &Span| span.end(dims).map_or(0, |end| end - span.offset);
+    let moved = |access: &Access| bytes(access.span()) << usize::from(matches!(access, Access::Update(_)));
+    step.spans().iter().map(moved).sum()
+}
+
+/// Tells a graph's profiler of a program's steps.
+struct Told<'a>(&'a mut dyn Profiler);
+
+impl kinglet_kernels::Profiler for Told<'_> {
+    fn begin(&mut self) {
+        self.0.begin();
+    }
+
+    fn step(&mut self, index: usize) {
+        self.0.step(index);
     }
 }
 

@@ -8,7 +8,10 @@
 mod executable;
 mod lower;
 mod ops;
+mod pack_file;
 mod weights;
+
+use std::sync::Arc;
 
 use kinglet_graph::{Backend, Dim, ExecError, Executable, Graph};
 use kinglet_kernels::Team;
@@ -16,6 +19,7 @@ use kinglet_simd::Level;
 
 use crate::executable::{CpuExecutable, InputShape};
 use crate::lower::Lowering;
+pub use crate::pack_file::{PackFile, PackStore};
 use crate::weights::WeightBank;
 
 /// In which precision products of activations and weights are computed.
@@ -37,12 +41,15 @@ pub struct CpuBackend {
     pub level: Level,
     /// Precision of matrix products.
     pub precision: Precision,
+    /// Where packed weights are kept between runs, if they are.
+    pub packs: Option<Arc<dyn PackStore>>,
 }
 
 impl CpuBackend {
     /// This many threads and the best instruction set there is.
     pub fn new(threads: usize) -> Self {
-        Self { threads: threads.max(1), level: Level::detect(), precision: Precision::default() }
+        let (level, precision) = (Level::detect(), Precision::default());
+        Self { threads: threads.max(1), level, precision, packs: None }
     }
 }
 
@@ -53,7 +60,7 @@ impl Backend for CpuBackend {
 
     fn compile(&self, graph: Graph) -> Result<Box<dyn Executable>, ExecError> {
         let team = Team::new(self.threads);
-        let weights = WeightBank::prepare(&graph, self.level, self.precision, self.threads)?;
+        let weights = WeightBank::prepare(&graph, self)?;
         let lowered = Lowering::new(&graph, &weights).finish()?;
         let max_dims = graph.dims().iter().map(|dim| dim.max).collect();
         let inputs = graph

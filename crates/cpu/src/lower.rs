@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use kinglet_graph::cost::{Attends, Math};
 use kinglet_graph::ops::Rope;
 use kinglet_graph::{Dim, ExecError, Graph, Lifetime, Node, TensorType, ValueId, plan_memory};
 use kinglet_kernels::matmul::quant_row_bytes;
@@ -31,16 +32,22 @@ struct Buffer {
 /// What a step costs, whatever its kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Work {
-    /// Weight bytes it reads.
+    /// Weight bytes it reads, however many rows.
     pub(crate) weight_bytes: usize,
+    /// Weight bytes it reads for each row.
+    pub(crate) row_bytes: usize,
     /// Multiply-adds of its matrix products, per row.
     pub(crate) multiply_adds: usize,
+    /// What they are done in.
+    pub(crate) math: Math,
+    /// What it does for each position that a row attends to.
+    pub(crate) attends: Option<Attends>,
 }
 
 impl Work {
     /// Work that only moves bytes.
     pub(crate) fn bytes(weight_bytes: usize) -> Self {
-        Self { weight_bytes, multiply_adds: 0 }
+        Self { weight_bytes, ..Self::default() }
     }
 }
 

@@ -8,10 +8,10 @@ use kinglet_graph::ops::Linear;
 use kinglet_graph::{ExecError, Graph, Node, ValueId};
 use kinglet_kernels::matmul::{Matrix, PackPlan, PackedMatrix};
 use kinglet_kernels::ops::Weight;
-use kinglet_simd::Level;
-use kinglet_tensor::{Tensor, quant};
+use kinglet_tensor::{Bytes, Tensor, quant};
 
-use crate::Precision;
+use crate::pack_file::{self, Checked, PackFile};
+use crate::{CpuBackend, Precision};
 
 /// The matrices of a graph, ready for products.
 pub(crate) struct WeightBank {
@@ -21,31 +21,23 @@ pub(crate) struct WeightBank {
 }
 
 impl WeightBank {
-    /// Packs every matrix that a product uses and that has a packed form, on `threads` threads.
-    pub(crate) fn prepare(
-        graph: &Graph,
-        level: Level,
-        precision: Precision,
-        threads: usize,
-    ) -> Result<Self, ExecError> {
-        let mut matrices: Vec<(ValueId, &Tensor)> = product_weights(graph);
-        matrices.sort_by_key(|(id, tensor)| (std::cmp::Reverse(tensor.data().len()), *id));
-        let make = |tensor: &Tensor| prepare_one(tensor, level, precision);
-        let products = in_parallel(&matrices, threads, |(id, tensor)| {
-            let product =
-                make(tensor).map_err(|reason| ExecError::Node { node: tensor.name().into(), reason })?;
-            Ok((*id, product))
-        })?;
-        let bytes = |packed: bool| {
-            let sizes = products.iter().map(|(id, product)| match product {
-                Weight::Packed(matrix) if packed => matrix.data().len(),
-                Weight::Plain(_) if !packed => graph.weight(*id).map_or(0, |t| t.data().len()),
-                _ => 0,
-            });
-            sizes.sum()
-        };
-        let (packed_bytes, mapped_bytes) = (bytes(true), bytes(false));
-        Ok(Self { products: products.into_iter().collect(), packed_bytes, mapped_bytes })
+    /// Packs every matrix that a product uses and that has a packed form, or takes it from the backend's store.
+    pub(crate) fn prepare(graph: &Graph, backend: &CpuBackend) -> Result<Self, ExecError> {
+        let weights = product_weights(graph);
+        let (mut packable, mut products) = (Vec::new(), HashMap::new());
+        for (id, tensor) in weights {
+            let prepared = plan(tensor, backend).map_err(|reason| node(tensor, reason))?;
+            match prepared {
+                Prepared::Packable(plan) => packable.push((id, tensor, plan)),
+                Prepared::Plain(matrix) => drop(products.insert(id, Weight::Plain(matrix))),
+            }
+        }
+        packable.sort_by_key(|(id, tensor, _)| (std::cmp::Reverse(tensor.data().len()), *id));
+        let mapped_bytes = products.keys().filter_map(|id| graph.weight(*id)).map(|t| t.data().len()).sum();
+        let packed = pack_all(&packable, backend)?;
+        let packed_bytes = packed.iter().map(|matrix| matrix.data().len()).sum();
+        products.extend(packable.iter().map(|(id, ..)| *id).zip(packed.into_iter().map(Weight::Packed)));
+        Ok(Self { products, packed_bytes, mapped_bytes })
     }
 
     /// The matrix of a product.
@@ -84,18 +76,73 @@ fn product_weights(graph: &Graph) -> Vec<(ValueId, &Tensor)> {
     weights.filter(|id| seen.insert(*id)).filter_map(|id| Some((id, graph.weight(id)?))).collect()
 }
 
-fn prepare_one(tensor: &Tensor, level: Level, precision: Precision) -> Result<Weight, String> {
+/// What becomes of a matrix.
+enum Prepared {
+    Packable(PackPlan),
+    Plain(Matrix),
+}
+
+fn plan(tensor: &Tensor, backend: &CpuBackend) -> Result<Prepared, String> {
     let &[rows, cols] = tensor.shape() else {
         return Err(format!("shape {:?} is not a matrix", tensor.shape()));
     };
     let (dtype, data) = (tensor.dtype(), tensor.data());
-    if precision == Precision::Int8 && PackPlan::supports(dtype) {
-        let packed = PackedMatrix::pack(level, dtype, rows, cols, data).map_err(|e| e.to_string())?;
-        release(tensor);
-        return Ok(Weight::Packed(packed));
+    if backend.precision == Precision::Int8 && PackPlan::supports(dtype) {
+        let plan = PackPlan::new(backend.level, dtype, rows, cols).map_err(|e| e.to_string())?;
+        return Ok(Prepared::Packable(plan));
     }
-    let matrix = Matrix::new(dtype, rows, cols, data.clone()).map_err(|e| e.to_string())?;
-    Ok(Weight::Plain(matrix))
+    Matrix::new(dtype, rows, cols, data.clone()).map(Prepared::Plain).map_err(|e| e.to_string())
+}
+
+fn node(tensor: &Tensor, reason: impl std::fmt::Display) -> ExecError {
+    ExecError::Node { node: tensor.name().into(), reason: reason.to_string() }
+}
+
+type Packable<'a> = (ValueId, &'a Tensor, PackPlan);
+
+/// The packed form of every matrix, in order.
+fn pack_all(matrices: &[Packable<'_>], backend: &CpuBackend) -> Result<Vec<PackedMatrix>, ExecError> {
+    let Some(store) = backend.packs.as_ref().filter(|_| !matrices.is_empty()) else {
+        return in_parallel(matrices, backend.threads, |m| pack(m));
+    };
+    let described: Vec<_> = matrices.iter().map(|(_, tensor, plan)| (*tensor, *plan)).collect();
+    let description = pack_file::describe(&described);
+    if let Some(packed) =
+        store.load(&description).and_then(|file| kept(&file, &description, matrices, backend))
+    {
+        matrices.iter().for_each(|(_, tensor, _)| release(tensor));
+        return Ok(packed);
+    }
+    let packed = in_parallel(matrices, backend.threads, |m| pack(m))?;
+    let data: Vec<_> = packed.iter().map(|matrix| matrix.data().clone()).collect();
+    store.keep(&description, PackFile::new(description.clone(), data));
+    Ok(packed)
+}
+
+fn pack((_, tensor, plan): &Packable<'_>) -> Result<PackedMatrix, ExecError> {
+    let packed = PackedMatrix::pack(plan.level(), plan.dtype(), plan.rows(), plan.cols(), tensor.data());
+    let packed = packed.map_err(|e| node(tensor, e))?;
+    release(tensor);
+    Ok(packed)
+}
+
+/// The matrices of a kept file. None when it is not the file of these, or damaged.
+fn kept(
+    file: &Bytes,
+    description: &[u8],
+    matrices: &[Packable<'_>],
+    backend: &CpuBackend,
+) -> Option<Vec<PackedMatrix>> {
+    let sizes: Vec<usize> = matrices.iter().map(|(_, _, plan)| plan.bytes()).collect();
+    let found = pack_file::read(file, description, &sizes)?;
+    let entries: Vec<_> = found.into_iter().zip(matrices).collect();
+    let take = |((data, sum), (_, tensor, plan)): &(Checked, &Packable<'_>)| {
+        if pack_file::check(data) != *sum {
+            return Err(node(tensor, "damaged"));
+        }
+        PackedMatrix::from_bytes(*plan, data.clone()).map_err(|e| node(tensor, e))
+    };
+    in_parallel(&entries, backend.threads, take).ok()
 }
 
 /// The file's pages are not needed beside the packed copy.
@@ -107,25 +154,26 @@ fn release(tensor: &Tensor) {
 #[cfg(target_family = "wasm")]
 fn release(_: &Tensor) {}
 
-/// `f` of every item, on up to `threads` threads; the first error, if any. Results come in no particular order.
+/// `f` of every item, in their order, on up to `threads` threads; the first error, if any.
 fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     threads: usize,
     f: impl Fn(&T) -> Result<R, ExecError> + Sync,
 ) -> Result<Vec<R>, ExecError> {
-    if threads <= 1 {
-        return items.iter().map(f).collect();
-    }
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(items.len())));
     let work = || {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return };
             let result = f(item);
-            done.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
         }
     };
     std::thread::scope(|scope| {
         (1..threads).for_each(|_| drop(scope.spawn(work)));
         work();
     });
-    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
 }

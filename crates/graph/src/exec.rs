@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kinglet_tensor::{KvSpec, PageId, SeqRows};
 
-use crate::Graph;
+use crate::cost::{Attends, Cost, Math};
+use crate::{Graph, cost};
 
 /// Compiles graphs for one kind of hardware.
 pub trait Backend: Send + Sync {
@@ -37,11 +38,24 @@ pub trait Executable: Send {
     /// Runs the graph; outputs stay readable until the next call.
     fn run(&mut self, call: &Call<'_>) -> Result<(), ExecError>;
 
+    /// As [`run`](Self::run), telling `profiler` when each step of [`report`](Self::report) ends. A run that is not
+    /// profiled pays nothing for this.
+    fn profile(&mut self, call: &Call<'_>, profiler: &mut dyn Profiler) -> Result<(), ExecError>;
+
     /// Output `index` of the last run, row-major.
     fn output(&self, index: usize) -> Result<&[f32], ExecError>;
 
     /// The plan for these dimensions, for `explain` and `profile`.
     fn report(&self, dims: &[usize]) -> Result<PlanReport, ExecError>;
+}
+
+/// Learns when the steps of a run begin and end, on the thread that runs. It brings its own clock.
+pub trait Profiler {
+    /// The first step begins.
+    fn begin(&mut self);
+
+    /// Step `index` has ended on all workers, and the next one begins.
+    fn step(&mut self, index: usize);
 }
 
 /// One run's arguments.
@@ -123,10 +137,23 @@ pub struct StepReport {
     pub note: String,
     /// Weight bytes it reads.
     pub weight_bytes: usize,
+    /// Bytes of activations it reads and writes.
+    pub activation_bytes: usize,
     /// Multiply-adds of its matrix products, over all rows.
     pub multiply_adds: usize,
+    /// What it multiplies in.
+    pub math: Math,
+    /// What it does for each position that a row attends to.
+    pub attends: Option<Attends>,
     /// Arena offset and bytes of each output.
     pub outputs: Vec<(usize, usize)>,
+}
+
+impl StepReport {
+    /// What the step costs in a run of these sequences: tokens before, and tokens of the run.
+    pub fn cost(&self, seqs: &[(usize, usize)]) -> Cost {
+        cost::of(self, seqs)
+    }
 }
 
 /// Why a graph could not be compiled or run.

@@ -4,6 +4,7 @@
 
 mod args;
 mod builder;
+pub mod cost;
 mod exec;
 mod ir;
 mod memory;
@@ -12,7 +13,7 @@ pub mod passes;
 
 pub use args::{Arg, Args, axes, axis, broadcast, ints};
 pub use builder::{BuildError, GraphBuilder};
-pub use exec::{Backend, Call, CancelToken, ExecError, Executable, Input, PlanReport, StepReport};
+pub use exec::{Backend, Call, CancelToken, ExecError, Executable, Input, PlanReport, Profiler, StepReport};
 pub use ir::{Def, Dim, Graph, Node, SymDim, TensorType, Type, Value, ValueId};
 pub use memory::{Layout, Lifetime, plan_memory};
 pub use ops::Op;

@@ -16,6 +16,7 @@ pub mod hardware;
 mod logits_file;
 mod model;
 mod overview;
+pub mod packs;
 mod vocabulary;
 
 pub use error::{Error, Size};

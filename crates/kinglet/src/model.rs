@@ -1,8 +1,9 @@
 //! A loaded language model: tokenizer, chat template and engine over one compiled graph.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use kinglet_cpu::{CpuBackend, Precision};
+use kinglet_cpu::{CpuBackend, PackStore, Precision};
 use kinglet_engine::{Engine, EngineConfig};
 use kinglet_graph::{Backend, Executable};
 use kinglet_models::{DecoderConfig, DecoderOptions, build_decoder};
@@ -16,6 +17,7 @@ use crate::chat_prompt::Prompter;
 use crate::error::Size;
 use crate::files::ModelFiles;
 use crate::footprint::{Footprint, PAGE_TOKENS};
+use crate::packs::{Keeper, Packs};
 use crate::{Error, hardware, vocabulary};
 
 /// Most rows of one run: longer prompts are computed in parts.
@@ -40,6 +42,8 @@ pub struct LoadOptions {
     pub kv_dtype: DType,
     /// Requests that are computed together.
     pub parallel: usize,
+    /// Where packed weights are kept for the next load; without it, they are not.
+    pub packs: Option<Packs>,
 }
 
 impl Default for LoadOptions {
@@ -51,6 +55,7 @@ impl Default for LoadOptions {
             context: None,
             kv_dtype: DType::F16,
             parallel: 1,
+            packs: None,
         }
     }
 }
@@ -65,6 +70,7 @@ pub struct Model {
     sampler: SamplerConfig,
     engine: Engine,
     vocab: usize,
+    _keeper: Option<Arc<Keeper>>,
 }
 
 impl Model {
@@ -97,6 +103,7 @@ impl Model {
             sampler: sampler(files),
             engine,
             vocab: compiled.vocab,
+            _keeper: compiled.keeper,
         })
     }
 
@@ -172,6 +179,7 @@ pub struct Compiled {
     pub context: usize,
     /// Values of a row of logits.
     pub vocab: usize,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Compiled {
@@ -188,8 +196,10 @@ impl Compiled {
         };
         let graph = build_decoder(&config, files.weights(), &decoder)?;
         let vocab = graph.outputs().first().and_then(|v| graph.tensor_type(*v)?.cols()).unwrap_or(0);
-        let executable = backend(options)?.compile(graph)?;
-        Ok(Self { config, executable, context, vocab })
+        let keeper = options.packs.clone().map(|packs| Arc::new(Keeper::new(packs)));
+        let packs = keeper.clone().map(|keeper| keeper as Arc<dyn PackStore>);
+        let executable = CpuBackend { packs, ..backend(options)? }.compile(graph)?;
+        Ok(Self { config, executable, context, vocab, keeper })
     }
 }
 
@@ -206,7 +216,7 @@ fn backend(options: &LoadOptions) -> Result<CpuBackend, Error> {
         None => Level::detect(),
         Some(name) => Level::named(name).ok_or_else(|| unknown_isa(name))?,
     };
-    Ok(CpuBackend { threads, level, precision: options.precision })
+    Ok(CpuBackend { threads, level, precision: options.precision, packs: None })
 }
 
 fn unknown_isa(name: &str) -> Error {

@@ -3,7 +3,7 @@
 //! It keeps tokens in its pages as a real executable keeps keys and values, and reads them back for every output, so
 //! a wrong page table, a lost copy or a page reused too early changes the answer or fails at once.
 
-use kinglet_graph::{Call, ExecError, Executable, Input, PlanReport};
+use kinglet_graph::{Call, ExecError, Executable, Input, PlanReport, Profiler};
 use kinglet_tensor::{DType, KvLayer, KvSpec, PageId};
 
 /// Fills the logits that follow a history, or fails.
@@ -126,6 +126,11 @@ impl Executable for FakeDecoder {
             }
         }
         Ok(())
+    }
+
+    fn profile(&mut self, call: &Call<'_>, profiler: &mut dyn Profiler) -> Result<(), ExecError> {
+        profiler.begin(); // Its plan has no steps.
+        self.run(call)
     }
 
     fn output(&self, index: usize) -> Result<&[f32], ExecError> {

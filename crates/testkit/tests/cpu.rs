@@ -16,7 +16,7 @@ const F32_BOUND: f64 = 2e-5;
 const INT8_BOUND: f64 = 0.06;
 
 fn backend(level: Level, threads: usize, precision: Precision) -> CpuBackend {
-    CpuBackend { threads, level, precision }
+    CpuBackend { threads, level, precision, packs: None }
 }
 
 fn compile(graph: Graph, backend: &CpuBackend) -> Box<dyn Executable> {

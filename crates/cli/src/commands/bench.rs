@@ -64,9 +64,8 @@ struct Outcome {
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     let tests = tests(args);
-    let mut options = args.load.options(1);
-    options.parallel = tests.iter().map(|test| test.batch).max().unwrap_or(1);
-    let (name, files) = LoadArgs::open(&args.model, ui)?;
+    let sequences = tests.iter().map(|test| test.batch).max().unwrap_or(1);
+    let (name, files, options) = args.load.open(&args.model, sequences, ui)?;
     let started = Instant::now();
     let compiled = Compiled::new(&files, &options)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;

@@ -33,8 +33,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
-    let (name, files) = LoadArgs::open(&args.model, ui)?;
-    let compiled = Compiled::new(&files, &args.load.options(1))?;
+    let (name, files, options) = args.load.open(&args.model, 1, ui)?;
+    let compiled = Compiled::new(&files, &options)?;
     let rows = args.rows.clamp(1, compiled.executable.max_rows());
     let report = compiled.executable.report(&[rows, 1])?;
     let prefix = args.layer.map(|layer| format!("blk.{layer}."));

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 use kinglet::catalog::Catalog;
 use kinglet::catalog::known::KNOWN;
+use kinglet::packs::Kept;
 use serde_json::json;
 
 use super::pull::model_json;
@@ -29,7 +30,8 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
 }
 
 fn stored(ui: &Ui) -> Result<()> {
-    let models = Catalog::from_env().list()?;
+    let catalog = Catalog::from_env();
+    let (models, packs) = (catalog.list()?, catalog.packs(0));
     if ui.json() {
         return ui.value(&models.iter().map(model_json).collect::<Vec<_>>());
     }
@@ -37,17 +39,30 @@ fn stored(ui: &Ui) -> Result<()> {
         ui.note("no models yet: `kinglet pull smollm2` fetches a small one");
         return Ok(());
     }
-    let mut table = Table::new(&["NAME", ">SIZE", "PULLED", "FROM"]);
+    let mut table = Table::new(&["NAME", ">SIZE", ">PACKED", "PULLED", "FROM"]);
     for model in &models {
         let age = model.pulled.and_then(|t| SystemTime::now().duration_since(t).ok());
         table.row([
             model.name.clone(),
             bytes(model.bytes()),
+            Some(sum(&packs.list(Some(&model.name)))).filter(|sum| *sum > 0).map(bytes).unwrap_or_default(),
             age.map(ago).unwrap_or_default(),
             model.source.clone(),
         ]);
     }
-    ui.line(table)
+    ui.line(table)?;
+    let packed = sum(&packs.list(None));
+    if packed > 0 {
+        ui.note(format_args!(
+            "{} of packed weights are kept for faster loading; `kinglet rm --packs` removes them",
+            bytes(packed)
+        ));
+    }
+    Ok(())
+}
+
+fn sum(kept: &[Kept]) -> u64 {
+    kept.iter().map(|kept| kept.bytes).sum()
 }
 
 fn known(ui: &Ui) -> Result<()> {

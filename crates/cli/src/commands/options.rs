@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::ValueEnum;
-use kinglet::catalog::Catalog;
+use kinglet::catalog::{self, Catalog};
 use kinglet::sample::SamplerConfig;
 use kinglet::tensor::DType;
 use kinglet::{LoadOptions, Model, ModelFiles, Precision};
@@ -26,8 +26,11 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     kv: KvArg,
     /// Instruction set; `kinglet device` lists them [default: the best there is]
-    #[arg(long, value_name = "ISA")]
+    #[arg(long, value_name = "ISA", env = "KINGLET_ISA")]
     isa: Option<String>,
+    /// Disk space for weights that are kept packed for the next load; 0 keeps none
+    #[arg(long, value_name = "SIZE", env = "KINGLET_PACK_CACHE", default_value = "10GB", value_parser = size)]
+    pack_cache: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -46,8 +49,7 @@ enum KvArg {
 }
 
 impl LoadArgs {
-    /// The library's form of them, for this many requests at once.
-    pub(crate) fn options(&self, parallel: usize) -> LoadOptions {
+    fn options(&self, parallel: usize, catalog: &Catalog, model: &catalog::Model) -> LoadOptions {
         LoadOptions {
             threads: self.threads,
             isa: self.isa.clone(),
@@ -63,21 +65,44 @@ impl LoadArgs {
                 KvArg::Q8 => DType::Q8_0,
             },
             parallel,
+            packs: (self.pack_cache > 0).then(|| catalog.packs(self.pack_cache).of(model)),
         }
     }
 
-    /// Finds the model, fetching it when it is not here, and opens its files.
-    pub(crate) fn open(name: &str, ui: &Ui) -> Result<(String, ModelFiles)> {
-        let model = Catalog::from_env().resolve(name, &Fetching::new(ui))?;
+    /// Finds the model, fetching it when it is not here, and opens its files, to be loaded for this many requests at once.
+    pub(crate) fn open(
+        &self,
+        name: &str,
+        parallel: usize,
+        ui: &Ui,
+    ) -> Result<(String, ModelFiles, LoadOptions)> {
+        let catalog = Catalog::from_env();
+        let model = catalog.resolve(name, &Fetching::new(ui))?;
         let files = ModelFiles::of(&model)?;
-        Ok((model.name, files))
+        let options = self.options(parallel, &catalog, &model);
+        Ok((model.name, files, options))
     }
 
     /// Finds, fetches when needed, and loads the model.
     pub(crate) fn load(&self, name: &str, parallel: usize, ui: &Ui) -> Result<Model> {
-        let (name, files) = Self::open(name, ui)?;
-        Ok(Model::from_files(&name, &files, &self.options(parallel))?)
+        let (name, files, options) = self.open(name, parallel, ui)?;
+        Ok(Model::from_files(&name, &files, &options)?)
     }
+}
+
+/// A number of bytes, with or without a decimal unit: `20GB`.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let factor = match unit.to_ascii_uppercase().trim_end_matches('B') {
+        "" => 1.0,
+        "K" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        _ => return Err(format!("unknown unit `{unit}`: use kB, MB, GB or TB")),
+    };
+    let number: f64 = digits.trim().parse().map_err(|_| "expected a size such as 20GB".to_owned())?;
+    if number >= 0.0 { Ok((number * factor) as u64) } else { Err("expected a size such as 20GB".into()) }
 }
 
 /// How tokens are chosen. What is not given stays as the model's makers recommend.
@@ -122,4 +147,20 @@ impl SamplerArgs {
 /// The time in nanoseconds: another one at each start.
 fn fresh_seed() -> u64 {
     std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_have_decimal_units() {
+        let cases = [("0", 0), ("512", 512), ("20GB", 20_000_000_000), ("1.5 kB", 1500), ("3m", 3_000_000)];
+        for (text, bytes) in cases {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "GB", "-1", "nan", "5 apples"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
 }

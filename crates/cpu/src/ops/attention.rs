@@ -1,9 +1,10 @@
 //! `Attention`: rotary angles once a run, then per layer one step that rotates and stores, and one that attends.
 
+use kinglet_graph::cost::Attends;
 use kinglet_graph::ops::{Attention, Rope, RopeStyle};
 use kinglet_graph::{ExecError, Node};
 use kinglet_kernels::ops::{self, AttentionShape, QkvSpans};
-use kinglet_tensor::KvLayer;
+use kinglet_tensor::{DType, KvLayer};
 
 use crate::lower::{BufferId, Lowering, Work, op_of};
 
@@ -31,8 +32,21 @@ pub(super) fn attention(low: &mut Lowering<'_>, node: &Node) -> Result<(), ExecE
         window: op.window,
         softcap: op.softcap,
     };
-    low.step(node, &[q], &[out], Work::default(), move |s| ops::attention(attend, s[q], s[out]));
+    let attends = Some(attends(low, node, op, shape)?);
+    let work = Work { attends, ..Work::default() };
+    low.step(node, &[q], &[out], work, move |s| ops::attention(attend, s[q], s[out]));
     Ok(())
+}
+
+/// What a position costs: its keys and values of all heads, and a product with each query head.
+fn attends(low: &Lowering<'_>, node: &Node, op: &Attention, shape: KvLayer) -> Result<Attends, ExecError> {
+    let row = |dtype: DType| Some(dtype.bytes_for(shape.key_dim)? + dtype.bytes_for(shape.value_dim)?);
+    let bytes = low.graph.kv().and_then(|kv| row(kv.dtype)).ok_or_else(|| ExecError::Node {
+        node: node.name.clone(),
+        reason: "the key/value state does not hold its heads".into(),
+    })?;
+    let multiply_adds = op.heads * (op.key_dim + op.value_dim);
+    Ok(Attends { bytes: bytes * shape.heads, multiply_adds, window: op.window })
 }
 
 /// The table of angles that all layers with this rotation share.

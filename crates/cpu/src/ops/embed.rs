@@ -19,7 +19,7 @@ pub(super) fn embed(low: &mut Lowering<'_>, node: &Node) -> Result<(), ExecError
     let matrix = Matrix::new(table.dtype(), rows, cols, table.data().clone());
     let table: Arc<dyn RowTable> = Arc::new(matrix.map_err(|e| fail(e.to_string()))?);
     let (ids, out) = (low.value(node.inputs[0])?, low.value(node.outputs[0])?);
-    low.step(node, &[ids], &[out], Work::bytes(row_bytes), move |s| {
+    low.step(node, &[ids], &[out], Work { row_bytes, ..Work::default() }, move |s| {
         ops::embed(s[ids], table.clone(), scale, s[out])
     });
     Ok(())

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use kinglet_graph::cost::Math;
 use kinglet_graph::ops::Linear;
 use kinglet_graph::{ExecError, Graph, Node, ValueId};
 use kinglet_kernels::ops::{self, Product, Weight};
@@ -51,8 +52,9 @@ fn quantized_input(low: &mut Lowering<'_>, node: &Node) -> Result<BufferId, Exec
 
 fn products(low: &mut Lowering<'_>, node: &Node, x: BufferId, parts: Vec<Part>) {
     let work = parts.iter().fold(Work::default(), |sum, part| {
-        let (bytes, elements) = size(&part.weight);
-        Work { weight_bytes: sum.weight_bytes + bytes, multiply_adds: sum.multiply_adds + elements }
+        let (bytes, elements, math) = size(&part.weight);
+        let (weight_bytes, multiply_adds) = (sum.weight_bytes + bytes, sum.multiply_adds + elements);
+        Work { weight_bytes, multiply_adds, math, ..sum }
     });
     let outs: Vec<BufferId> = parts.iter().map(|p| p.out).collect();
     low.step(node, &[x], &outs, work, move |s| {
@@ -61,11 +63,11 @@ fn products(low: &mut Lowering<'_>, node: &Node, x: BufferId, parts: Vec<Part>) 
     });
 }
 
-/// Bytes and elements of a matrix.
-fn size(weight: &Weight) -> (usize, usize) {
+/// Bytes and elements of a matrix, and what it is multiplied in.
+fn size(weight: &Weight) -> (usize, usize, Math) {
     match weight {
-        Weight::Packed(w) => (w.data().len(), w.plan().rows() * w.plan().cols()),
-        Weight::Plain(w) => (w.rows() * w.row(0).len(), w.rows() * w.cols()),
+        Weight::Packed(w) => (w.data().len(), w.plan().rows() * w.plan().cols(), Math::Int8),
+        Weight::Plain(w) => (w.rows() * w.row(0).len(), w.rows() * w.cols(), Math::Float),
     }
 }
 

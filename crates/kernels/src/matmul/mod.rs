@@ -25,7 +25,7 @@ mod stream;
 
 pub use error::MatmulError;
 pub use float::{Matrix, matmul_f32};
-pub use packed::{PACK_VERSION, PackPlan, PackedMatrix};
+pub use packed::{PackPlan, PackedMatrix, pack_fingerprint};
 pub use q8::{Output, matmul_q8};
 pub use quantize::{QuantRows, quant_row_bytes, quantize_row, quantize_rows};
 

@@ -1,7 +1,7 @@
 //! Weights in the order the kernels read them, packed once when a model is loaded.
 //!
 //! Packing may be split: a [`PackPlan`] says how many tiles there are and what they weigh, and any worker may fill any
-//! range of them. The bytes depend on the level and on [`PACK_VERSION`], and can be kept in a file.
+//! range of them. The bytes depend on the level and on [`pack_fingerprint`], and can be kept in a file.
 
 use std::ops::Range;
 
@@ -12,8 +12,23 @@ use super::error::MatmulError;
 use super::formats::{Block, Format, Visit, with_format};
 use super::stream::{CHUNK, Codes, GROUP, Lane, Scales};
 
-/// Changes whenever packed bytes change their meaning.
-pub const PACK_VERSION: u32 = 1;
+/// Changes when packed bytes that look the same change their meaning; see [`pack_fingerprint`].
+const PACK_VERSION: u64 = 1;
+
+/// Tells packings of a type apart: what this program makes of a made-up matrix, so that packed bytes kept in a file are
+/// not used after the packing has changed.
+pub fn pack_fingerprint(level: Level, dtype: DType) -> u64 {
+    let (rows, cols) = (level.lanes() + 1, 9 * dtype.block_len()); // a partial tile and a partial chunk
+    let mut state = PACK_VERSION;
+    let mut random = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 56) as u8
+    };
+    let source: Vec<u8> = (0..dtype.bytes_for(cols).unwrap_or(0) * rows).map(|_| random()).collect();
+    let packed = PackedMatrix::pack(level, dtype, rows, cols, &source);
+    let bytes = packed.as_ref().map_or(&[][..], |packed| &packed.data);
+    bytes.iter().fold(PACK_VERSION, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
 
 /// The layout of one packed matrix: `rows` outputs, `cols` inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +221,7 @@ impl PackedMatrix {
         Self { plan, data: Bytes::from_owner(Owned(data)) }
     }
 
-    /// The matrix out of bytes that [`data`](Self::data) gave for an equal plan and [`PACK_VERSION`]. Bytes that are
+    /// The matrix out of bytes that [`data`](Self::data) gave for an equal plan and [`pack_fingerprint`]. Bytes that are
     /// not so give wrong numbers, nothing worse.
     pub fn from_bytes(plan: PackPlan, data: Bytes) -> Result<Self, MatmulError> {
         let PackPlan { dtype, rows, cols, .. } = plan;

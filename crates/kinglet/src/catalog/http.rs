@@ -415,7 +415,7 @@ fn hash_into(hash: &mut Sha256, path: &Path, progress: &dyn Progress) -> Result<
 }
 
 /// Bytes as lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

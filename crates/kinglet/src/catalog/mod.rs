@@ -38,10 +38,15 @@ pub use name::{HubName, ModelName};
 pub use progress::{Event, Progress, Silent};
 pub use store::{Model, ModelFile, Removed};
 
+pub(crate) use http::hex;
+pub(crate) use store::file_name;
+
 use http::{Http, Wanted};
 use hub::Hub;
 use known::Known;
 use store::Store;
+
+use crate::packs::PackFolder;
 
 /// Where models are kept and how they are fetched.
 #[derive(Clone, Debug)]
@@ -174,6 +179,11 @@ impl Catalog {
         let busy = || CatalogError::Busy { name: model.name.clone() };
         let _lock = if dry_run { None } else { Some(self.store.try_lock(&model.name)?.ok_or_else(busy)?) };
         self.store.remove(&model, dry_run)
+    }
+
+    /// The folder of packed weights, for at most so many bytes.
+    pub fn packs(&self, most: u64) -> PackFolder {
+        PackFolder::new(self.store.packs(), most)
     }
 
     /// The one model of the store that a whole name, or the part before `:` or `@`, fits.

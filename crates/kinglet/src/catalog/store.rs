@@ -5,6 +5,7 @@
 //!               blobs/SHA256          contents
 //!               partial/KEY           what is being fetched
 //!               locks/KEY.lock        held by the process that fetches or removes a model
+//!               packs/NAME-KEY.pack   weights as kernels read them, kept for the next load ([`crate::packs`])
 //! ```
 //! Contract: files appear under their final name complete and verified, through a rename on one file system; two
 //! processes never fetch one model at the same time. Deliberately absent: where contents come from.
@@ -106,6 +107,11 @@ struct Entry {
 impl Store {
     pub(super) fn at(root: PathBuf) -> Store {
         Store { root }
+    }
+
+    /// The folder of packed weights.
+    pub(super) fn packs(&self) -> PathBuf {
+        self.root.join("packs")
     }
 
     /// All models, by name; a manifest that cannot be read is an error that names it.
@@ -315,7 +321,7 @@ fn remove_with_target(path: &Path) -> Result<u64> {
 }
 
 /// A name as one file name: what file systems dislike is written as %XX, what is too long ends in its hash.
-fn file_name(name: &str) -> String {
+pub(crate) fn file_name(name: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let escaped: String = name
         .bytes()
