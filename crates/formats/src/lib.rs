@@ -13,6 +13,7 @@ pub mod gguf;
 pub mod hf;
 mod kind;
 mod limits;
+pub mod onnx;
 pub mod safetensors;
 mod spec;
 

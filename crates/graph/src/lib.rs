@@ -10,6 +10,7 @@ mod ir;
 mod memory;
 pub mod ops;
 pub mod passes;
+mod specialise;
 
 pub use args::{Arg, Args, axes, axis, broadcast, ints};
 pub use builder::{BuildError, GraphBuilder};
@@ -17,3 +18,4 @@ pub use exec::{Backend, Call, CancelToken, ExecError, Executable, Input, PlanRep
 pub use ir::{Def, Dim, Graph, Node, SymDim, TensorType, Type, Value, ValueId};
 pub use memory::{Layout, Lifetime, plan_memory};
 pub use ops::Op;
+pub use specialise::{Binding, Evaluate, specialise};

@@ -1,22 +1,56 @@
 //! The op trait, and the ops: one file each, told without saying how they are computed.
 
 mod attention;
+mod binary;
+mod cast;
+mod control;
+mod conv;
+mod dropout;
 mod elementwise;
 mod embed;
+mod gather;
 mod glu;
+mod layout;
 mod linear;
+mod matmul;
 mod norm;
+mod norms;
+mod pool;
+mod reduce;
+mod reshape;
 mod rope;
+mod select;
 mod select_rows;
+mod shape;
+mod softmax;
+mod text;
+mod unary;
 
 pub use attention::Attention;
+pub use binary::{Binary, Fun2};
+pub use cast::{BitCast, Cast, ScaleRound};
+pub use control::{If, Loop, Scan};
+pub use conv::{Axis, Conv, ConvTranspose, Pads, Window};
+pub use dropout::Dropout;
 pub use elementwise::{Add, Scale, Softcap};
 pub use embed::Embed;
+pub use gather::{Gather, GatherElements, GatherNd, ScatterElements, ScatterKind, ScatterNd};
 pub use glu::{Activation, Glu};
+pub use layout::{Concat, Cut, DepthSpace, Expand, Pad, PadMode, Slice, Split, Tile, Transpose, Trilu};
 pub use linear::Linear;
+pub use matmul::{Gemm, MatMul};
 pub use norm::{AddRmsNorm, RmsNorm};
+pub use norms::{BatchNorm, GroupNorm, LayerNorm, LpNorm, Lrn};
+pub use pool::{Pool, PoolKind};
+pub use reduce::{ArgReduce, Reduce, ReduceKind};
+pub use reshape::{Flatten, Identity, Reshape, Squeeze, Unsqueeze};
 pub use rope::{Rope, RopeStyle};
+pub use select::{Clip, Where};
 pub use select_rows::SelectRows;
+pub use shape::{ConstantOfShape, EyeLike, OneHot, Range, Shape, Size, int_tensor, range_len};
+pub use softmax::{Softmax, SoftmaxKind};
+pub use text::TextConstant;
+pub use unary::{Fun, Unary};
 
 use std::any::Any;
 use std::fmt::Debug;

@@ -2,11 +2,13 @@
 
 mod add_norm;
 mod decompose;
+mod prune;
 mod rewrite;
 mod siblings;
 
 pub use add_norm::fuse_add_norm;
 pub use decompose::decompose;
+pub use prune::prune;
 pub use siblings::share_input;
 
 use crate::{BuildError, Graph};

@@ -11,7 +11,7 @@ pub(crate) struct Rewrite<'a> {
 }
 
 impl<'a> Rewrite<'a> {
-    /// Starts with the old graph's dims, state, inputs and weights.
+    /// Starts with the old graph's dims, state and inputs; weights follow when they are first read.
     pub(crate) fn of(old: &'a Graph) -> Result<Self, BuildError> {
         let mut new = GraphBuilder::new();
         for dim in old.dims() {
@@ -23,13 +23,6 @@ impl<'a> Rewrite<'a> {
         let mut map = vec![None; old.values().len()];
         for &id in old.inputs() {
             map[id.index()] = Some(new.input(&old.value(id).name, old.value(id).ty.clone())?);
-        }
-        for (slot, value) in map.iter_mut().zip(old.values()) {
-            match &value.def {
-                Def::Weight(tensor) => *slot = Some(new.weight_as(&value.name, tensor.clone())?),
-                Def::Absent => *slot = Some(new.absent()),
-                Def::Input | Def::Node(..) => {}
-            }
         }
         Ok(Self { old, new, map, temporaries: Vec::new() })
     }
@@ -76,7 +69,17 @@ impl<'a> Rewrite<'a> {
         old.get(id.index()).map_or_else(|| &self.temporaries[id.index() - old.len()], |value| &value.name)
     }
 
-    fn mapped(&self, id: ValueId) -> Result<ValueId, BuildError> {
-        self.map[id.index()].ok_or(BuildError::UnknownValue(id.0))
+    fn mapped(&mut self, id: ValueId) -> Result<ValueId, BuildError> {
+        if let Some(new) = self.map[id.index()] {
+            return Ok(new);
+        }
+        let value = self.old.values().get(id.index()).ok_or(BuildError::UnknownValue(id.0))?;
+        let new = match &value.def {
+            Def::Weight(tensor) => self.new.weight_as(&value.name, tensor.clone())?,
+            Def::Absent => self.new.absent(),
+            Def::Input | Def::Node(..) => return Err(BuildError::UnknownValue(id.0)),
+        };
+        self.map[id.index()] = Some(new);
+        Ok(new)
     }
 }

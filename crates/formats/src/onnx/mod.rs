@@ -1,0 +1,18 @@
+//! ONNX models (IR version up to 14, opsets 7 to 28), read from bytes into graphs.
+//!
+//! Symbolic dims stay symbolic, functions are inlined, versions of an operator are told apart by the importer of its family
+//! under `ops/`. Everything that cannot be imported is told at once. Deliberately absent: paths (external data comes
+//! through [`External`]), training graphs, and evaluating anything.
+
+mod attributes;
+mod error;
+mod node;
+mod ops;
+pub mod proto;
+mod read;
+mod scope;
+mod tensor;
+
+pub use error::OnnxError;
+pub use read::{OnnxModel, read};
+pub use tensor::{External, NoExternal, dtype_of, tensor};

@@ -1,0 +1,46 @@
+//! The registry of importers: one file a family of operators, each with a table of its operators.
+
+mod constant;
+mod control;
+mod elementwise;
+mod index;
+mod layout;
+mod linear;
+mod norm;
+mod pool;
+mod reduce;
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use super::node::Import;
+
+pub(crate) use constant::{dense, text_constant};
+
+/// Domain, operator, importer.
+pub(crate) type Entry = (&'static str, &'static str, Import);
+
+const FAMILIES: &[&[Entry]] = &[
+    constant::OPS,
+    control::OPS,
+    elementwise::OPS,
+    index::OPS,
+    layout::OPS,
+    linear::OPS,
+    norm::OPS,
+    pool::OPS,
+    reduce::OPS,
+];
+
+/// The importer of an operator, when there is one.
+pub(crate) fn importer(domain: &str, op: &str) -> Option<Import> {
+    static TABLE: OnceLock<HashMap<(&'static str, &'static str), Import>> = OnceLock::new();
+    let table = TABLE.get_or_init(|| {
+        FAMILIES
+            .iter()
+            .flat_map(|family| family.iter())
+            .map(|(domain, op, import)| ((*domain, *op), *import))
+            .collect()
+    });
+    table.get(&(domain, op)).copied()
+}

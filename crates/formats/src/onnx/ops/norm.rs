@@ -1,0 +1,64 @@
+//! Normalisations and softmax.
+
+use kinglet_graph::ops::{BatchNorm, GroupNorm, Identity, LayerNorm, LpNorm, Lrn, Softmax, SoftmaxKind};
+
+use super::Entry;
+use crate::onnx::error::OnnxError;
+use crate::onnx::node::Cx;
+
+pub(super) const OPS: &[Entry] = &[
+    ("", "BatchNormalization", batch_norm),
+    ("", "InstanceNormalization", |cx| cx.emit(GroupNorm { groups: None, eps: cx.float("epsilon", 1e-5) })),
+    ("", "GroupNormalization", |cx| {
+        let groups = cx.int("num_groups", 0).max(0) as usize;
+        cx.emit(GroupNorm { groups: Some(groups), eps: cx.float("epsilon", 1e-5) })
+    }),
+    ("", "LayerNormalization", |cx| {
+        cx.emit(LayerNorm { axis: cx.int("axis", -1), eps: cx.float("epsilon", 1e-5), centre: true })
+    }),
+    ("", "RMSNormalization", |cx| {
+        cx.emit(LayerNorm { axis: cx.int("axis", -1), eps: cx.float("epsilon", 1e-5), centre: false })
+    }),
+    ("", "LRN", |cx| {
+        cx.emit(Lrn {
+            alpha: cx.float("alpha", 1e-4),
+            beta: cx.float("beta", 0.75),
+            bias: cx.float("bias", 1.0),
+            size: cx.int("size", 0).max(0) as usize,
+        })
+    }),
+    ("", "LpNormalization", |cx| {
+        cx.emit(LpNorm { axis: cx.int("axis", -1), p: cx.int("p", 2).max(0) as u32 })
+    }),
+    ("", "Softmax", |cx| softmax(cx, SoftmaxKind::Soft)),
+    ("", "LogSoftmax", |cx| softmax(cx, SoftmaxKind::Log)),
+    ("", "Hardmax", |cx| softmax(cx, SoftmaxKind::Hard)),
+    ("", "Dropout", dropout),
+];
+
+fn batch_norm(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
+    let training = cx.flag("training_mode", false);
+    if cx.opset >= 7 && cx.opset < 9 && !cx.flag("spatial", true) {
+        return Err(cx.fail("statistics for each element (`spatial` 0) are not supported"));
+    }
+    let op = BatchNorm { eps: cx.float("epsilon", 1e-5), momentum: cx.float("momentum", 0.9), training };
+    cx.emit(op)
+}
+
+/// Before version 13, the axis starts a group of dimensions.
+fn softmax(cx: &mut Cx<'_, '_>, kind: SoftmaxKind) -> Result<(), OnnxError> {
+    let flat = cx.opset < 13;
+    cx.emit(Softmax { kind, axis: cx.int("axis", if flat { 1 } else { -1 }), flat })
+}
+
+/// Passes on its input outside of training; the mask, when wanted, is all true.
+fn dropout(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
+    let x = cx.input(0);
+    if cx.wants(1) {
+        return cx.emit(kinglet_graph::ops::Dropout { seed: cx.attrs.int("seed") });
+    }
+    if cx.opset >= 12 && cx.has(2) {
+        return cx.emit(kinglet_graph::ops::Dropout { seed: cx.attrs.int("seed") });
+    }
+    cx.emit_with(Identity, &[x])
+}

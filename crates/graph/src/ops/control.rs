@@ -1,0 +1,111 @@
+//! Control flow: `If`, `Loop`, `Scan`. Bodies are closed graphs; what they read from around them are inputs of the node.
+
+use std::sync::Arc;
+
+use super::Op;
+use crate::{Args, Dim, Graph, TensorType, Type};
+
+/// Inputs: a truth value, then the inputs of the first branch, then those of the second.
+#[derive(Clone, Debug)]
+pub struct If {
+    /// Taken when true.
+    pub then: Arc<Graph>,
+    /// Taken when false.
+    pub otherwise: Arc<Graph>,
+}
+
+impl If {
+    /// The branch that a condition takes, and its arguments out of the node's.
+    pub fn branch<'a, T>(&self, condition: bool, inputs: &'a [T]) -> (&Arc<Graph>, &'a [T]) {
+        let split = (1 + self.then.inputs().len()).min(inputs.len());
+        if condition { (&self.then, &inputs[1..split]) } else { (&self.otherwise, &inputs[split..]) }
+    }
+}
+
+impl Op for If {
+    fn name(&self) -> &'static str {
+        "If"
+    }
+
+    fn infer(&self, _: &Args<'_>) -> Result<Vec<Type>, String> {
+        let pairs = self.then.outputs().iter().zip(self.otherwise.outputs());
+        Ok(pairs.map(|(a, b)| join(&self.then.value(*a).ty, &self.otherwise.value(*b).ty)).collect())
+    }
+
+    fn bodies(&self) -> Vec<&Graph> {
+        vec![&self.then, &self.otherwise]
+    }
+}
+
+/// What is known of a value that is one of two.
+fn join(a: &Type, b: &Type) -> Type {
+    match (a, b) {
+        (Type::Tensor(a), Type::Tensor(b)) if a.dtype == b.dtype && a.rank() == b.rank() => {
+            let one = |(x, y): (&Dim, &Dim)| if x == y { open(x) } else { Dim::Unknown };
+            TensorType { dtype: a.dtype, shape: a.shape.iter().zip(&b.shape).map(one).collect() }.into()
+        }
+        _ => Type::Unknown,
+    }
+}
+
+/// A body's dimension outside of it: its names mean nothing there.
+fn open(dim: &Dim) -> Dim {
+    dim.map(|n| n)
+}
+
+/// Runs its body while a condition holds.
+///
+/// Inputs: most rounds (optional), first condition (optional), `carried` values, then what the body reads from around
+/// it. The body takes the round, the condition, the carried values and the surroundings; it makes the next condition, the
+/// carried values, and one element of each scan output. Outputs: carried values, then scan outputs.
+#[derive(Clone, Debug)]
+pub struct Loop {
+    /// One round.
+    pub body: Arc<Graph>,
+    /// Values that each round passes to the next.
+    pub carried: usize,
+}
+
+impl Op for Loop {
+    fn name(&self) -> &'static str {
+        "Loop"
+    }
+
+    fn infer(&self, _: &Args<'_>) -> Result<Vec<Type>, String> {
+        Ok(vec![Type::Unknown; self.body.outputs().len().saturating_sub(1)])
+    }
+
+    fn bodies(&self) -> Vec<&Graph> {
+        vec![&self.body]
+    }
+}
+
+/// Runs its body over the slices of its scan inputs.
+///
+/// Inputs: `carried` values, scan inputs, then what the body reads from around it. The body takes them in this order,
+/// scan inputs without their axis; it makes the carried values and one element of each scan output.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// One round.
+    pub body: Arc<Graph>,
+    /// Values that each round passes to the next.
+    pub carried: usize,
+    /// Axis of each scan input, and whether it is walked backwards.
+    pub inputs: Vec<(i64, bool)>,
+    /// Axis of each scan output, and whether it is filled backwards.
+    pub outputs: Vec<(i64, bool)>,
+}
+
+impl Op for Scan {
+    fn name(&self) -> &'static str {
+        "Scan"
+    }
+
+    fn infer(&self, _: &Args<'_>) -> Result<Vec<Type>, String> {
+        Ok(vec![Type::Unknown; self.body.outputs().len()])
+    }
+
+    fn bodies(&self) -> Vec<&Graph> {
+        vec![&self.body]
+    }
+}
