@@ -10,6 +10,7 @@ pub mod ceilings;
 mod kv;
 mod kv_codec;
 pub mod matmul;
+pub mod nd;
 pub mod ops;
 mod program;
 mod shared;

@@ -51,6 +51,16 @@ impl<'a, T> SharedMut<'a, T> {
         self.len == 0
     }
 
+    /// Where the elements start, to read. Whoever reads keeps to elements that no worker writes meanwhile.
+    pub(crate) fn as_ptr(&self) -> *const T {
+        self.start
+    }
+
+    /// Where the elements start, to write. Whoever writes keeps to elements that no other worker uses meanwhile.
+    pub(crate) fn as_mut_ptr(&self) -> *mut T {
+        self.start
+    }
+
     /// The elements of `range`, to write and read; panics when it lies outside the buffer.
     ///
     /// # Safety

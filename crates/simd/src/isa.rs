@@ -80,6 +80,17 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
     fn reduce_sum(self, a: Self::F32) -> f32;
     /// Largest lane; lanes must not be NaN.
     fn reduce_max(self, a: Self::F32) -> f32;
+    /// The lanes of both by turns: `a0 b0 a1 b1 …`, low half first.
+    #[inline(always)]
+    fn zip(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32) {
+        let (mut x, mut y, mut both) = ([0.0; 16], [0.0; 16], [0.0; 32]);
+        self.store(a, &mut x);
+        self.store(b, &mut y);
+        for i in 0..Self::LANES {
+            (both[2 * i], both[2 * i + 1]) = (x[i], y[i]);
+        }
+        (self.load(&both), self.load(&both[Self::LANES..]))
+    }
     /// Nearest integers, halves to even; lanes must be within the range of `i32`.
     fn to_i32(self, a: Self::F32) -> Self::I32;
     /// Integers as floats, rounded to nearest even.

@@ -56,3 +56,31 @@ pub fn tanh<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let y = isa.select(isa.lt(x, isa.zero()), isa.neg(y), y);
     isa.select(isa.eq(x, x), y, x)
 }
+
+/// The error function within 4 ULP.
+#[inline(always)]
+pub fn erf<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    let a = isa.min(isa.splat(4.0), isa.abs(x));
+    // Away from zero: 1 - e^P(|x|), P being the logarithm of the complement.
+    let mut p = isa.splat(1.863_792_1e-4);
+    for c in [-2.947_658_5e-3, 2.183_806_5e-2, -0.103_106_76, -0.638_144_85, -1.127_089_1, -3.415_228_4e-4] {
+        p = isa.fma(p, a, isa.splat(c));
+    }
+    let far = isa.sub(isa.splat(1.0), exp(isa, p));
+    // Near zero: x Q(x^2), which keeps the relative error.
+    let s = isa.mul(a, a);
+    let mut q = isa.splat(-5.631_422_4e-4);
+    for c in [4.917_551_3e-3, -2.671_131_1e-2, 0.112_801_8, -0.376_123_25, std::f32::consts::FRAC_2_SQRT_PI] {
+        q = isa.fma(q, s, isa.splat(c));
+    }
+    let y = isa.select(isa.lt(a, isa.splat(1.0)), isa.mul(q, a), far);
+    let y = isa.select(isa.lt(x, isa.zero()), isa.neg(y), y);
+    isa.select(isa.eq(x, x), y, x)
+}
+
+/// `x (1 + erf(x / sqrt 2)) / 2`; absolute error below `4e-7 max(1, |x|)`.
+#[inline(always)]
+pub fn gelu<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    let half = isa.mul(x, isa.splat(0.5));
+    isa.fma(half, erf(isa, isa.mul(x, isa.splat(std::f32::consts::FRAC_1_SQRT_2))), half)
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::{Isa, Kernel, Level, dispatch, exp, sigmoid, tanh};
+use crate::{Isa, Kernel, Level, dispatch, erf, exp, gelu, sigmoid, tanh};
 
 /// Lanes of the widest instruction set: inputs are a multiple of every width.
 const WIDE: usize = 16;
@@ -216,6 +216,8 @@ enum Function {
     Exp,
     Sigmoid,
     Tanh,
+    Erf,
+    Gelu,
     Fma,
 }
 
@@ -231,6 +233,8 @@ impl Kernel for Map<'_> {
                 Function::Exp => exp(isa, x),
                 Function::Sigmoid => sigmoid(isa, x),
                 Function::Tanh => tanh(isa, x),
+                Function::Erf => erf(isa, x),
+                Function::Gelu => gelu(isa, x),
                 Function::Fma => isa.fma(x, x, isa.abs(x)),
             };
             isa.store(value, y);
@@ -272,6 +276,41 @@ fn function_is_sigmoid(function: Function) -> bool {
     matches!(function, Function::Sigmoid)
 }
 
+/// The error function by its Taylor series, or as the complement's continued fraction where that converges better.
+fn erf_reference(x: f64) -> f64 {
+    let a = x.abs();
+    if a > 3.0 {
+        let fraction = (1..=60).rev().fold(a, |tail, k| a + f64::from(k) / 2.0 / tail);
+        return x.signum() * (1.0 - (-a * a).exp() / fraction / std::f64::consts::PI.sqrt());
+    }
+    let mut term = x;
+    let mut sum = x;
+    for n in 1..80 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    sum * std::f64::consts::FRAC_2_SQRT_PI
+}
+
+#[test]
+fn error_functions_are_within_their_bounds() {
+    let xs: Vec<f32> = (-65_536..65_536).map(|i| i as f32 * (8.0 / 65_536.0)).collect();
+    for level in Level::available() {
+        let (erfs, gelus) =
+            (dispatch(level, Map(&xs, Function::Erf)), dispatch(level, Map(&xs, Function::Gelu)));
+        for ((&x, erf), gelu) in xs.iter().zip(erfs).zip(gelus) {
+            let want = erf_reference(f64::from(x));
+            assert!(ulps(erf, want) <= 4.0, "{level} erf({x}) = {erf}, not {want}");
+            let x = f64::from(x);
+            let want = x / 2.0 * (1.0 + erf_reference(x * std::f64::consts::FRAC_1_SQRT_2));
+            assert!((f64::from(gelu) - want).abs() <= 4e-7 * x.abs().max(1.0), "{level} gelu({x}) = {gelu}");
+        }
+        let y =
+            dispatch(level, Map(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0].repeat(4), Function::Erf));
+        assert!(y[0].is_nan() && y[1] == 1.0 && y[2] == -1.0 && y[3] == 0.0, "{level}: erf {y:?}");
+    }
+}
+
 #[test]
 fn functions_keep_special_values() {
     let xs = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0].repeat(4);
@@ -304,6 +343,30 @@ fn reductions_cover_every_lane() {
             assert_eq!(sum, chunk.iter().sum::<f32>(), "{level}");
             assert_eq!(max, chunk.iter().copied().fold(f32::MIN, f32::max), "{level}");
         }
+    }
+}
+
+struct Zip<'a>(&'a [f32], &'a [f32]);
+
+impl Kernel for Zip<'_> {
+    type Out = Vec<f32>;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> Vec<f32> {
+        let mut out = vec![0.0; 2 * I::LANES];
+        let (low, high) = isa.zip(isa.load(self.0), isa.load(self.1));
+        isa.store(low, &mut out);
+        isa.store(high, &mut out[I::LANES..]);
+        out
+    }
+}
+
+#[test]
+fn zipped_lanes_take_turns() {
+    let (a, b): (Vec<f32>, Vec<f32>) = (0..WIDE).map(|i| (i as f32, 100.0 + i as f32)).unzip();
+    for level in Level::available() {
+        let want: Vec<f32> = a.iter().zip(&b).flat_map(|(&a, &b)| [a, b]).take(2 * level.lanes()).collect();
+        assert_eq!(dispatch(level, Zip(&a, &b)), want, "{level}");
     }
 }
 

@@ -15,7 +15,7 @@ mod rope;
 mod rows_out;
 mod select_rows;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod vec;
 
 pub use attention::{AttentionShape, attention};

@@ -95,6 +95,10 @@ impl Isa for Avx2 {
         select(m: __m256, a: __m256, b: __m256) -> __m256 = _mm256_blendv_ps(b, a, m);
         reduce_sum(a: __m256) -> f32 = reduce!(a, _mm_add_ps);
         reduce_max(a: __m256) -> f32 = reduce!(a, _mm_max_ps);
+        zip(a: __m256, b: __m256) -> (__m256, __m256) = {
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
+        };
         to_i32(a: __m256) -> __m256i = _mm256_cvtps_epi32(a);
         to_f32(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
         bits_of(a: __m256) -> __m256i = _mm256_castps_si256(a);

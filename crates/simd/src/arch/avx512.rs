@@ -67,6 +67,11 @@ impl Isa for Avx512 {
         select(m: __mmask16, a: __m512, b: __m512) -> __m512 = _mm512_mask_blend_ps(m, b, a);
         reduce_sum(a: __m512) -> f32 = _mm512_reduce_add_ps(a);
         reduce_max(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
+        zip(a: __m512, b: __m512) -> (__m512, __m512) = {
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+            (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b))
+        };
         to_i32(a: __m512) -> __m512i = _mm512_cvtps_epi32(a);
         to_f32(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         bits_of(a: __m512) -> __m512i = _mm512_castps_si512(a);

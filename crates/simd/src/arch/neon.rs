@@ -129,6 +129,9 @@ macro_rules! neon_isa {
                 select(m: uint32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(m, a, b);
                 reduce_sum(a: float32x4_t) -> f32 = vaddvq_f32(a);
                 reduce_max(a: float32x4_t) -> f32 = vmaxvq_f32(a);
+                zip(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) = {
+                    (vzip1q_f32(a, b), vzip2q_f32(a, b))
+                };
                 to_i32(a: float32x4_t) -> int32x4_t = vcvtnq_s32_f32(a);
                 to_f32(a: int32x4_t) -> float32x4_t = vcvtq_f32_s32(a);
                 bits_of(a: float32x4_t) -> int32x4_t = vreinterpretq_s32_f32(a);

@@ -1,0 +1,38 @@
+//! Kernels over images and matrices in f32: what vision and embedding models are made of.
+//!
+//! Weights are packed once, for one instruction set, into objects ([`Conv`], …) that are bound to spans as steps. Images
+//! lie in channel blocks of sixteen between convolutions ([`Layout::Blocked`]), on every instruction set.
+//! A result does not depend on the number of workers.
+
+mod act;
+mod conv;
+mod gemm;
+mod layout;
+mod shape;
+#[cfg(test)]
+mod testing;
+mod tile;
+
+use kinglet_tensor::AllocError;
+
+pub use act::Act;
+pub use conv::{Conv, ConvShape, conv};
+pub use gemm::{Gemm, Order, gemm};
+pub use layout::{BLOCK, Layout, relayout};
+pub use shape::Window;
+
+/// Weights or shapes that no kernel can be made of.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {reason}")]
+pub struct NdError {
+    /// Which kernel.
+    pub what: &'static str,
+    /// What does not fit.
+    pub reason: String,
+}
+
+impl From<AllocError> for NdError {
+    fn from(e: AllocError) -> Self {
+        Self { what: "packing", reason: e.to_string() }
+    }
+}

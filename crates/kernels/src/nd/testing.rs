@@ -1,0 +1,125 @@
+//! Runs steps over images in any layout, on one instruction set and several teams, against planar f64 references.
+
+use kinglet_simd::Level;
+
+use super::layout::Layout;
+use crate::arena::{ALIGN, Arena, Rows, Span};
+use crate::ops::testing::{bits, teams, values};
+use crate::step::Step;
+use crate::{Limits, Program, RunArgs};
+
+/// Seeded values, roughly uniform in -1..1.
+pub(super) fn random(seed: u64, count: usize) -> Vec<f32> {
+    values(seed, count)
+}
+
+/// Images and their layout.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Map {
+    pub(super) images: usize,
+    pub(super) channels: usize,
+    pub(super) pixels: usize,
+    pub(super) layout: Layout,
+}
+
+impl Map {
+    fn cols(&self) -> usize {
+        self.layout.floats(self.channels, self.pixels).expect("small")
+    }
+
+    /// Where the value at `index` of the planar images lies.
+    fn index(&self, index: usize) -> usize {
+        let (image, rest) = (index / (self.channels * self.pixels), index % (self.channels * self.pixels));
+        let (channel, pixel) = (rest / self.pixels, rest % self.pixels);
+        image * self.cols() + self.layout.index(self.channels, self.pixels, channel, pixel)
+    }
+}
+
+/// An arena under construction.
+pub(super) struct Case {
+    level: Level,
+    size: usize,
+    inputs: Vec<(Span, Vec<f32>)>,
+}
+
+impl Case {
+    pub(super) fn new(level: Level) -> Self {
+        Self { level, size: 0, inputs: Vec::new() }
+    }
+
+    /// Room for images.
+    pub(super) fn output(&mut self, map: Map) -> Span {
+        self.span(map.images, map.cols())
+    }
+
+    /// Room for a matrix.
+    pub(super) fn span(&mut self, rows: usize, cols: usize) -> Span {
+        let span = Span::f32(self.size, Rows::Fixed(rows), cols);
+        self.size = span.end(&[]).expect("small").next_multiple_of(ALIGN);
+        span
+    }
+
+    /// Images given as planar values; what lies between them is a large number.
+    pub(super) fn input(&mut self, map: Map, planar: &[f32]) -> Span {
+        let span = self.output(map);
+        let mut laid = vec![1e30; map.images * map.cols()];
+        planar.iter().enumerate().for_each(|(i, &x)| laid[map.index(i)] = x);
+        self.inputs.push((span, laid));
+        span
+    }
+
+    /// A matrix.
+    pub(super) fn matrix(&mut self, cols: usize, values: &[f32]) -> Span {
+        let span = self.span(values.len() / cols, cols);
+        self.inputs.push((span, values.to_vec()));
+        span
+    }
+
+    fn run(&self, step: Box<dyn Step>, out: Span, team: &crate::Team) -> Vec<f32> {
+        let limits = Limits {
+            arena_bytes: self.size,
+            dims: vec![],
+            workers: team.size(),
+            level: self.level,
+            kv: None,
+        };
+        let program = Program::new(vec![step], limits).expect("valid program");
+        let mut arena = Arena::try_new(program.arena_bytes()).expect("memory");
+        self.inputs.iter().for_each(|(span, values)| arena.write(span, values).expect("fits"));
+        let args = RunArgs { dims: &[], seqs: &[], kv: None, cancel: &|| false, profiler: None };
+        program.run(&mut arena, team, args).expect("runs");
+        arena.read::<f32>(&out, &[]).expect("fits").to_vec()
+    }
+
+    /// `out` is within `bound * max(1, |expected|)` of the planar `expected`, and the same for every team.
+    pub(super) fn check(
+        &self,
+        step: impl Fn() -> Box<dyn Step>,
+        out: Span,
+        map: Map,
+        expected: &[f64],
+        bound: f64,
+    ) {
+        let mut runs = teams().map(|team| self.run(step(), out, team));
+        let first = runs.next().expect("teams");
+        let what = format!("{} {} {map:?}", self.level, step().label());
+        for (i, &e) in expected.iter().enumerate() {
+            let found = f64::from(first[map.index(i)]);
+            let error = (found - e).abs() / e.abs().max(1.0);
+            assert!(error <= bound || found.is_nan() && e.is_nan(), "{what}: {i} is {found}, not {e}");
+        }
+        runs.for_each(|other| assert!(bits(&first) == bits(&other), "{what}: depends on the team"));
+    }
+
+    /// Like [`check`](Self::check) for a matrix.
+    pub(super) fn check_matrix(
+        &self,
+        step: impl Fn() -> Box<dyn Step>,
+        out: Span,
+        expected: &[f64],
+        bound: f64,
+    ) {
+        let map = Map { images: 1, channels: 1, pixels: expected.len(), layout: Layout::Planar };
+        self.check(step, out, map, expected, bound);
+    }
+}

@@ -1,0 +1,359 @@
+//! The micro-kernel under every f32 product: some pixels (or rows) times a panel of outputs, held in registers.
+//!
+//! `out[m][n] = finish(start[n] + sum over taps and k of a[m * pitch + tap + k] * w[tap][k][n])`, or, channel by channel,
+//! `… a[m * pitch + tap][n] * w[tap][n]` (see [`Operand`]). Taps are three nested
+//! loops with strides of their own, so that one kernel serves convolutions over either layout and plain products.
+//! The order of additions is that of the loops, whatever the tile's height: a result does not depend on how the work
+//! was cut.
+
+use std::marker::PhantomData;
+
+use kinglet_simd::{Isa, Kernel};
+
+use super::act::{Act, Apply, Runs, clip};
+use super::layout::BLOCK;
+
+/// Distance in floats between neighbouring pixels of a tile.
+pub(super) trait Pitch: Send + Sync + 'static {
+    fn floats(dynamic: usize) -> usize;
+}
+
+/// Known when compiling, so that a tile needs one pointer.
+pub(super) struct Fixed<const N: usize>;
+
+impl<const N: usize> Pitch for Fixed<N> {
+    #[inline(always)]
+    fn floats(_: usize) -> usize {
+        N
+    }
+}
+
+/// Known when running.
+pub(super) struct Dynamic;
+
+impl Pitch for Dynamic {
+    #[inline(always)]
+    fn floats(dynamic: usize) -> usize {
+        dynamic
+    }
+}
+
+/// How the input meets the weights.
+pub(super) trait Operand: Send + Sync + 'static {
+    /// Weight vectors that share a vector of inputs.
+    const SHARED: usize;
+
+    /// What vector `v` of the weights is multiplied by.
+    ///
+    /// # Safety
+    /// `a` is valid for reading a value, or a block of sixteen.
+    unsafe fn value<I: Isa>(isa: I, a: *const f32, v: usize) -> I::F32;
+}
+
+/// Every input belongs to every output: one value for all lanes.
+pub(super) struct Dense;
+
+impl Operand for Dense {
+    const SHARED: usize = 0;
+
+    #[inline(always)]
+    unsafe fn value<I: Isa>(isa: I, a: *const f32, _: usize) -> I::F32 {
+        // SAFETY: by the caller's promise.
+        isa.splat(unsafe { *a })
+    }
+}
+
+/// Lane by lane: every channel has `EACH` outputs of its own, one or two, which lie side by side.
+pub(super) struct Lanes<const EACH: usize>;
+
+impl<const EACH: usize> Operand for Lanes<EACH> {
+    const SHARED: usize = EACH;
+
+    #[inline(always)]
+    unsafe fn value<I: Isa>(isa: I, a: *const f32, v: usize) -> I::F32 {
+        // SAFETY: by the caller's promise; a block is sixteen values on every instruction set.
+        unsafe { isa.load_ptr(a.add(v / EACH * I::LANES)) }
+    }
+}
+
+/// What one call of a tile works on. Strides are in floats.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    /// First pixel, first tap.
+    pub(super) a: *const f32,
+    /// Between pixels, for [`Dynamic`].
+    pub(super) pitch: usize,
+    /// Counts of the three tap loops.
+    pub(super) taps: [usize; 3],
+    pub(super) a_step: [usize; 3],
+    /// First tap's weights: `[k][panel width]`.
+    pub(super) w: *const f32,
+    pub(super) w_step: [usize; 3],
+    /// Values summed for each tap, and for taps of the last round of the outermost loop.
+    pub(super) k: usize,
+    pub(super) k_last: usize,
+    /// A panel of start values; null to go on from what `out` holds.
+    pub(super) start: *const f32,
+    pub(super) out: *mut f32,
+    /// Between pixels, and between blocks of sixteen outputs.
+    pub(super) out_pitch: usize,
+    pub(super) out_block: usize,
+    /// Outputs of the panel that exist.
+    pub(super) valid: usize,
+    /// Whether the sums are complete.
+    pub(super) last: bool,
+    /// Added to complete sums; null when there is nothing to add. Lies like `out`.
+    pub(super) residual: *const f32,
+    pub(super) act: Act,
+}
+
+/// Computes one tile.
+///
+/// # Safety
+/// Every address that the tile's loops reach is valid; `out` is not otherwise in use.
+pub(super) type TileFn<I> = unsafe fn(I, &Tile);
+
+/// Most pixels of any tile.
+pub(super) const TALLEST: usize = 14;
+
+/// The tiles of one panel width and pitch, by their number of pixels less one.
+pub(super) struct Tiles<I: 'static> {
+    by_height: &'static [TileFn<I>],
+}
+
+impl<I: Isa> Tiles<I> {
+    /// The kernel for `pixels`, at most as many as the panel has.
+    #[inline(always)]
+    pub(super) fn get(&self, pixels: usize) -> TileFn<I> {
+        self.by_height[pixels - 1]
+    }
+}
+
+/// Blocks of sixteen outputs in a full panel.
+pub(super) const fn panel_blocks(lanes: usize) -> usize {
+    if lanes >= 16 { 2 } else { 1 }
+}
+
+/// Tiles for panels of `blocks` blocks whose pixels lie `P` apart.
+pub(super) fn tiles<I: Isa, P: Pitch>(blocks: usize) -> Tiles<I> {
+    let by_height = if blocks > 1 { Table::<I, P, Dense>::WIDE } else { Table::<I, P, Dense>::NARROW };
+    Tiles { by_height }
+}
+
+/// Tiles that go channel by channel, one block of inputs and `each` blocks of outputs.
+pub(super) fn lane_tiles<I: Isa, P: Pitch>(each: usize) -> Tiles<I> {
+    let by_height = if each > 1 { Table::<I, P, Lanes<2>>::PAIRS } else { Table::<I, P, Lanes<1>>::NARROW };
+    Tiles { by_height }
+}
+
+/// The tallest tile on an instruction set, whatever the pitch.
+pub(super) const fn tallest(lanes: usize, registers: usize) -> usize {
+    match (lanes, registers) {
+        (16, _) => TALLEST,
+        (8, _) | (_, 32) => 6,
+        _ => 2,
+    }
+}
+
+/// The tallest tile with two outputs a channel.
+pub(super) const fn tallest_pairs(lanes: usize, registers: usize) -> usize {
+    match (lanes, registers) {
+        (16, _) => 8,
+        (_, 32) | (8, _) => 3,
+        _ => 1,
+    }
+}
+
+struct Table<I, P, O>(I, P, O);
+
+/// A table of tiles of these heights and this many vectors.
+macro_rules! heights {
+    ($nv:literal: $($mr:literal)*) => { &[$(tile::<I, P, O, $mr, $nv>),*] };
+}
+
+impl<I: Isa, P: Pitch, O: Operand> Table<I, P, O> {
+    const WIDE: &'static [TileFn<I>] = match I::LANES {
+        16 => heights!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        _ => Self::NARROW,
+    };
+    const NARROW: &'static [TileFn<I>] = match (I::LANES, I::REGISTERS) {
+        (16, _) => heights!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (8, _) => heights!(2: 1 2 3 4 5 6),
+        (_, 32) => heights!(4: 1 2 3 4 5 6),
+        _ => heights!(4: 1 2),
+    };
+    const PAIRS: &'static [TileFn<I>] = match (I::LANES, I::REGISTERS) {
+        (16, _) => heights!(2: 1 2 3 4 5 6 7 8),
+        (8, _) => heights!(4: 1 2 3),
+        (_, 32) => heights!(8: 1 2 3),
+        _ => heights!(8: 1),
+    };
+}
+
+/// # Safety
+/// As for [`TileFn`].
+unsafe fn tile<I: Isa, P: Pitch, O: Operand, const MR: usize, const NV: usize>(isa: I, tile: &Tile) {
+    isa.dispatch(Run::<P, O, MR, NV>(tile, PhantomData));
+}
+
+struct Run<'a, P, O, const MR: usize, const NV: usize>(&'a Tile, PhantomData<(P, O)>);
+
+impl<P: Pitch, O: Operand, const MR: usize, const NV: usize> Kernel for Run<'_, P, O, MR, NV> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let t = self.0;
+        // SAFETY: the caller of the table's function vouches for the tile.
+        unsafe {
+            let mut acc = begin::<I, MR, NV>(isa, t);
+            accumulate::<I, P, O, MR, NV>(isa, t, &mut acc);
+            if O::SHARED == 2 {
+                interleave(isa, &mut acc);
+            }
+            finish::<I, MR, NV>(isa, t, &acc);
+        }
+    }
+}
+
+/// Offset of vector `v` of a pixel's outputs.
+#[inline(always)]
+fn column<I: Isa>(t: &Tile, v: usize) -> usize {
+    v * I::LANES / BLOCK * t.out_block + v * I::LANES % BLOCK
+}
+
+/// Loads vector `v` of the outputs at `p`, zeros where outputs do not exist.
+///
+/// # Safety
+/// `p` lies like the tile's outputs.
+#[inline(always)]
+unsafe fn load<I: Isa>(isa: I, t: &Tile, p: *const f32, v: usize) -> I::F32 {
+    let left = t.valid.saturating_sub(v * I::LANES);
+    // SAFETY: existing outputs are valid.
+    unsafe {
+        let p = p.wrapping_add(column::<I>(t, v));
+        if left >= I::LANES { isa.load_ptr(p) } else { isa.load_part_ptr(p, left) }
+    }
+}
+
+/// # Safety
+/// As for [`TileFn`].
+#[inline(always)]
+unsafe fn begin<I: Isa, const MR: usize, const NV: usize>(isa: I, t: &Tile) -> [[I::F32; NV]; MR] {
+    let mut acc = [[isa.zero(); NV]; MR];
+    if t.start.is_null() {
+        for (m, row) in acc.iter_mut().enumerate() {
+            for (v, sum) in row.iter_mut().enumerate() {
+                // SAFETY: pixel `m` is one of the tile.
+                *sum = unsafe { load(isa, t, t.out.add(m * t.out_pitch), v) };
+            }
+        }
+    } else {
+        for v in 0..NV {
+            // SAFETY: start values fill a panel.
+            let start = unsafe { isa.load_ptr(t.start.add(v * I::LANES)) };
+            for row in acc.iter_mut() {
+                row[v] = start;
+            }
+        }
+    }
+    acc
+}
+
+/// # Safety
+/// As for [`TileFn`].
+#[inline(always)]
+unsafe fn accumulate<I: Isa, P: Pitch, O: Operand, const MR: usize, const NV: usize>(
+    isa: I,
+    t: &Tile,
+    acc: &mut [[I::F32; NV]; MR],
+) {
+    let pitch = P::floats(t.pitch);
+    for c in 0..t.taps[0] {
+        let k = if c + 1 == t.taps[0] { t.k_last } else { t.k };
+        for y in 0..t.taps[1] {
+            for x in 0..t.taps[2] {
+                // SAFETY: the loops stay within what the caller vouches for.
+                unsafe {
+                    let mut a = t.a.add(c * t.a_step[0] + y * t.a_step[1] + x * t.a_step[2]);
+                    let mut w = t.w.add(c * t.w_step[0] + y * t.w_step[1] + x * t.w_step[2]);
+                    for _ in 0..k {
+                        let mut weights = [isa.zero(); NV];
+                        for (v, weight) in weights.iter_mut().enumerate() {
+                            *weight = isa.load_ptr(w.add(v * I::LANES));
+                        }
+                        for (m, row) in acc.iter_mut().enumerate() {
+                            let a = a.add(m * pitch);
+                            for (v, sum) in row.iter_mut().enumerate() {
+                                *sum = isa.fma(O::value(isa, a, v), weights[v], *sum);
+                            }
+                        }
+                        a = a.add(1);
+                        w = w.add(NV * I::LANES);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Brings the two outputs of each channel side by side.
+#[inline(always)]
+fn interleave<I: Isa, const MR: usize, const NV: usize>(isa: I, acc: &mut [[I::F32; NV]; MR]) {
+    for row in acc {
+        for pair in row.as_chunks_mut::<2>().0 {
+            (pair[0], pair[1]) = isa.zip(pair[0], pair[1]);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`TileFn`].
+#[inline(always)]
+unsafe fn finish<I: Isa, const MR: usize, const NV: usize>(isa: I, t: &Tile, acc: &[[I::F32; NV]; MR]) {
+    let (lo, hi, later) = t.act.split();
+    for (m, row) in acc.iter().enumerate() {
+        for (v, &sum) in row.iter().enumerate() {
+            let mut sum = sum;
+            // SAFETY: pixel `m` is one of the tile; only existing outputs are touched.
+            unsafe {
+                if t.last {
+                    if !t.residual.is_null() {
+                        sum = isa.add(sum, load(isa, t, t.residual.add(m * t.out_pitch), v));
+                    }
+                    sum = clip(isa, sum, lo, hi);
+                }
+                store(isa, t, sum, t.out.add(m * t.out_pitch), v);
+            }
+        }
+    }
+    if later && t.last {
+        // SAFETY: as above.
+        unsafe { activate::<I>(isa, t, MR) };
+    }
+}
+
+/// # Safety
+/// `p` lies like the tile's outputs.
+#[inline(always)]
+unsafe fn store<I: Isa>(isa: I, t: &Tile, sum: I::F32, p: *mut f32, v: usize) {
+    let left = t.valid.saturating_sub(v * I::LANES);
+    // SAFETY: existing outputs are valid.
+    unsafe {
+        let p = p.wrapping_add(column::<I>(t, v));
+        if left >= I::LANES { isa.store_ptr(sum, p) } else { isa.store_part_ptr(sum, p, left) }
+    }
+}
+
+/// Applies the activation to what was stored.
+///
+/// # Safety
+/// As for [`TileFn`], with `pixels` pixels.
+unsafe fn activate<I: Isa>(isa: I, t: &Tile, pixels: usize) {
+    for block in 0..t.valid.div_ceil(BLOCK) {
+        let count = BLOCK.min(t.valid - block * BLOCK);
+        let at = t.out.wrapping_add(block * t.out_block);
+        // SAFETY: these are the tile's outputs.
+        unsafe { isa.dispatch(Apply::new(t.act, Runs { at, rows: pixels, pitch: t.out_pitch, count })) };
+    }
+}
