@@ -5,10 +5,15 @@
 //! A result does not depend on the number of workers.
 
 mod act;
+mod attention;
 mod conv;
+mod elementwise;
 mod gemm;
 mod layout;
+mod pool;
 mod shape;
+mod softmax;
+mod strided;
 #[cfg(test)]
 mod testing;
 mod tile;
@@ -16,10 +21,15 @@ mod tile;
 use kinglet_tensor::AllocError;
 
 pub use act::Act;
+pub use attention::{Heads, Operand, short_attention};
 pub use conv::{Conv, ConvShape, conv};
+pub use elementwise::{Binary, Unary, binary, unary};
 pub use gemm::{Gemm, Order, gemm};
 pub use layout::{BLOCK, Layout, relayout};
+pub use pool::{Pool, global_mean, pool};
 pub use shape::Window;
+pub use softmax::softmax;
+pub use strided::{Axes, copy};
 
 /// Weights or shapes that no kernel can be made of.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
