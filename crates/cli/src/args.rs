@@ -62,6 +62,7 @@ pub(crate) enum Command {
     Device(commands::device::Args),
     Explain(commands::explain::Args),
     Bench(commands::bench::Args),
+    Profile(commands::profile::Args),
     Perplexity(commands::perplexity::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),

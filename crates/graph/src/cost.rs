@@ -4,6 +4,8 @@
 //! through the caches, arithmetic, or starting and ending a step at all. Deliberately absent: measuring (the backend's)
 //! and any knowledge of kernels.
 
+use std::ops::Add;
+
 use crate::StepReport;
 
 /// What a step multiplies in.
@@ -50,6 +52,20 @@ pub struct Cost {
     pub math: Math,
 }
 
+/// Both together; the arithmetic is that of the larger part.
+impl Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes + other.memory_bytes,
+            activation_bytes: self.activation_bytes + other.activation_bytes,
+            multiply_adds: self.multiply_adds + other.multiply_adds,
+            math: if other.multiply_adds > self.multiply_adds { other.math } else { self.math },
+        }
+    }
+}
+
 pub(crate) fn of(step: &StepReport, seqs: &[(usize, usize)]) -> Cost {
     let mut cost = Cost {
         memory_bytes: step.weight_bytes as f64,
@@ -66,12 +82,12 @@ pub(crate) fn of(step: &StepReport, seqs: &[(usize, usize)]) -> Cost {
 }
 
 /// What a device does at best, in units a second.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rates {
     /// Bytes of weights and state that are read, at the working set of a whole run.
     pub memory: f64,
-    /// Bytes of activations, from and to the caches.
-    pub cache: f64,
+    /// Bytes of activations: for each cache, nearest first, the bytes that it holds and its rate.
+    pub caches: Vec<(f64, f64)>,
     /// Operations on 32-bit floats; a multiply-add is two.
     pub float: f64,
     /// Operations on 8-bit integers; a multiply-add is two.
@@ -118,12 +134,17 @@ impl Rates {
         let claims = [
             (1.0 / self.steps, Ceiling::Step),
             (cost.memory_bytes / self.memory, Ceiling::Memory),
-            (cost.activation_bytes / self.cache, Ceiling::Cache),
+            (cost.activation_bytes / self.cache(cost.activation_bytes), Ceiling::Cache),
             (2.0 * cost.multiply_adds / rate, arithmetic),
         ];
         claims
             .into_iter()
             .fold((0.0, Ceiling::Step), |most, claim| if claim.0 > most.0 { claim } else { most })
+    }
+
+    /// The rate of the nearest cache that holds so many bytes, or of memory.
+    fn cache(&self, bytes: f64) -> f64 {
+        self.caches.iter().find(|(size, _)| bytes <= *size).map_or(self.memory, |(_, rate)| *rate)
     }
 }
 
@@ -133,7 +154,8 @@ mod tests {
 
     #[test]
     fn the_slowest_resource_holds_a_step() {
-        let rates = Rates { memory: 10.0, cache: 100.0, float: 20.0, int8: 200.0, steps: 4.0 };
+        let caches = vec![(150.0, 200.0), (1000.0, 100.0)];
+        let rates = Rates { memory: 10.0, caches, float: 20.0, int8: 200.0, steps: 4.0 };
         let check = |memory, activations, products, math, expected| {
             let cost =
                 Cost { memory_bytes: memory, activation_bytes: activations, multiply_adds: products, math };
@@ -142,6 +164,8 @@ mod tests {
         check(0.0, 0.0, 0.0, Math::Float, (0.25, Ceiling::Step));
         check(20.0, 100.0, 10.0, Math::Float, (2.0, Ceiling::Memory));
         check(20.0, 300.0, 10.0, Math::Float, (3.0, Ceiling::Cache));
+        check(0.0, 100.0, 0.0, Math::Float, (0.5, Ceiling::Cache));
+        check(0.0, 2000.0, 0.0, Math::Float, (200.0, Ceiling::Cache));
         check(20.0, 100.0, 40.0, Math::Float, (4.0, Ceiling::Float));
         check(20.0, 100.0, 500.0, Math::Int8, (5.0, Ceiling::Int8));
     }

@@ -87,6 +87,13 @@ impl<'a> Meter<'a> {
         self.rate(dispatch(level, Int8Ops), |_, passes| dispatch(level, Int8Product { passes }))
     }
 
+    /// Barriers of the whole team, one after the other: what a step of a program costs that does nothing.
+    pub fn barriers(&self) -> Rate {
+        let all = self.rate(1, |worker, passes| (0..passes).for_each(|_| worker.barrier()));
+        let one = |rate: f64| rate / self.team.size() as f64;
+        Rate { median: one(all.median), best: one(all.best) }
+    }
+
     /// Reading `bytes` again and again, each worker its own part, with the best number of streams.
     ///
     /// A part is a whole number of 4 KiB pages, so that a little more is read when `bytes` does not come out even.
@@ -380,7 +387,8 @@ mod tests {
             let meter = Meter::new(level, &team, &clock);
             let read = meter.read(bytes).expect("memory");
             assert!(STREAMS.contains(&read.streams));
-            let rates = [meter.f32_fma(), meter.int8_dot(), read.rate, meter.write(bytes).expect("memory")];
+            let write = meter.write(bytes).expect("memory");
+            let rates = [meter.f32_fma(), meter.int8_dot(), meter.barriers(), read.rate, write];
             for rate in rates {
                 assert!(rate.median > 0.0 && rate.best >= rate.median && rate.best.is_finite(), "{rate:?}");
             }

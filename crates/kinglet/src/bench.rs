@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use kinglet_graph::cost::Cost;
 use kinglet_graph::{Call, CancelToken, ExecError, Executable, Input, PlanReport};
 use kinglet_tensor::{PageId, SeqRows};
 
 use crate::Compiled;
+use crate::profile::{Run, Stopwatch};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,32 +64,22 @@ impl Rates {
     }
 }
 
-/// What one token of a test costs at least.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Cost {
-    /// Bytes of weights, keys and values read.
-    pub bytes: f64,
-    /// Multiply-adds of matrix products.
-    pub multiply_adds: f64,
-}
-
 /// Measures one compiled decoder.
 pub struct Bench {
     executable: Box<dyn Executable>,
     vocab: usize,
     page_tokens: usize,
-    page_bytes: usize,
     random: u64,
+    /// The runs since profiling began; none when it did not.
+    runs: Option<Vec<Run>>,
 }
 
 impl Bench {
-    /// Takes the decoder over.
+    /// Takes the decoder over; waits until its packed weights are kept, where they are, so that nothing disturbs.
     pub fn new(compiled: Compiled) -> Self {
-        let kv = compiled.executable.kv();
-        let page_tokens = kv.map_or(1, |kv| kv.page_tokens);
-        let page_bytes = kv.and_then(|kv| kv.page_bytes()).unwrap_or(0);
-        let random = 0x9E37_79B9_7F4A_7C15;
-        Self { executable: compiled.executable, vocab: compiled.vocab, page_tokens, page_bytes, random }
+        let page_tokens = compiled.executable.kv().map_or(1, |kv| kv.page_tokens);
+        let Compiled { executable, vocab, .. } = compiled;
+        Self { executable, vocab, page_tokens, random: 0x9E37_79B9_7F4A_7C15, runs: None }
     }
 
     /// Runs a test `reps` times after one repetition to warm up; `progress` hears of each.
@@ -97,20 +89,11 @@ impl Bench {
         reps: usize,
         mut progress: impl FnMut(usize, f64),
     ) -> Result<Rates, ExecError> {
-        let pages = test.context().div_ceil(self.page_tokens);
-        self.executable.reserve_pages(pages * test.batch)?;
-        let tables: Vec<Vec<PageId>> =
-            (0..test.batch).map(|seq| (0..pages).map(|p| (seq * pages + p) as PageId).collect()).collect();
-        for table in &tables {
-            self.prompt(table, 0, test.depth)?;
-        }
+        let tables = self.tables(test)?;
         let mut rates = Vec::with_capacity(reps);
         for rep in 0..=reps {
             let started = Instant::now();
-            match test.kind {
-                Kind::Prompt => self.prompt(&tables[0], test.depth, test.tokens)?,
-                Kind::Decode => self.decode(&tables, test.depth, test.tokens)?,
-            }
+            self.repeat(test, &tables)?;
             let rate = (test.tokens * test.batch) as f64 / started.elapsed().as_secs_f64();
             if rep > 0 {
                 rates.push(rate);
@@ -121,25 +104,57 @@ impl Bench {
         Ok(Rates { sorted: rates })
     }
 
-    /// The plan of one run of a test.
-    pub fn report(&self, test: &Test) -> Result<PlanReport, ExecError> {
-        let (rows, outputs) = match test.kind {
-            Kind::Prompt => (test.tokens.min(self.executable.max_rows()), 1),
-            Kind::Decode => (test.batch, test.batch),
-        };
-        self.executable.report(&[rows, outputs])
+    /// The runs of a test's middle repetition, by time, of `reps` after one to warm up.
+    pub fn profile(&mut self, test: &Test, reps: usize) -> Result<Vec<Run>, ExecError> {
+        let tables = self.tables(test)?;
+        self.repeat(test, &tables)?;
+        let mut all = Vec::with_capacity(reps);
+        for _ in 0..reps.max(1) {
+            self.runs = Some(Vec::new());
+            let done = self.repeat(test, &tables);
+            all.push(self.runs.take().unwrap_or_default());
+            done?;
+        }
+        let wall = |runs: &Vec<Run>| runs.iter().map(|run| run.wall).sum::<f64>();
+        all.sort_by(|a, b| wall(a).total_cmp(&wall(b)));
+        Ok(all.swap_remove((all.len() - 1) / 2))
     }
 
-    /// What a token of a test costs, by the plan.
+    /// Pages for each sequence of a test, filled to its depth.
+    fn tables(&mut self, test: &Test) -> Result<Vec<Vec<PageId>>, ExecError> {
+        let pages = test.context().div_ceil(self.page_tokens);
+        self.executable.reserve_pages(pages * test.batch)?;
+        let table = |seq| (0..pages).map(|p| (seq * pages + p) as PageId).collect();
+        let tables: Vec<Vec<PageId>> = (0..test.batch).map(table).collect();
+        tables.iter().try_for_each(|table| self.prompt(table, 0, test.depth))?;
+        Ok(tables)
+    }
+
+    fn repeat(&mut self, test: &Test, tables: &[Vec<PageId>]) -> Result<(), ExecError> {
+        match test.kind {
+            Kind::Prompt => self.prompt(&tables[0], test.depth, test.tokens),
+            Kind::Decode => self.decode(tables, test.depth, test.tokens),
+        }
+    }
+
+    /// The plan of a run of these sequences: tokens before, and tokens of the run; each wants one row of logits.
+    pub fn report(&self, seqs: &[(usize, usize)]) -> Result<PlanReport, ExecError> {
+        self.executable.report(&[seqs.iter().map(|(_, len)| len).sum(), seqs.len()])
+    }
+
+    /// The sequences of a test's typical run: tokens before, and tokens of the run.
+    pub fn typical(&self, test: &Test) -> Vec<(usize, usize)> {
+        match test.kind {
+            Kind::Prompt => vec![(test.depth, test.tokens.min(self.executable.max_rows()))],
+            Kind::Decode => vec![(test.depth + test.tokens / 2, 1); test.batch],
+        }
+    }
+
+    /// What a typical run of a test costs, over all steps.
     pub fn cost(&self, test: &Test) -> Result<Cost, ExecError> {
-        let report = self.report(test)?;
-        let rows =
-            if test.kind == Kind::Prompt { test.tokens.min(self.executable.max_rows()) } else { test.batch };
-        let weights: usize = report.steps.iter().map(|step| step.weight_bytes).sum();
-        let products: usize = report.steps.iter().map(|step| step.multiply_adds).sum();
-        let past = test.depth as f64 + test.tokens as f64 / 2.0;
-        let state = past * self.page_bytes as f64 / self.page_tokens as f64;
-        Ok(Cost { bytes: weights as f64 / rows as f64 + state, multiply_adds: products as f64 / rows as f64 })
+        let seqs = self.typical(test);
+        let report = self.report(&seqs)?;
+        Ok(report.steps.iter().fold(Cost::default(), |sum, step| sum + step.cost(&seqs)))
     }
 
     /// Appends `count` random tokens at `past`, in runs as long as may be.
@@ -170,7 +185,12 @@ impl Bench {
 
     fn call(&mut self, tokens: &[i32], rows: &[i32], seqs: &[SeqRows<'_>]) -> Result<(), ExecError> {
         let inputs = [Input::I32(tokens), Input::I32(rows)];
-        self.executable.run(&Call { inputs: &inputs, seqs, cancel: &CancelToken::default() })
+        let call = Call { inputs: &inputs, seqs, cancel: &CancelToken::default() };
+        let Some(runs) = &mut self.runs else { return self.executable.run(&call) };
+        let mut watch = Stopwatch::start();
+        self.executable.profile(&call, &mut watch)?;
+        runs.push(watch.stop(seqs.iter().map(|seq| (seq.past, seq.len)).collect()));
+        Ok(())
     }
 
     /// Random tokens (xorshift64*: speed does not depend on them, and runs compare).

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use kinglet_formats::FormatError;
 use kinglet_graph::ExecError;
 use kinglet_models::ModelError;
+use kinglet_tensor::AllocError;
 
 use crate::catalog::CatalogError;
 
@@ -26,6 +27,8 @@ pub enum Error {
     Model(#[from] ModelError),
     #[error(transparent)]
     Exec(#[from] ExecError),
+    #[error(transparent)]
+    Alloc(#[from] AllocError),
     #[error("{what} needs {needed} of memory, {available} are free")]
     Memory { what: String, needed: Size, available: Size },
     #[error("instruction set `{name}` is not one of this machine's: {available}")]

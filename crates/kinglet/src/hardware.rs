@@ -1,9 +1,26 @@
 //! What this machine offers to this process: cores and memory.
 
+use kinglet_simd::Level;
 use sysinfo::{
     CGroupLimits, MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System,
     get_current_pid,
 };
+
+use crate::Error;
+
+/// The instruction set of this name, or the best there is.
+pub(crate) fn level(name: Option<&str>) -> Result<Level, Error> {
+    let Some(name) = name else { return Ok(Level::detect()) };
+    Level::named(name).ok_or_else(|| {
+        let names: Vec<&str> = Level::available().into_iter().map(Level::name).collect();
+        Error::Isa { name: name.into(), available: names.join(", ") }
+    })
+}
+
+/// The instruction set that is used when this one is asked for, or none in particular.
+pub fn instruction_set(name: Option<&str>) -> Result<&'static str, Error> {
+    level(name).map(Level::name)
+}
 
 /// Physical cores that this process may use.
 pub fn cores() -> usize {

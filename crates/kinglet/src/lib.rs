@@ -17,6 +17,7 @@ mod logits_file;
 mod model;
 mod overview;
 pub mod packs;
+pub mod profile;
 mod vocabulary;
 
 pub use error::{Error, Size};

@@ -7,7 +7,6 @@ use kinglet_cpu::{CpuBackend, PackStore, Precision};
 use kinglet_engine::{Engine, EngineConfig};
 use kinglet_graph::{Backend, Executable};
 use kinglet_models::{DecoderConfig, DecoderOptions, build_decoder};
-use kinglet_simd::Level;
 use kinglet_tensor::{DType, Metadata};
 use kinglet_text::chat::{Message, RenderOptions};
 use kinglet_text::sample::SamplerConfig;
@@ -212,16 +211,8 @@ fn backend(options: &LoadOptions) -> Result<CpuBackend, Error> {
             expected: "1 to 1024".into(),
         });
     }
-    let level = match &options.isa {
-        None => Level::detect(),
-        Some(name) => Level::named(name).ok_or_else(|| unknown_isa(name))?,
-    };
+    let level = hardware::level(options.isa.as_deref())?;
     Ok(CpuBackend { threads, level, precision: options.precision, packs: None })
-}
-
-fn unknown_isa(name: &str) -> Error {
-    let names: Vec<&str> = Level::available().into_iter().map(Level::name).collect();
-    Error::Isa { name: name.into(), available: names.join(", ") }
 }
 
 /// The context to load with: the one asked for, or as much of the trained one as memory has room for.

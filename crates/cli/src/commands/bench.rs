@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use kinglet::bench::{Bench, Kind, Rates, Test};
-use kinglet::device::{Ceilings, read_ceiling};
-use kinglet::{Compiled, LoadOptions, Precision, hardware};
+use kinglet::device::Ceilings;
+use kinglet::graph::cost::Math;
+use kinglet::{Compiled, hardware};
 use serde_json::{Value, json};
 
 use crate::commands::options::LoadArgs;
@@ -83,8 +84,9 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     }
     drop(steps);
     let peak = hardware::peak_memory();
-    let ceilings = Ceilings::measure(threads, &clock(started)).context("measuring the machine")?;
-    let judged = outcomes.into_iter().map(|(test, rates)| judge(&bench, test, rates, &ceilings, &options));
+    let isa = options.isa.as_deref();
+    let ceilings = Ceilings::measure(threads, isa, &clock(started)).context("measuring the machine")?;
+    let judged = outcomes.into_iter().map(|(test, rates)| judge(&bench, test, rates, &ceilings));
     let outcomes = judged.collect::<Result<Vec<_>>>()?;
     let report = report(args, &outcomes, &ceilings, (load_ms, peak), threads);
     if ui.json() {
@@ -115,19 +117,14 @@ fn tests(args: &Args) -> Vec<Test> {
 }
 
 /// Which ceiling holds a test, and how close it came: the larger of the shares of bandwidth and of arithmetic.
-fn judge(
-    bench: &Bench,
-    test: Test,
-    rates: Rates,
-    ceilings: &Ceilings,
-    options: &LoadOptions,
-) -> Result<Outcome> {
+fn judge(bench: &Bench, test: Test, rates: Rates, ceilings: &Ceilings) -> Result<Outcome> {
     let cost = bench.cost(&test)?;
-    let working_set = (cost.bytes * test.batch as f64) as u64;
-    let read = read_ceiling(ceilings.threads, working_set.max(1 << 20), &clock(Instant::now()))?;
-    let peak = if options.precision == Precision::Int8 { ceilings.int8_dot } else { ceilings.f32_fma };
-    let memory = cost.bytes * rates.median() / (read.rate.best * 1e9);
-    let arithmetic = 2.0 * cost.multiply_adds * rates.median() / (peak.best * 1e9);
+    let device = ceilings.rates(cost.memory_bytes as u64, &clock(Instant::now()))?;
+    let tokens: usize = bench.typical(&test).iter().map(|(_, len)| len).sum();
+    let runs = rates.median() / tokens as f64; // a second
+    let peak = if cost.math == Math::Int8 { device.int8 } else { device.float };
+    let memory = cost.memory_bytes * runs / device.memory;
+    let arithmetic = 2.0 * cost.multiply_adds * runs / peak;
     let (share, ceiling) = if memory > arithmetic { (memory, "memory") } else { (arithmetic, "arithmetic") };
     Ok(Outcome { test, rates, percent: 100.0 * share, ceiling })
 }

@@ -26,18 +26,21 @@ pub(crate) struct Args {
     /// Threads to measure with [default: one a physical core]
     #[arg(long, short, value_name = "N", requires = "measure", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Instruction set to measure with [default: the best there is]
+    #[arg(long, value_name = "ISA", env = "KINGLET_ISA")]
+    isa: Option<String>,
     /// Print the kernels instead: types of weights and instruction sets (with --json: beside the rest)
     #[arg(long, short)]
     kernels: bool,
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
-    let device = Device::probe();
+    let (device, used) = (Device::probe(), hardware::instruction_set(args.isa.as_deref())?);
     let ceilings = args.measure.then(|| measure(args, ui)).transpose()?;
     if ui.json() {
-        return ui.value(&json::everything(&device, ceilings.as_ref(), args.kernels));
+        return ui.value(&json::everything(&device, used, ceilings.as_ref(), args.kernels));
     }
-    text::print(&device, ceilings.as_ref(), args.kernels, ui)
+    text::print(&device, used, ceilings.as_ref(), args.kernels, ui)
 }
 
 fn measure(args: &Args, ui: &Ui) -> Result<Ceilings> {
@@ -45,7 +48,7 @@ fn measure(args: &Args, ui: &Ui) -> Result<Ceilings> {
     ui.note(format_args!("measuring with {}; other programs that run now lower the figures", threads(count)));
     let start = Instant::now();
     let clock = || start.elapsed().as_nanos() as u64;
-    Ceilings::measure(count, &clock).context("cannot measure")
+    Ceilings::measure(count, args.isa.as_deref(), &clock).context("cannot measure")
 }
 
 fn threads(count: usize) -> String {

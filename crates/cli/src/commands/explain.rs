@@ -1,9 +1,13 @@
 //! `kinglet explain`: the plan as it will run.
 
+use std::time::Instant;
+
 use anyhow::Result;
+use kinglet::device::Ceilings;
+use kinglet::graph::cost::{Ceiling, Rates};
 use kinglet::graph::{PlanReport, StepReport};
 use kinglet::{Compiled, Size};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::commands::options::LoadArgs;
 use crate::ui::{Table, Ui};
@@ -18,6 +22,7 @@ Examples:
   kinglet explain smollm2                    a step of decoding: one token
   kinglet explain smollm2 --rows 512         a prompt of 512 tokens
   kinglet explain smollm2 --layer 3          one block
+  kinglet explain smollm2 --cost             what each step should cost here; `kinglet profile`: what it did cost
   kinglet --json explain smollm2             for machines")]
 pub(crate) struct Args {
     /// A model's name, path or address
@@ -25,6 +30,12 @@ pub(crate) struct Args {
     /// Tokens of the batch
     #[arg(long, value_name = "N", default_value_t = 1)]
     rows: usize,
+    /// Tokens before the batch
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    depth: usize,
+    /// Measure this device, and say what each step should cost on it at least
+    #[arg(long)]
+    cost: bool,
     /// Only the steps of this block
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
@@ -37,37 +48,60 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     let compiled = Compiled::new(&files, &options)?;
     let rows = args.rows.clamp(1, compiled.executable.max_rows());
     let report = compiled.executable.report(&[rows, 1])?;
+    let seqs = [(args.depth, rows)];
+    let rates = args.cost.then(|| rates(&report, &seqs, options.isa.as_deref())).transpose()?;
+    let least = |step: &StepReport| rates.as_ref().map(|rates| rates.least(&step.cost(&seqs)));
     let prefix = args.layer.map(|layer| format!("blk.{layer}."));
-    let shown: Vec<&StepReport> = report
-        .steps
-        .iter()
-        .filter(|step| prefix.as_ref().is_none_or(|p| step.name.starts_with(p.as_str())))
-        .collect();
+    let within = |step: &&StepReport| prefix.as_ref().is_none_or(|p| step.name.starts_with(p.as_str()));
+    let shown: Vec<&StepReport> = report.steps.iter().filter(within).collect();
     if ui.json() {
-        return ui.value(&as_json(&name, rows, &report, &shown));
+        return ui.value(&as_json(&name, rows, &report, &shown, &least));
     }
-    let mut table = Table::new(&["step", "kernel", "weights", "arena", "note"]);
+    let mut columns = vec!["step", "kernel", "weights", "arena"];
+    columns.extend(args.cost.then_some([">at least", "held by"]).into_iter().flatten());
+    columns.push("note");
+    let mut table = Table::new(&columns);
     for step in &shown {
-        table.row([
-            step.name.clone(),
-            step.kernel.clone(),
-            if step.weight_bytes == 0 { String::new() } else { Size(step.weight_bytes as u64).to_string() },
-            places(step),
-            step.note.clone(),
-        ]);
+        let weights = Size(step.weight_bytes as u64).to_string();
+        let weights = if step.weight_bytes == 0 { String::new() } else { weights };
+        let mut row = vec![step.name.clone(), step.kernel.clone(), weights, places(step)];
+        if let Some((seconds, ceiling)) = least(step) {
+            row.extend([format!("{:.1} µs", seconds * 1e6), ceiling.name().into()]);
+        }
+        row.push(step.note.clone());
+        table.row(row);
     }
     ui.line(table)?;
-    ui.line(format_args!(
-        "\n{name}: {} steps for {rows} token{} on {} with {} thread{}; weights {} packed, {} mapped; arena {}",
+    ui.line(format_args!("\n{name}: {}", summary(rows, &report)))?;
+    let all = report.steps.iter().filter_map(least).map(|(seconds, _)| seconds).sum::<f64>();
+    if args.cost {
+        ui.line(format_args!("all steps: at least {:.3} ms by what this device can do", all * 1e3))?;
+    }
+    Ok(())
+}
+
+/// What the device can do at the working set of this plan, measured now.
+fn rates(report: &PlanReport, seqs: &[(usize, usize)], isa: Option<&str>) -> Result<Rates> {
+    let start = Instant::now();
+    let clock = || start.elapsed().as_nanos() as u64;
+    let bytes: f64 = report.steps.iter().map(|step| step.cost(seqs).memory_bytes).sum();
+    let ceilings = Ceilings::measure(report.threads, isa, &clock)?;
+    Ok(ceilings.rates(bytes as u64, &clock)?)
+}
+
+fn summary(rows: usize, report: &PlanReport) -> String {
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    format!(
+        "{} steps for {rows} token{} on {} with {} thread{}; weights {} packed, {} mapped; arena {}",
         report.steps.len(),
-        if rows == 1 { "" } else { "s" },
+        plural(rows),
         report.isa,
         report.threads,
-        if report.threads == 1 { "" } else { "s" },
+        plural(report.threads),
         Size(report.packed_bytes as u64),
         Size(report.mapped_bytes as u64),
         Size(report.arena_bytes as u64),
-    ))
+    )
 }
 
 /// `offset+bytes` of each result.
@@ -77,7 +111,13 @@ fn places(step: &StepReport) -> String {
     places.join(" ")
 }
 
-fn as_json(name: &str, rows: usize, report: &PlanReport, steps: &[&StepReport]) -> serde_json::Value {
+fn as_json(
+    name: &str,
+    rows: usize,
+    report: &PlanReport,
+    steps: &[&StepReport],
+    least: &dyn Fn(&StepReport) -> Option<(f64, Ceiling)>,
+) -> Value {
     let step = |step: &&StepReport| {
         let place = |(offset, bytes): &(usize, usize)| json!({ "offset": offset, "bytes": bytes });
         json!({
@@ -85,6 +125,10 @@ fn as_json(name: &str, rows: usize, report: &PlanReport, steps: &[&StepReport]) 
             "kernel": step.kernel,
             "note": step.note,
             "weight_bytes": step.weight_bytes,
+            "activation_bytes": step.activation_bytes,
+            "multiply_adds": step.multiply_adds,
+            "least_us": least(step).map(|(seconds, _)| seconds * 1e6),
+            "ceiling": least(step).map(|(_, ceiling)| ceiling.name()),
             "outputs": step.outputs.iter().map(place).collect::<Vec<_>>(),
         })
     };

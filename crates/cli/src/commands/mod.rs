@@ -8,6 +8,7 @@ pub(crate) mod list;
 pub(crate) mod man;
 mod options;
 pub(crate) mod perplexity;
+pub(crate) mod profile;
 pub(crate) mod pull;
 pub(crate) mod rm;
 pub(crate) mod run;
@@ -27,6 +28,7 @@ pub(crate) fn run(command: Command, ui: &Ui) -> Result<()> {
         Command::Explain(args) => explain::run(&args, ui),
         Command::Perplexity(args) => perplexity::run(&args, ui),
         Command::Bench(args) => bench::run(&args, ui),
+        Command::Profile(args) => profile::run(&args, ui),
         Command::Pull(args) => pull::run(&args, ui),
         Command::List(args) => list::run(&args, ui),
         Command::Show(args) => show::run(&args, ui),

@@ -1,5 +1,6 @@
 //! What this machine can do at best: the rates that a benchmark compares its own with.
 
+use kinglet_graph::cost::Rates;
 use kinglet_kernels::Team;
 use kinglet_kernels::ceilings::Meter;
 pub use kinglet_kernels::ceilings::Rate;
@@ -7,7 +8,8 @@ use kinglet_simd::Level;
 use kinglet_tensor::AllocError;
 
 use super::caches::{self, Cache, CacheKind};
-use crate::hardware::available_memory;
+use crate::Error;
+use crate::hardware::{available_memory, level};
 
 /// Bytes that no cache holds, unless the machine's caches are huge.
 const LARGE: u64 = 256 << 20;
@@ -25,6 +27,8 @@ pub struct Ceilings {
     pub f32_fma: Rate,
     /// Multiply-adds of 8-bit integers: 10^9 operations per second, a multiply-add being two.
     pub int8_dot: Rate,
+    /// Barriers between the threads: 10^9 per second. A step of a plan takes one at least.
+    pub barriers: Rate,
     /// Reading, from each data cache (nearest first) and from main memory: 10^9 bytes per second.
     pub read: Vec<MemoryCeiling>,
     /// Writing to main memory with ordinary stores: 10^9 bytes per second.
@@ -45,18 +49,42 @@ pub struct MemoryCeiling {
 }
 
 impl Ceilings {
-    /// Measures with `threads` threads and the best instruction set, in about a second.
+    /// Measures with `threads` threads and an instruction set, the best one unless named, in about a second.
     ///
-    /// `clock` tells nanoseconds since any fixed moment and never goes back. Fails when memory cannot be had.
-    pub fn measure(threads: usize, clock: &dyn Fn() -> u64) -> Result<Ceilings, AllocError> {
-        let team = Team::new(threads);
+    /// `clock` tells nanoseconds since any fixed moment and never goes back. Fails when memory cannot be had, or the
+    /// machine does not have the instruction set.
+    pub fn measure(threads: usize, isa: Option<&str>, clock: &dyn Fn() -> u64) -> Result<Ceilings, Error> {
+        let (team, level) = (Team::new(threads), level(isa)?);
         let caches = caches::probe();
-        Self::of(&team, clock, working_sets(&caches, team.size()))
+        Ok(Self::of(&team, level, clock, working_sets(&caches, team.size()))?)
+    }
+
+    /// The rate at which the same threads read a working set of `bytes` again and again: the ceiling of a model whose
+    /// weights take so much. `clock` is as in [`measure`](Self::measure). Fails when memory cannot be had.
+    pub fn read_at(&self, bytes: u64, clock: &dyn Fn() -> u64) -> Result<MemoryCeiling, Error> {
+        let (team, level) = (Team::new(self.threads), level(Some(self.level))?);
+        Ok(read_at(&Meter::new(level, &team, clock), "working set".into(), bytes)?)
+    }
+
+    /// What a plan's steps are held to whose weights and state take `bytes` in a run.
+    pub fn rates(&self, bytes: u64, clock: &dyn Fn() -> u64) -> Result<Rates, Error> {
+        let caches = self.read.split_last().map_or(&[][..], |(_memory, caches)| caches);
+        Ok(Rates {
+            memory: self.read_at(bytes.max(1 << 20), clock)?.rate.best * 1e9,
+            caches: caches.iter().map(|cache| (cache.bytes as f64, cache.rate.best * 1e9)).collect(),
+            float: self.f32_fma.best * 1e9,
+            int8: self.int8_dot.best * 1e9,
+            steps: self.barriers.best * 1e9,
+        })
     }
 
     /// Reads each working set, writes the last one.
-    fn of(team: &Team, clock: &dyn Fn() -> u64, sets: Vec<(String, u64)>) -> Result<Ceilings, AllocError> {
-        let level = Level::detect();
+    fn of(
+        team: &Team,
+        level: Level,
+        clock: &dyn Fn() -> u64,
+        sets: Vec<(String, u64)>,
+    ) -> Result<Ceilings, AllocError> {
         let meter = Meter::new(level, team, clock);
         let (place, bytes) = sets.last().cloned().unwrap_or_default();
         let write = MemoryCeiling { rate: meter.write(size(bytes))?, place, bytes, streams: 1 };
@@ -66,21 +94,11 @@ impl Ceilings {
             threads: team.size(),
             f32_fma: meter.f32_fma(),
             int8_dot: meter.int8_dot(),
+            barriers: meter.barriers(),
             read: read.collect::<Result<_, _>>()?,
             write,
         })
     }
-}
-
-/// The rate at which `threads` threads read a working set of `bytes` again and again: the ceiling of a model whose
-/// weights take so much. `clock` is as in [`Ceilings::measure`]. Fails when memory cannot be had.
-pub fn read_ceiling(
-    threads: usize,
-    bytes: u64,
-    clock: &dyn Fn() -> u64,
-) -> Result<MemoryCeiling, AllocError> {
-    let team = Team::new(threads);
-    read_at(&Meter::new(Level::detect(), &team, clock), "working set".into(), bytes)
 }
 
 fn read_at(meter: &Meter<'_>, place: String, bytes: u64) -> Result<MemoryCeiling, AllocError> {
@@ -119,15 +137,18 @@ mod tests {
         let now = Cell::new(0);
         let clock = || now.replace(now.get() + 50_000_000);
         let sets = vec![("L1".into(), 20_000), ("memory".into(), 100_000)];
-        let found = Ceilings::of(&Team::new(2), &clock, sets).expect("memory");
+        let found = Ceilings::of(&Team::new(2), Level::detect(), &clock, sets).expect("memory");
         assert_eq!((found.threads, found.level), (2, Level::detect().name()));
         let places: Vec<_> = found.read.iter().chain([&found.write]).map(|m| m.place.as_str()).collect();
         assert_eq!(places, ["L1", "memory", "memory"]);
         let rates = found.read.iter().chain([&found.write]).map(|m| m.rate);
-        for rate in rates.chain([found.f32_fma, found.int8_dot]) {
+        for rate in rates.chain([found.f32_fma, found.int8_dot, found.barriers]) {
             assert!(rate.best.is_finite() && rate.median > 0.0, "{rate:?}");
         }
-        assert_eq!(read_ceiling(1, 5_000, &clock).expect("memory").bytes, 5_000);
+        assert_eq!(found.read_at(5_000, &clock).expect("memory").bytes, 5_000);
+        let rates = found.rates(5_000, &clock).expect("memory");
+        assert!(rates.caches.len() == 1 && rates.memory > 0.0 && rates.steps > 0.0);
+        assert!(Ceilings::measure(1, Some("abacus"), &clock).is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::Path;
 use sysinfo::{Components, System};
 
 pub use caches::{Cache, CacheKind};
-pub use ceilings::{Ceilings, MemoryCeiling, Rate, read_ceiling};
+pub use ceilings::{Ceilings, MemoryCeiling, Rate};
 pub use cpu::Cpu;
 pub use gpus::Gpu;
 pub use kernels::{InstructionSet, WeightType, instruction_sets, weight_types};

@@ -7,10 +7,15 @@ use kinglet::device::{
 use serde_json::{Value, json};
 
 /// Everything that is known; `ceilings` and `kernels` only if they were asked for.
-pub(super) fn everything(device: &Device, ceilings: Option<&Ceilings>, with_kernels: bool) -> Value {
+pub(super) fn everything(
+    device: &Device,
+    used: &str,
+    ceilings: Option<&Ceilings>,
+    with_kernels: bool,
+) -> Value {
     let memory = &device.memory;
     let mut all = json!({
-        "cpu": cpu(&device.cpu),
+        "cpu": cpu(&device.cpu, used),
         "memory": {
             "total": memory.total,
             "available": memory.available,
@@ -33,7 +38,7 @@ pub(super) fn everything(device: &Device, ceilings: Option<&Ceilings>, with_kern
     all
 }
 
-fn cpu(cpu: &Cpu) -> Value {
+fn cpu(cpu: &Cpu, used: &str) -> Value {
     json!({
         "brand": cpu.brand,
         "vendor": cpu.vendor,
@@ -42,6 +47,7 @@ fn cpu(cpu: &Cpu) -> Value {
         "logical_cores": cpu.logical_cores,
         "usable_cores": cpu.usable_cores,
         "isas": cpu.levels,
+        "isa": used,
         "features": cpu.features,
         "caches": cpu.caches.iter().map(cache).collect::<Vec<_>>(),
     })
@@ -71,6 +77,7 @@ pub(in crate::commands) fn ceilings_json(found: &Ceilings) -> Value {
         "threads": found.threads,
         "f32_gflops": rate(found.f32_fma),
         "int8_gops": rate(found.int8_dot),
+        "barriers_m_s": { "median": rounded(1e3 * found.barriers.median), "best": rounded(1e3 * found.barriers.best) },
         "read_gb_s": found.read.iter().map(memory).collect::<Vec<_>>(),
         "write_gb_s": memory(&found.write),
     })
@@ -85,8 +92,11 @@ fn memory(found: &MemoryCeiling) -> Value {
 }
 
 fn rate(rate: Rate) -> Value {
-    let rounded = |x: f64| (x * 100.0).round() / 100.0;
     json!({ "median": rounded(rate.median), "best": rounded(rate.best) })
+}
+
+fn rounded(x: f64) -> f64 {
+    (x * 100.0).round() / 100.0
 }
 
 fn instruction_set(set: &InstructionSet, cpu: &Cpu) -> Value {

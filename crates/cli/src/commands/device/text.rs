@@ -8,22 +8,27 @@ use kinglet::device::{
 use crate::ui::{HELD, Row, Sections, Table, Ui, bytes};
 
 /// Prints everything that is known, or only the kernels; and the ceilings, if they were measured.
-pub(super) fn print(device: &Device, ceilings: Option<&Ceilings>, kernels: bool, ui: &Ui) -> Result<()> {
+pub(super) fn print(
+    device: &Device,
+    used: &str,
+    ceilings: Option<&Ceilings>,
+    kernels: bool,
+    ui: &Ui,
+) -> Result<()> {
     let mut out = Sections::new(ui);
     if kernels {
-        print_kernels(&device.cpu, &mut out)?;
+        print_kernels(&device.cpu, used, &mut out)?;
     } else {
-        out.rows("Processor", &processor(&device.cpu))?;
+        out.rows("Processor", &processor(&device.cpu, used))?;
         out.rows("Memory", &memory(&device.memory))?;
         out.rows("Machine", &machine(device))?;
     }
     ceilings.map_or(Ok(()), |found| print_ceilings(found, &mut out))
 }
 
-fn processor(cpu: &Cpu) -> Vec<Row> {
-    let level =
-        |(n, name): (usize, &&str)| if n == 0 { format!("{name} (used)") } else { (*name).to_owned() };
-    let levels: Vec<_> = cpu.levels.iter().enumerate().map(level).collect();
+fn processor(cpu: &Cpu, used: &str) -> Vec<Row> {
+    let level = |name: &&str| if *name == used { format!("{name} (used)") } else { (*name).to_owned() };
+    let levels: Vec<_> = cpu.levels.iter().map(level).collect();
     vec![
         ("name", cpu.brand.clone()),
         ("maker", cpu.vendor.clone()),
@@ -108,6 +113,9 @@ fn print_ceilings(found: &Ceilings, out: &mut Sections<'_>) -> Result<()> {
     };
     row("f32 multiply-add".into(), String::new(), found.f32_fma, "GFLOP/s", String::new());
     row("int8 multiply-add".into(), String::new(), found.int8_dot, "GOP/s", String::new());
+    let millions = |rate: f64| 1e3 * rate;
+    let barriers = Rate { median: millions(found.barriers.median), best: millions(found.barriers.best) };
+    row("barriers".into(), String::new(), barriers, "million/s", String::new());
     let mut memory = |verb: &str, m: &MemoryCeiling| {
         row(format!("{verb} {}", m.place), bytes(m.bytes), m.rate, "GB/s", m.streams.to_string());
     };
@@ -128,13 +136,13 @@ fn figure(rate: f64) -> String {
     format!("{rate:.digits$}")
 }
 
-fn print_kernels(cpu: &Cpu, out: &mut Sections<'_>) -> Result<()> {
+fn print_kernels(cpu: &Cpu, used: &str, out: &mut Sections<'_>) -> Result<()> {
     let mut sets = Table::new(&["NAME", ">LANES", "8-BIT PRODUCTS", "32-BIT PRODUCTS", "HERE"]);
     for set in instruction_sets() {
-        let here = match cpu.levels.iter().position(|name| *name == set.name) {
-            Some(0) => "used",
-            Some(_) => "yes",
-            None => "no",
+        let here = match cpu.levels.contains(&set.name) {
+            true if set.name == used => "used",
+            true => "yes",
+            false => "no",
         };
         sets.row([set.name.into(), set.lanes.to_string(), set.int8.into(), set.f32.into(), here.into()]);
     }
