@@ -1,7 +1,9 @@
-//! Development tasks: `cargo xtask ci [--quick] [STEP…]`. What `ci` runs here is what continuous integration runs.
+//! Development tasks: `cargo xtask ci [--quick] [STEP…]`, `cargo xtask bench`. What `ci` runs here is what continuous
+//! integration runs.
 #![forbid(unsafe_code)]
 
 mod asm;
+mod bench;
 mod ci;
 mod sh;
 
@@ -9,7 +11,9 @@ use anyhow::{Result, bail};
 
 const USAGE: &str = "\
 usage: cargo xtask ci [--quick] [STEP…]   everything that must pass; --quick leaves out other targets and documents
-       cargo xtask ci --list              the steps";
+       cargo xtask ci --list              the steps
+       cargo xtask bench [MODEL] --save FOLDER       write what this machine does now
+       cargo xtask bench [MODEL] --baseline FOLDER   fail where it does less";
 
 fn main() -> std::process::ExitCode {
     match task() {
@@ -23,6 +27,9 @@ fn main() -> std::process::ExitCode {
 
 fn task() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|task| task == "bench") {
+        return bench::run(&args[1..].iter().map(String::as_str).collect::<Vec<_>>());
+    }
     let (flags, words): (Vec<&str>, Vec<&str>) =
         args.iter().map(String::as_str).partition(|a| a.starts_with("--"));
     match (words.as_slice(), flags.as_slice()) {

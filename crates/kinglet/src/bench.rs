@@ -58,6 +58,11 @@ impl Rates {
         self.sorted.get((q * last as f64).round() as usize).copied().unwrap_or(0.0)
     }
 
+    /// All of them, from the slowest to the fastest.
+    pub fn all(&self) -> &[f64] {
+        &self.sorted
+    }
+
     /// The middle one.
     pub fn median(&self) -> f64 {
         self.quantile(0.5)

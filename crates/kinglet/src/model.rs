@@ -84,8 +84,8 @@ impl Model {
     pub fn from_files(name: &str, files: &ModelFiles, options: &LoadOptions) -> Result<Self, Error> {
         // Cheap, and the first thing to know: whether this is a model that can run at all.
         files.decoder()?;
-        let tokenizer = vocabulary::tokenizer(files)?;
-        let compiled = Compiled::new(files, options)?;
+        let (tokenizer, compiled) = both(|| vocabulary::tokenizer(files), || Compiled::new(files, options));
+        let (tokenizer, compiled) = (tokenizer?, compiled?);
         let config = EngineConfig {
             kv_tokens: compiled.context * options.parallel.max(1),
             ..EngineConfig::new(compiled.context)
@@ -200,6 +200,15 @@ impl Compiled {
         let executable = CpuBackend { packs, ..backend(options)? }.compile(graph)?;
         Ok(Self { config, executable, context, vocab, keeper })
     }
+}
+
+/// Does two things at once: the second one on this thread.
+fn both<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
+    std::thread::scope(|scope| {
+        let first = scope.spawn(first);
+        let second = second();
+        (first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
+    })
 }
 
 fn backend(options: &LoadOptions) -> Result<CpuBackend, Error> {

@@ -26,7 +26,10 @@ Examples:
   kinglet bench smollm2 --pp 512 --tg 128 --depth 0,512,4096 --reps 10
   kinglet bench smollm2 --batch 1,8
   kinglet --json bench smollm2 > before.json
-  kinglet bench smollm2 --baseline before.json     fails when something became slower")]
+  kinglet bench smollm2 --baseline before.json     fails when something became slower
+
+A test counts as slower when its tokens per second and its share of the ceiling both fell by more than --tolerance: where
+only the first did, the machine itself was slower.")]
 pub(crate) struct Args {
     /// A model's name, path or address
     model: String,
@@ -174,6 +177,7 @@ fn report(
             "batch": outcome.test.batch,
             "depth": outcome.test.depth,
             "tok_s": quantiles(&outcome.rates),
+            "repetitions": outcome.rates.all(),
             "percent_of_ceiling": outcome.percent,
             "ceiling": outcome.ceiling,
         })

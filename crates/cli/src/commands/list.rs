@@ -3,9 +3,9 @@
 use std::time::SystemTime;
 
 use anyhow::Result;
-use kinglet::catalog::Catalog;
 use kinglet::catalog::known::KNOWN;
-use kinglet::packs::Kept;
+use kinglet::catalog::{Catalog, Model};
+use kinglet::packs::{Kept, PackFolder};
 use serde_json::json;
 
 use super::pull::model_json;
@@ -37,10 +37,22 @@ fn stored(ui: &Ui) -> Result<()> {
     }
     if models.is_empty() {
         ui.note("no models yet: `kinglet pull smollm2` fetches a small one");
-        return Ok(());
+    } else {
+        ui.line(table(&models, &packs))?;
     }
+    let packed = sum(&packs.list(None));
+    if packed > 0 {
+        ui.note(format_args!(
+            "{} of packed weights are kept for faster loading; `kinglet rm --packs` removes them",
+            bytes(packed)
+        ));
+    }
+    Ok(())
+}
+
+fn table(models: &[Model], packs: &PackFolder) -> Table {
     let mut table = Table::new(&["NAME", ">SIZE", ">PACKED", "PULLED", "FROM"]);
-    for model in &models {
+    for model in models {
         let age = model.pulled.and_then(|t| SystemTime::now().duration_since(t).ok());
         table.row([
             model.name.clone(),
@@ -50,15 +62,7 @@ fn stored(ui: &Ui) -> Result<()> {
             model.source.clone(),
         ]);
     }
-    ui.line(table)?;
-    let packed = sum(&packs.list(None));
-    if packed > 0 {
-        ui.note(format_args!(
-            "{} of packed weights are kept for faster loading; `kinglet rm --packs` removes them",
-            bytes(packed)
-        ));
-    }
-    Ok(())
+    table
 }
 
 fn sum(kept: &[Kept]) -> u64 {

@@ -13,18 +13,20 @@ pub(super) fn compare(path: &Path, report: &Value, tolerance: f64, ui: &Ui) -> R
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     let before: Value = serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
     let earlier = results(&before);
-    let mut table = Table::new(&["test", ">depth", ">batch", ">before", ">now", ">change"]);
+    let mut table =
+        Table::new(&["test", ">depth", ">batch", ">before", ">now", ">change", ">of ceiling", ">change"]);
     let (mut slower, mut compared) = (Vec::new(), 0);
     for now in results(report) {
         let Some(then) = earlier.iter().find(|then| key(then) == key(now)) else { continue };
         let (was, is) = (median(then), median(now));
-        let change = 100.0 * (is / was - 1.0);
+        let [change, of_ceiling] = changes(then, now);
         compared += 1;
-        if change < -tolerance {
+        if is_slower([change, of_ceiling], tolerance) {
             slower.push(format!(
-                "{} at depth {} ({change:+.1} %)",
+                "{} at depth {}, batch {} ({change:+.1} %)",
                 now["test"].as_str().unwrap_or("?"),
-                now["depth"]
+                now["depth"],
+                now["batch"]
             ));
         }
         table.row([
@@ -34,6 +36,8 @@ pub(super) fn compare(path: &Path, report: &Value, tolerance: f64, ui: &Ui) -> R
             format!("{was:.1}"),
             format!("{is:.1}"),
             format!("{change:+.1} %"),
+            format!("{:.0} %", share(now)),
+            format!("{of_ceiling:+.1} %"),
         ]);
     }
     if compared == 0 {
@@ -56,6 +60,21 @@ fn key(result: &Value) -> [&Value; 3] {
     [&result["test"], &result["batch"], &result["depth"]]
 }
 
+/// Changes in percent: of the rate, and of its share of the ceiling.
+fn changes(then: &Value, now: &Value) -> [f64; 2] {
+    [median, share].map(|figure| 100.0 * (figure(now) / figure(then) - 1.0))
+}
+
+/// Whether a test became slower, and not only the machine. What cannot be compared counts as unchanged.
+fn is_slower(changes: [f64; 2], tolerance: f64) -> bool {
+    let fell = |change: f64| change < -tolerance;
+    fell(changes[0]) && (fell(changes[1]) || changes[1].is_nan())
+}
+
+fn share(result: &Value) -> f64 {
+    result["percent_of_ceiling"].as_f64().unwrap_or(f64::NAN)
+}
+
 fn median(result: &Value) -> f64 {
     result["tok_s"]["median"].as_f64().unwrap_or(f64::NAN)
 }
@@ -75,5 +94,19 @@ mod tests {
         assert_eq!(key(list[0]), key(&of(0, 99.0)));
         assert_ne!(key(list[0]), key(list[1]));
         assert_eq!(median(list[1]), 5.0);
+    }
+
+    #[test]
+    fn a_slower_machine_is_no_regression() {
+        let of = |rate: f64, share: Option<f64>| json!({ "tok_s": { "median": rate }, "percent_of_ceiling": share });
+        let check = |now: Value, slower| {
+            let changes = changes(&of(100.0, Some(80.0)), &now);
+            assert_eq!(is_slower(changes, 10.0), slower, "{now}");
+        };
+        check(of(95.0, Some(70.0)), false);
+        check(of(80.0, Some(64.0)), true);
+        check(of(80.0, Some(79.0)), false);
+        check(of(120.0, Some(60.0)), false);
+        check(of(80.0, None), true);
     }
 }
