@@ -11,7 +11,10 @@ pub fn run(bytes: &[u8]) {
     let (source, content) = text.split_once('\0').unwrap_or((text, "<|im_end|>"));
     // A template that can spell the mark proves nothing.
     let spells_mark = source.contains(MARK) || source.to_lowercase().contains("e000");
-    let tokens = TemplateTokens { bos: Some("<s>".into()), eos: Some("</s>".into()), others: Vec::new() };
+    let special =
+        ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|user|>", "[INST]"].map(String::from).to_vec();
+    let tokens =
+        TemplateTokens { bos: Some("<s>".into()), eos: Some("</s>".into()), others: Vec::new(), special };
     let Ok(template) = ChatTemplate::parse(source, &tokens) else { return };
     let marked: String = content.chars().flat_map(|c| [MARK.into(), c.to_string()]).collect();
     let messages = ["system", "user", "assistant"].map(|role| Message::new(role, marked.as_str()));

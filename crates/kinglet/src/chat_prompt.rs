@@ -16,7 +16,8 @@ impl Prompter {
     pub(crate) fn new(tokenizer: &Tokenizer, source: Option<&str>) -> Result<Self, Error> {
         let ids = tokenizer.special_ids();
         let text = |id: Option<u32>| id.and_then(|id| Some(tokenizer.token_text(id).ok()?.into_owned()));
-        let tokens = TemplateTokens { bos: text(ids.bos), eos: text(ids.eos), others: Vec::new() };
+        let special = tokenizer.special_texts();
+        let tokens = TemplateTokens { bos: text(ids.bos), eos: text(ids.eos), others: Vec::new(), special };
         let template = source.map(|source| ChatTemplate::parse(source, &tokens)).transpose()?;
         Ok(Self { tokenizer: tokenizer.clone(), template })
     }
@@ -29,7 +30,8 @@ impl Prompter {
     ) -> Result<Vec<u32>, Error> {
         let template = self.template.as_ref().ok_or(Error::NoTemplate)?;
         let rendered = template.render(messages, options)?;
-        let begins = self.begins_with_bos(rendered.spans.first().map_or("", |span| &span.text));
+        let first = rendered.spans.first().filter(|span| span.trusted);
+        let begins = self.begins_with_bos(first.map_or("", |span| &span.text));
         Ok(self.tokenizer.encode_spans(&rendered.spans, !begins)?)
     }
 

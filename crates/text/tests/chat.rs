@@ -9,13 +9,53 @@ use kinglet_text::chat::{CHATML, ChatError, ChatTemplate, DateTime, Message, Ren
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-/// Cases that are meant to differ from Jinja2: (template, conversation, reason).
-const DIFFERENT: [(&str, &str, &str); 3] = [
-    ("deepseek-ai-DeepSeek-V3.2.jinja", "tool call, arguments as text", FROM_JSON),
-    ("deepseek-ai-DeepSeek-V4.jinja", "tool call, arguments as text", FROM_JSON),
-    ("deepseek-ai-DeepSeek-V4-Flash-0731.jinja", "tool call, arguments as text", FROM_JSON),
+/// Cases that are meant to differ from Jinja2: (template, conversations, reason).
+const DIFFERENT: [(&str, &[&str], &str); 4] = [
+    ("deepseek-ai-DeepSeek-V3.2.jinja", &["tool call, arguments as text"], FROM_JSON),
+    ("deepseek-ai-DeepSeek-V4.jinja", &["tool call, arguments as text"], FROM_JSON),
+    ("deepseek-ai-DeepSeek-V4-Flash-0731.jinja", &["tool call, arguments as text"], FROM_JSON),
+    (
+        "llama-cpp-deepseek-r1.jinja",
+        &WITH_TOOLS,
+        "Jinja2 has no JSON for what its filter map returns; here it is a list",
+    ),
 ];
 const FROM_JSON: &str = "the template needs the filter from_json, which Jinja2 lacks";
+const WITH_TOOLS: [&str; 7] = [
+    "tools offered",
+    "tool call",
+    "tool call, arguments as text",
+    "tool call, null content",
+    "tool call, no content",
+    "two tool calls",
+    "thought and tool",
+];
+
+/// Snippets that render differently: (a part of it, reason). No known template needs one of them.
+const DIFFERENT_SNIPPETS: [(&str, &str); 20] = [
+    ("('x',)", TUPLE),
+    (".items() | list", TUPLE),
+    ("[1] + (2,)", TUPLE),
+    ("'%s' % ('a', 'b')", "arguments that a format does not use are ignored"),
+    ("'%s' % [1]", TUPLE),
+    ("{{ 2.5 | round }}", "halves are rounded away from zero"),
+    ("none and 1", "operators between constants give a truth"),
+    ("'%r'", "format conversions to repr are absent"),
+    ("{!r}", "format conversions to repr are absent"),
+    ("swapcase", ABSENT),
+    ("zfill", ABSENT),
+    ("wordcount", ABSENT),
+    ("\"they're bill's\" | title", "any punctuation starts a word"),
+    ("'ceil'", "round knows one method"),
+    ("[1, 'a'] | sort", "values of all kinds have an order"),
+    (".get is callable", "a method exists only where it is called"),
+    ("b=a", "defaults do not see other parameters"),
+    ("varargs", "macros take the arguments they name"),
+    ("[] | select", "what select returns is a list"),
+    ("+5", "there is no plus sign"),
+];
+const TUPLE: &str = "tuples are lists";
+const ABSENT: &str = "the method or filter is absent";
 
 fn golden(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat");
@@ -23,7 +63,21 @@ fn golden(name: &str) -> Vec<u8> {
 }
 
 fn tokens() -> TemplateTokens {
-    TemplateTokens { bos: Some("<s>".into()), eos: Some("</s>".into()), others: Vec::new() }
+    let special = [
+        "<s>",
+        "</s>",
+        "<b>",
+        "</b>",
+        "<e>",
+        "<B>",
+        "<user>",
+        "<|user|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "</think>",
+    ];
+    let special = special.map(String::from).to_vec();
+    TemplateTokens { bos: Some("<s>".into()), eos: Some("</s>".into()), others: Vec::new(), special }
 }
 
 fn options(names: &Map<String, Value>, add_generation_prompt: bool) -> RenderOptions {
@@ -81,7 +135,8 @@ fn differences(name: &str, source: &str, expected: &str) -> Vec<String> {
             let rendered = template.as_ref().map_err(Clone::clone);
             let result = rendered.and_then(|t| t.render(&conversation.messages, &options)).map(|r| r.text());
             let (expected, digest) = (expected.next().unwrap(), digest(&result));
-            let listed = DIFFERENT.iter().find(|d| name.ends_with(d.0) && conversation.title == d.1);
+            let listed =
+                DIFFERENT.iter().find(|d| name.ends_with(d.0) && d.1.contains(&&*conversation.title));
             if let Some((.., reason)) = listed {
                 assert_ne!(
                     digest, expected,
@@ -151,7 +206,10 @@ fn snippets_render_as_in_jinja() {
             Err(ChatError::Limit(_)) => false,
             Err(_) => kind == "?",
         };
-        if !agrees {
+        let listed = DIFFERENT_SNIPPETS.iter().find(|(part, _)| source.contains(part));
+        if let Some((_, reason)) = listed {
+            assert!(!agrees, "{source} agrees, though listed: {reason}");
+        } else if !agrees {
             found.push(format!("{source}\n  Jinja2: {kind}{expected:?}\n  here:   {result:?}"));
         }
     }
@@ -181,23 +239,31 @@ fn what_a_message_says_is_never_trusted() {
         ("<b>{{ messages[0].content | trim }}</b>", " <e> ", "<b>|</b>|"),
         ("{{ '<b>' + messages[0].content + '</b>' }}", "<e>", "<b>|</b>|"),
         ("{{ messages[0].content.split('</t>')[-1].lstrip('\\n').upper() }}<b>", "x</t>\n<e>", "<b>|"),
-        ("{{ messages[0].content | replace('a', '<b>') }}", "xay", "<b>|"),
+        ("{{ messages[0].content | replace('a', '<b>') }}", "xay", ""),
         ("{{ '<b>%s</b>' % messages[0].content }}", "<e>", "<b>|</b>|"),
         ("{{ '<b>{}</b>'.format(messages[0].content) }}", "<e>", "<b>|</b>|"),
-        ("{{ messages[0] | tojson }}", "<e>", "role|user|content|"),
-        ("{{ messages | string }}", "<e>", "role|user|content|"),
+        ("{{ messages[0] | tojson }}", "<e>", ""),
+        ("{{ messages | string }}", "<e>", ""),
         ("{{ messages[0].content[0] ~ messages[0].content[1:] }}", "<e>", ""),
         ("{% for c in messages[0].content %}{{ c }}{% endfor %}", "<e>", ""),
-        ("{% set x %}<b>{{ messages[0].content }}{% endset %}{{ x | upper }}", "<e>", "<B>|"),
+        ("{% set x %}<b>{{ messages[0].content }}{% endset %}{{ x | upper }}", "<e>", ""),
+        ("{% set x %} <b>{{ messages[0].content }}{% endset %}{{ x | trim }}", "<e>", "<b>|"),
         (
             "{% macro m(x) %}<b>{{ x }}{% endmacro %}{{ m(messages[0].content) | indent(2) }}",
             "a\n<e>",
-            "<b>|\n  |",
+            "<b>|",
         ),
         ("{{ [messages[0].content, '<b>'] | join(messages[0].content) }}", "<e>", "<b>|"),
         ("{{ messages[0].content * 2 }}{{ messages[0].content | reverse }}", "<e>", ""),
         ("{{ messages[0].content | escape }}{{ messages[0].content.title() }}", "<e>", ""),
         ("<{{ messages[0].role }}>", "", "<user>|"),
+        ("<|{{ messages[0].role }}|><|im_end|>", "", "<|user|><|im_end|>|"),
+        ("{% set t = '<b>' %}{{ t }}{{ messages[0].content }}", "<b>", "<b>|"),
+        ("{% set t = '<b>' %}{{ t }}{{ messages[0].content == t }}", "<b>", ""),
+        ("{% set t = '<b>' %}{{ t }}{{ messages[0].content == t }}</b>", "<b>", "</b>|"),
+        ("{% macro m(t) %}{{ t }}{% endmacro %}{{ m('<b>') }}{{ messages[0].content }}", "<b>", "<b>|"),
+        ("{% macro m() %}<b>{% endmacro %}{{ m() == '<b>' }}</b>{{ messages[0].content }}", "<e>", "</b>|"),
+        ("<b>{{ messages[0].content.split('</think>')[-1] }}</think>", "a</think><b>", "<b>|</think>|"),
         ("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}", "</s>", "<s>|</s>|"),
     ] {
         assert_eq!(trusted(source, content), expected, "{source}");
@@ -213,7 +279,8 @@ fn only_known_roles_may_complete_a_special_token() {
 #[test]
 fn templates_compare_messages_as_plain_text() {
     let source = "{{ messages[0].content == 'a<e>' }}{{ '<e>' in messages[0].content }}{{ {'a<e>': 1}[messages[0].content] }}";
-    assert_eq!(trusted(source, "a<e>"), "TrueTrue1|");
+    let spans = render(source, &[Message::new("user", "a<e>")]).unwrap();
+    assert_eq!(spans, [("TrueTrue1".into(), false)]);
 }
 
 /// Special tokens of every known template, in messages, tools and reasoning: none may come out trusted.
@@ -304,12 +371,12 @@ fn errors_say_what_and_where() {
     for (source, expected) in [
         (
             "a\n{{ x.y }}",
-            "chat template, line 2: 'x' is undefined; the conversation may lack what this template needs",
+            "chat template, line 2: undefined value; the conversation may lack what this template needs",
         ),
-        ("a\n\n{% if %}", "chat template, line 3: expected an expression, found '%}'"),
+        ("a\n\n{% if %}", "chat template, line 3: unexpected end of block"),
         (
             "{% include 'x' %}",
-            "chat template, line 1: 'include' is not supported: a chat template is one file",
+            "chat template, line 1: inheritance and inclusion are not supported: a chat template is one file",
         ),
         (
             "{{ raise_exception('No system role') }}",
@@ -317,7 +384,7 @@ fn errors_say_what_and_where() {
         ),
         (
             "{{ 'a'|nope }}",
-            "chat template, line 1: no filter named 'nope'; the conversation may lack what this template needs",
+            "chat template, line 1: filter nope is unknown; the conversation may lack what this template needs",
         ),
         (
             "{% for i in range(9999) %}{% for i in range(9999) %}{% endfor %}{% endfor %}",
@@ -343,7 +410,8 @@ fn chatml_is_the_template_for_models_without_one() {
     let spans = render(CHATML, &[Message::new("user", "<|im_end|>")]).unwrap();
     let text: String = spans.iter().map(|(text, _)| text.as_str()).collect();
     assert_eq!(text, "<|im_start|>user\n<|im_end|><|im_end|>\n<|im_start|>assistant\n");
-    assert_eq!(spans[1], ("<|im_end|>".into(), false));
+    assert_eq!(spans[0], ("<|im_start|>".into(), true));
+    assert_eq!(spans[1], ("user\n<|im_end|>".into(), false));
 }
 
 #[test]

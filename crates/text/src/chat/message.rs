@@ -45,6 +45,14 @@ impl Message {
         self
     }
 
+    /// All of its text, as JSON.
+    pub(super) fn to_json(&self) -> String {
+        let content = self.content.as_ref().map(Value::to_string).unwrap_or_default();
+        self.extra
+            .iter()
+            .fold(self.role.clone() + &content, |text, (name, value)| text + name + &value.to_string())
+    }
+
     /// The same message with the arguments of its tool calls as objects, where they are JSON text of one.
     pub(super) fn with_parsed_arguments(&self) -> Self {
         let mut message = self.clone();

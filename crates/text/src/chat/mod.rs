@@ -1,9 +1,10 @@
 //! Chat templates: a conversation becomes the prompt that a model was trained on.
 //!
-//! Contract: a template renders byte for byte as Transformers renders it, and the result says which parts the
-//! template's author wrote and which arrived with the conversation. Only the former are trusted to hold special
-//! tokens, so a message cannot forge one: each string carries its provenance through every operation of the template
-//! language, which is why the language is implemented here rather than by an engine over ordinary strings.
+//! Contract: a template renders byte for byte as Transformers renders it, and the result says where the template itself
+//! wrote special tokens. Only there are they recognised, so that a message cannot forge one.
+//! How: each template is rendered twice, once as it stands and once with the special tokens in its own text replaced by
+//! characters that occur nowhere else ([`jinja`]). Where those come out, the template wrote them. The second rendering
+//! counts only if it reads as the first; if marks would change what a template does, fewer of its texts are marked.
 //! A template is untrusted code: nesting, work, memory and output are bounded, and there is nothing in it to call out.
 
 mod date;
@@ -16,7 +17,8 @@ pub use message::Message;
 use serde_json::{Map as JsonMap, Value as Json};
 
 use crate::span::Span;
-use jinja::{Fault, Key, Map, Text, Value};
+use jinja::{Fault, Input, Marks, Reach};
+use minijinja::Value;
 
 /// Why a template could not be read or a conversation not be rendered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +61,8 @@ pub struct TemplateTokens {
     pub eos: Option<String>,
     /// Further ones by name, such as `("pad_token", "<pad>")`.
     pub others: Vec<(String, String)>,
+    /// The texts that are special tokens where a template writes them, and plain text where a message does.
+    pub special: Vec<String>,
 }
 
 /// What to render besides the messages.
@@ -129,6 +133,9 @@ const ROLES: [&str; 11] = [
     "context",
 ];
 
+/// Most special tokens that are tried to be left out.
+const MAX_ATTEMPTS: usize = 64;
+
 /// Largest template, in bytes.
 const MAX_SOURCE: usize = 1 << 20;
 
@@ -148,8 +155,15 @@ impl ChatTemplate {
         if source.len() > MAX_SOURCE {
             return Err(ChatError::Limit("length of the template"));
         }
-        let program = jinja::parse(source).map_err(|(line, reason)| ChatError::Syntax { line, reason })?;
-        Ok(Self { source: source.to_string(), program, tokens: tokens.clone() })
+        let program = jinja::parse(source).map_err(|fault| match fault {
+            Fault::Error { line, reason } => ChatError::Syntax { line, reason },
+            fault => fault.into(),
+        })?;
+        let mut tokens = tokens.clone();
+        let given = [tokens.bos.clone(), tokens.eos.clone()].into_iter().flatten().collect::<Vec<_>>();
+        let has_role = |token: &str| ROLES.iter().any(|role| token.contains(role));
+        tokens.special.retain(|token| source.contains(&**token) || given.contains(token) || has_role(token));
+        Ok(Self { source: source.to_string(), program, tokens })
     }
 
     /// The template as the model ships it.
@@ -171,56 +185,104 @@ impl ChatTemplate {
             Err(Fault::Error { .. }) if parsed != messages => self.run(messages, options),
             result => result,
         };
-        let text = result.map_err(|fault| match fault {
-            Fault::Error { line, reason } => ChatError::Render { line: line.unwrap_or(1), reason },
-            Fault::Refused(reason) => ChatError::Refused(reason),
-            Fault::Limit(what) => ChatError::Limit(what),
-        })?;
-        let spans = text.pieces().map(|(text, trusted)| Span { text: text.to_string(), trusted });
-        Ok(Rendered { spans: spans.collect() })
+        Ok(Rendered { spans: result? })
     }
 
-    fn run(&self, messages: &[Message], options: &RenderOptions) -> Result<Text, Fault> {
-        let mut names: Vec<(_, Value)> = Vec::new();
-        let mut name = |name: &str, value| names.push((name.into(), value));
-        name("messages", Value::list(messages.iter().map(message).collect::<Result<_, _>>()?)?);
-        name("tools", options.tools.as_ref().map_or(Ok(Value::None), jinja::from_json)?);
-        name("documents", Value::None);
-        name("add_generation_prompt", Value::Bool(options.add_generation_prompt));
-        let TemplateTokens { bos, eos, others } = &self.tokens;
+    fn run(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<Span>, Fault> {
+        let names = self.names(messages, options);
+        let input = Input { names: &names, now: options.now, work: options.work };
+        let plain = jinja::render(&self.program, &input, None)?;
+        let given = messages.iter().map(Message::to_json).chain(options.tools.iter().map(Json::to_string));
+        let given = given.chain(options.extra.values().map(Json::to_string)).collect::<String>();
+        let inputs = [plain.as_str(), &self.source, &given];
+        let attempt = |special: &[String], (variables, arguments): (bool, bool)| {
+            let marks = Marks::new(special, inputs.into_iter());
+            let marked = jinja::render(&self.program, &input, Some((&marks, Reach { variables, arguments })));
+            marked.ok().and_then(|marked| spans(&marks, &marked, &plain))
+        };
+        let special = &self.tokens.special;
+        let reaches = [(true, true), (true, false), (false, true), (false, false)];
+        if let Some(spans) = reaches.into_iter().find_map(|reach| attempt(special, reach)) {
+            return Ok(spans);
+        }
+        // A token that the template itself looks for in what it wrote is left to be plain text.
+        let without = |i: usize| [&special[..i], &special[i + 1..]].concat();
+        if let Some(spans) =
+            (0..special.len().min(MAX_ATTEMPTS)).find_map(|i| attempt(&without(i), (false, false)))
+        {
+            return Ok(spans);
+        }
+        Ok(vec![Span { text: plain, trusted: false }])
+    }
+
+    /// What the template can read.
+    fn names(&self, messages: &[Message], options: &RenderOptions) -> Vec<(String, Value)> {
+        let TemplateTokens { bos, eos, others, .. } = &self.tokens;
+        let mut names: Vec<(String, Value)> = vec![
+            ("messages".into(), Value::from(messages.iter().map(message).collect::<Vec<_>>())),
+            ("tools".into(), options.tools.as_ref().map_or(Value::from(()), jinja::from_json)),
+            ("documents".into(), Value::from(())),
+            ("add_generation_prompt".into(), Value::from(options.add_generation_prompt)),
+        ];
         let named = [("bos_token", bos), ("eos_token", eos)];
         let named = named.iter().filter_map(|(name, token)| Some((*name, token.as_ref()?)));
         for (token, text) in named.chain(others.iter().map(|(name, text)| (name.as_str(), text))) {
-            name(token, Value::text(Text::trusted(text.as_str())));
+            names.push((token.to_owned(), Value::from(text.as_str())));
         }
-        for (key, value) in &options.extra {
-            name(key, jinja::from_json(value)?);
-        }
-        jinja::render(&self.program, names, options.now, options.work)
+        names.extend(options.extra.iter().map(|(key, value)| (key.clone(), jinja::from_json(value))));
+        names
     }
 }
 
+impl From<Fault> for ChatError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Error { line, reason } => Self::Render { line, reason },
+            Fault::Refused(reason) => Self::Refused(reason),
+            Fault::Limit(what) => Self::Limit(what),
+        }
+    }
+}
+
+/// A marked rendering in parts, if it reads as `plain` does.
+fn spans(marks: &Marks<'_>, marked: &str, plain: &str) -> Option<Vec<Span>> {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut expected = plain.chars();
+    for c in marked.chars() {
+        let (c, trusted) = marks.read(c);
+        if expected.next() != Some(c) {
+            return None;
+        }
+        match spans.last_mut() {
+            Some(span) if span.trusted == trusted => span.text.push(c),
+            _ => spans.push(Span { text: c.into(), trusted }),
+        }
+    }
+    if expected.next().is_some() {
+        return None;
+    }
+    // A role between two parts of a token completes it, as in `<|{{ message.role }}|>`.
+    let mut joined: Vec<Span> = Vec::new();
+    for i in 0..spans.len() {
+        let completes = i > 0 && i + 1 < spans.len() && ROLES.contains(&spans[i].text.as_str());
+        let trusted = spans[i].trusted || completes;
+        match joined.last_mut() {
+            Some(last) if last.trusted == trusted => last.text.push_str(&spans[i].text),
+            _ => joined.push(Span { text: std::mem::take(&mut spans[i].text), trusted }),
+        }
+    }
+    Some(joined)
+}
+
 /// A message as templates see it. Reasoning is found under each of its usual names, as Transformers provides.
-fn message(message: &Message) -> Result<Value, Fault> {
-    let mut map = Map::new();
+fn message(message: &Message) -> Value {
+    let mut fields: Vec<(&str, Value)> = Vec::new();
     let names = ["reasoning_content", "thinking", "reasoning"];
     let reasoning = names.iter().find_map(|name| message.extra.get(*name).filter(|value| !value.is_null()));
-    if let Some(reasoning) = reasoning {
-        map.insert(Key::name("thinking"), jinja::from_json(reasoning)?);
-    }
-    let role = match ROLES.contains(&message.role.as_str()) {
-        true => Text::trusted(message.role.as_str()),
-        false => Text::untrusted(message.role.as_str()),
-    };
-    map.insert(Key::name("role"), Value::text(role));
-    if let Some(content) = &message.content {
-        map.insert(Key::name("content"), jinja::from_json(content)?);
-    }
-    for (name, value) in &message.extra {
-        map.insert(Key::Str(Text::untrusted(name.as_str()).into()), jinja::from_json(value)?);
-    }
-    if let Some(reasoning) = reasoning {
-        map.insert(Key::name("reasoning_content"), jinja::from_json(reasoning)?);
-    }
-    Value::dict(map)
+    fields.extend(reasoning.map(|reasoning| ("thinking", jinja::from_json(reasoning))));
+    fields.push(("role", Value::from(message.role.as_str())));
+    fields.extend(message.content.as_ref().map(|content| ("content", jinja::from_json(content))));
+    fields.extend(message.extra.iter().map(|(name, value)| (name.as_str(), jinja::from_json(value))));
+    fields.extend(reasoning.map(|reasoning| ("reasoning_content", jinja::from_json(reasoning))));
+    fields.into_iter().collect()
 }

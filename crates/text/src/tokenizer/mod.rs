@@ -179,6 +179,15 @@ impl Tokenizer {
         matches!(self.0.vocab.kind(id), TokenType::Control | TokenType::Unknown)
     }
 
+    /// The texts of the tokens that are read out of trusted text only, in order.
+    pub fn special_texts(&self) -> Vec<String> {
+        let tokens = self.0.specials.tokens().filter(|&(_, id)| self.is_special(id));
+        let mut texts: Vec<String> =
+            tokens.filter_map(|(text, _)| String::from_utf8(text.to_vec()).ok()).collect();
+        texts.sort_unstable();
+        texts
+    }
+
     /// What kind of token `id` is; beyond the vocabulary, an unused one.
     pub fn token_type(&self, id: u32) -> TokenType {
         self.0.vocab.kind(id)

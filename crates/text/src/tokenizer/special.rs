@@ -130,6 +130,11 @@ impl Specials {
         Ok(specials)
     }
 
+    /// What is recognised, in no order.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        self.by_text.iter().map(|(text, &id)| (&**text, id))
+    }
+
     /// Lets tokens take white space with them; the rule says for each whether before and whether behind.
     pub(crate) fn strip_around(&mut self, rule: impl Fn(u32, &[u8]) -> (bool, bool)) {
         for (text, &id) in &self.by_text {

@@ -2,244 +2,198 @@
 //!
 //! Absent on purpose: what changes a list or dict; Jinja2's immutable sandbox refuses it too.
 
-use std::ops::Range;
+use minijinja::value::{ValueKind, from_args};
+use minijinja::{Error, ErrorKind, FormatStyle, Value};
 
-use super::call::Given;
-use super::text::{Text, is_space, split_lines};
-use super::value::{Dict, Key, Seq, SeqKind, Value};
-use super::{Res, error, filters, format, print, room, room_for_items};
+use super::{Meter, Res, fail, filters, ops, python};
 
-const STR: [&str; 33] = [
-    "strip",
-    "lstrip",
-    "rstrip",
-    "split",
-    "rsplit",
-    "splitlines",
-    "startswith",
-    "endswith",
-    "replace",
-    "upper",
-    "lower",
-    "title",
-    "capitalize",
-    "swapcase",
-    "casefold",
-    "find",
-    "rfind",
-    "index",
-    "rindex",
-    "count",
-    "join",
-    "format",
-    "isdigit",
-    "isalpha",
-    "isalnum",
-    "isspace",
-    "isupper",
-    "islower",
-    "zfill",
-    "ljust",
-    "rjust",
-    "center",
-    "removeprefix",
-];
-const STR_MORE: [&str; 3] = ["removesuffix", "partition", "rpartition"];
-const DICT: [&str; 5] = ["get", "items", "keys", "values", "copy"];
-const LIST: [&str; 3] = ["index", "count", "copy"];
-const CHANGES_DICT: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
-const CHANGES_LIST: [&str; 8] = ["append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"];
-
-/// Whether a value has this method.
-pub(super) fn exists(object: &Value, name: &str) -> bool {
-    match object {
-        Value::Str(_) => STR.contains(&name) || STR_MORE.contains(&name),
-        Value::Dict(_) => DICT.contains(&name),
-        Value::Seq(seq) if matches!(seq.kind, SeqKind::List | SeqKind::Tuple) => LIST.contains(&name),
-        _ => false,
+/// `object.name(args)`
+pub(super) fn call(meter: &Meter, object: &Value, name: &str, args: &[Value]) -> Res<Value> {
+    match (object.as_str(), object.kind()) {
+        (Some(text), _) => string(meter, text, name, args),
+        (None, ValueKind::Map) => dict(meter, object, name, args),
+        (None, ValueKind::Seq) if matches!(name, "index" | "count") => {
+            let (wanted,): (&Value,) = from_args(args)?;
+            let mut found = Vec::new();
+            for (at, item) in ops::each(meter, object)?.iter().enumerate() {
+                if ops::equal(meter, item, wanted)? {
+                    found.push(at);
+                }
+            }
+            match (name, found.first()) {
+                ("count", _) => Ok(Value::from(found.len())),
+                (_, Some(&at)) => Ok(Value::from(at)),
+                _ => fail("the item is not in the list"),
+            }
+        }
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
     }
 }
 
-/// Whether the sandbox keeps templates from this attribute.
-pub(super) fn is_unsafe(object: &Value, name: &str) -> bool {
-    match object {
-        Value::Dict(_) => CHANGES_DICT.contains(&name),
-        Value::Seq(seq) if seq.kind == SeqKind::List => CHANGES_LIST.contains(&name),
-        _ => false,
-    }
-}
-
-/// `object.name(given)`
-pub(super) fn call(object: &Value, name: &str, given: Given) -> Res<Value> {
-    match object {
-        Value::Str(text) => match name {
-            "format" => format::braces(text, &given),
-            _ => string(text, name, given),
-        },
-        Value::Dict(dict) => self::dict(object, dict, name, given),
-        Value::Seq(seq) => sequence(object, seq, name, given),
-        _ => error(format!("'{}' object has no method '{name}'", object.kind())),
-    }
-}
-
-fn dict(object: &Value, dict: &Dict, name: &str, mut given: Given) -> Res<Value> {
+fn dict(meter: &Meter, object: &Value, name: &str, args: &[Value]) -> Res<Value> {
+    let column = |pick: fn((Value, Value)) -> Value| {
+        meter.items(object.len().unwrap_or(0))?;
+        Ok(Value::from(ops::pairs(object).map(pick).collect::<Vec<_>>()))
+    };
     match name {
         "get" => {
-            let [key, default] = given.bind("get", ["key", "default"])?;
-            let found = dict.map.get(&Key::new(&key.unwrap_or(Value::None))?).cloned();
-            Ok(found.or(default).unwrap_or(Value::None))
+            let (key, default): (&Value, Option<Value>) = from_args(args)?;
+            let found = object.as_object().and_then(|map| map.get_value(key));
+            Ok(found.or(default).unwrap_or(Value::from(())))
         }
-        "items" => filters::items(object, SeqKind::View("dict_items")),
-        "keys" => Value::seq(SeqKind::View("dict_keys"), dict.map.keys().map(Key::value).collect()),
-        "values" => Value::seq(SeqKind::View("dict_values"), dict.map.values().cloned().collect()),
-        _ => Ok(object.clone()),
+        "items" => filters::items(meter, object),
+        "keys" => column(|(key, _)| key),
+        "values" => column(|(_, value)| value),
+        "copy" => Ok(object.clone()),
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
     }
 }
 
-fn sequence(object: &Value, seq: &Seq, name: &str, mut given: Given) -> Res<Value> {
-    if name == "copy" {
-        return Ok(object.clone());
-    }
-    let [item] = given.bind(name, ["value"])?;
-    let item = item.unwrap_or(Value::None);
-    let found = seq.items.iter().enumerate().filter(|(_, other)| other.equals(&item)).map(|(at, _)| at);
+fn string(meter: &Meter, text: &str, name: &str, args: &[Value]) -> Res<Value> {
+    meter.make(text.len())?;
     match name {
-        "count" => Ok(Value::Int(found.count() as i128)),
-        _ => {
-            found.min().map_or_else(|| error("the item is not in the list"), |at| Ok(Value::Int(at as i128)))
+        "strip" | "lstrip" | "rstrip" => {
+            let (set,): (Option<&str>,) = from_args(args)?;
+            Ok(Value::from(match set {
+                Some(set) => strip(text, name, |c| set.contains(c)),
+                None => strip(text, name, is_space),
+            }))
         }
-    }
-}
-
-fn string(text: &Text, name: &str, mut given: Given) -> Res<Value> {
-    let chars = text.as_str();
-    match name {
-        "strip" | "lstrip" | "rstrip" => strip(text, name, given),
-        "split" | "rsplit" => split(text, name == "rsplit", given),
-        "splitlines" => {
-            room_for_items(chars.matches('\n').count())?;
-            parts(text, split_lines(chars))
+        "split" | "rsplit" => split(meter, text, name == "rsplit", args),
+        "splitlines" => parts(meter, split_lines(text)),
+        "partition" | "rpartition" => {
+            let (separator,): (&str,) = from_args(args)?;
+            let cut =
+                if name == "partition" { text.split_once(separator) } else { text.rsplit_once(separator) };
+            parts(
+                meter,
+                match cut {
+                    Some((before, after)) => vec![before, separator, after],
+                    None if name == "partition" => vec![text, "", ""],
+                    None => vec!["", "", text],
+                },
+            )
         }
-        "partition" | "rpartition" => partition(text, name == "rpartition", given),
-        "startswith" | "endswith" => affix(text, name == "endswith", given),
+        "startswith" | "endswith" => affix(meter, text, name == "endswith", args),
         "removeprefix" | "removesuffix" => {
-            let [affix] = texts(name, given)?;
-            let rest = if name == "removeprefix" {
-                chars.strip_prefix(affix.as_str())
-            } else {
-                chars.strip_suffix(affix.as_str())
-            };
-            Ok(Value::text(text.part(rest.unwrap_or(chars))))
+            let (affix,): (&str,) = from_args(args)?;
+            let rest =
+                if name == "removeprefix" { text.strip_prefix(affix) } else { text.strip_suffix(affix) };
+            Ok(Value::from(rest.unwrap_or(text)))
         }
         "replace" => {
-            let [old, new, count] = given.bind("replace", ["old", "new", "count"])?;
-            filters::replace(text, old, new, count)
+            let (old, new, count): (&str, &str, Option<i64>) = from_args(args)?;
+            replaced(meter, text, old, new, count.and_then(|count| usize::try_from(count).ok()))
         }
         "join" => {
-            let [items] = given.bind("join", ["iterable"])?;
-            join(text, &items.unwrap_or(Value::None))
+            let (items,): (&Value,) = from_args(args)?;
+            join(meter, text, items)
         }
-        "find" | "rfind" | "index" | "rindex" => find(text, name, given),
+        "find" | "rfind" | "index" | "rindex" => {
+            let (part,): (&str,) = from_args(args)?;
+            match if name.starts_with('r') { text.rfind(part) } else { text.find(part) } {
+                Some(at) => Ok(Value::from(text[..at].chars().count())),
+                None if name.ends_with("find") => Ok(Value::from(-1)),
+                None => fail("substring not found"),
+            }
+        }
         "count" => {
-            let [part] = texts(name, given)?;
-            Ok(Value::Int(chars.matches(part.as_str()).count() as i128))
+            let (part,): (&str,) = from_args(args)?;
+            Ok(Value::from(text.matches(part).count()))
         }
-        "zfill" | "ljust" | "rjust" | "center" => pad(text, name, given),
-        _ => plain(text, name, given),
+        "format" => filters::formatted(meter, FormatStyle::StrFormat, text, args),
+        _ => {
+            let () = from_args(args)?;
+            recased(text, name)
+                .or_else(|| is(text, name))
+                .ok_or_else(|| Error::from(ErrorKind::UnknownMethod))
+        }
     }
 }
 
-/// Methods without arguments.
-fn plain(text: &Text, name: &str, mut given: Given) -> Res<Value> {
-    let [] = given.bind(name, [])?;
-    let all = |is: fn(char) -> bool| text.len() > 0 && text.as_str().chars().all(is);
-    let cased = |is: fn(char) -> bool, is_other: fn(char) -> bool| {
-        text.as_str().chars().any(is) && !text.as_str().chars().any(is_other)
+/// The text in another case.
+fn recased(text: &str, name: &str) -> Option<Value> {
+    let capital = |c: char, first: bool| -> String {
+        if first { c.to_uppercase().collect() } else { c.to_lowercase().collect() }
     };
-    Ok(Value::Bool(match name {
+    Some(Value::from(match name {
+        "upper" => text.to_uppercase(),
+        "lower" | "casefold" => text.to_lowercase(),
+        "capitalize" => text.chars().enumerate().map(|(i, c)| capital(c, i == 0)).collect(),
+        "title" => {
+            let mut inside = false;
+            let word = |c: char| capital(c, !std::mem::replace(&mut inside, c.is_alphabetic()));
+            text.chars().map(word).collect()
+        }
+        _ => return None,
+    }))
+}
+
+/// Whether the text consists of what the method asks for.
+fn is(text: &str, name: &str) -> Option<Value> {
+    let all = |is: fn(char) -> bool| !text.is_empty() && text.chars().all(is);
+    let cased =
+        |is: fn(char) -> bool, other: fn(char) -> bool| text.chars().any(is) && !text.chars().any(other);
+    Some(Value::from(match name {
         "isdigit" => all(|c| c.is_numeric() && !c.is_alphabetic()),
         "isalpha" => all(char::is_alphabetic),
         "isalnum" => all(char::is_alphanumeric),
         "isspace" => all(is_space),
         "isupper" => cased(char::is_uppercase, char::is_lowercase),
         "islower" => cased(char::is_lowercase, char::is_uppercase),
-        "title" => return Ok(Value::text(filters::title(text, char::is_alphabetic))),
-        _ => return Ok(Value::text(filters::recase(text, name))),
+        _ => return None,
     }))
 }
 
-/// The arguments of a method that takes strings only.
-fn texts<const N: usize>(name: &str, mut given: Given) -> Res<[Text; N]> {
-    let bound = given.bind(name, [""; N])?;
-    let mut out = [const { None }; N];
-    for (slot, value) in out.iter_mut().zip(&bound) {
-        match value {
-            Some(Value::Str(text)) => *slot = Some(text.as_ref().clone()),
-            Some(other) => return error(format!("'{name}' needs a string, not '{}'", other.kind())),
-            None => return error(format!("'{name}' needs {N} arguments")),
-        }
-    }
-    Ok(out.map(Option::unwrap_or_default))
+fn parts(meter: &Meter, parts: Vec<&str>) -> Res<Value> {
+    meter.items(parts.len())?;
+    Ok(Value::from(parts.into_iter().map(Value::from).collect::<Vec<_>>()))
 }
 
-fn parts(text: &Text, parts: Vec<&str>) -> Res<Value> {
-    Value::list(parts.into_iter().map(|part| Value::text(text.part(part))).collect())
-}
-
-fn strip(text: &Text, name: &str, mut given: Given) -> Res<Value> {
-    let [set] = given.bind(name, ["chars"])?;
-    let stripped = match set {
-        None | Some(Value::None) => strip_set(text.as_str(), name, is_space),
-        Some(Value::Str(set)) => strip_set(text.as_str(), name, |c| set.as_str().contains(c)),
-        Some(other) => return error(format!("'{name}' needs a string, not '{}'", other.kind())),
-    };
-    Ok(Value::text(text.part(stripped)))
-}
-
-fn strip_set<'a>(text: &'a str, name: &str, strips: impl Fn(char) -> bool) -> &'a str {
+fn strip<'a>(text: &'a str, name: &str, strips: impl Fn(char) -> bool) -> &'a str {
     let text = if name == "rstrip" { text } else { text.trim_start_matches(&strips) };
     if name == "lstrip" { text } else { text.trim_end_matches(&strips) }
 }
 
-fn split(text: &Text, from_right: bool, mut given: Given) -> Res<Value> {
-    let [separator, limit] = given.bind("split", ["sep", "maxsplit"])?;
-    let limit =
-        limit.as_ref().and_then(Value::int).and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-    let chars = text.as_str();
-    let separators = match separator.as_ref().and_then(Value::str) {
-        Some(separator) => chars.matches(separator.as_str()).count(),
-        None => chars.matches(is_space).count(),
-    };
-    room_for_items(separators.min(limit))?;
-    let pieces: Vec<&str> = match &separator {
-        None | Some(Value::None) => words(chars, from_right, limit),
-        Some(Value::Str(separator)) if separator.len() == 0 => return error("empty separator"),
-        Some(Value::Str(separator)) if from_right => {
-            let mut pieces: Vec<&str> = chars.rsplitn(limit.saturating_add(1), separator.as_str()).collect();
-            pieces.reverse();
-            pieces
+fn split(meter: &Meter, text: &str, from_right: bool, args: &[Value]) -> Res<Value> {
+    let (separator, most): (Option<&Value>, Option<i64>) = from_args(args)?;
+    let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+    match separator.map(|separator| (separator.as_str(), separator.is_none())) {
+        None | Some((_, true)) => {
+            meter.items(text.matches(is_space).count())?;
+            parts(meter, words(text, from_right, most))
         }
-        Some(Value::Str(separator)) => chars.splitn(limit.saturating_add(1), separator.as_str()).collect(),
-        Some(other) => return error(format!("'split' needs a string, not '{}'", other.kind())),
-    };
-    parts(text, pieces)
+        Some((Some(""), _)) => fail("empty separator"),
+        Some((Some(separator), _)) => {
+            meter.items(text.matches(separator).count())?;
+            let mut pieces: Vec<&str> = match from_right {
+                true => text.rsplitn(most.saturating_add(1), separator).collect(),
+                false => text.splitn(most.saturating_add(1), separator).collect(),
+            };
+            if from_right {
+                pieces.reverse();
+            }
+            parts(meter, pieces)
+        }
+        Some((None, _)) => fail("split needs a string"),
+    }
 }
 
-/// Words between whitespace, at most `limit` of them split off.
-fn words(text: &str, from_right: bool, limit: usize) -> Vec<&str> {
+/// Words between white space, at most `most` of them split off.
+fn words(text: &str, from_right: bool, most: usize) -> Vec<&str> {
     let mut pieces = Vec::new();
-    let mut rest =
-        if from_right { text.trim_end_matches(is_space) } else { text.trim_start_matches(is_space) };
+    let trim = |text| strip(text, if from_right { "rstrip" } else { "lstrip" }, is_space);
+    let mut rest = trim(text);
     while !rest.is_empty() {
         let cut = if from_right { rest.rfind(is_space) } else { rest.find(is_space) };
-        match cut.filter(|_| pieces.len() < limit) {
+        match cut.filter(|_| pieces.len() < most) {
             Some(at) if from_right => {
                 pieces.push(rest[at..].trim_start_matches(is_space));
-                rest = rest[..at].trim_end_matches(is_space);
+                rest = trim(&rest[..at]);
             }
             Some(at) => {
                 pieces.push(&rest[..at]);
-                rest = rest[at..].trim_start_matches(is_space);
+                rest = trim(&rest[at..]);
             }
             None => pieces.push(std::mem::take(&mut rest)),
         }
@@ -250,84 +204,58 @@ fn words(text: &str, from_right: bool, limit: usize) -> Vec<&str> {
     pieces
 }
 
-fn partition(text: &Text, from_right: bool, given: Given) -> Res<Value> {
-    let [separator] = texts("partition", given)?;
-    let (chars, separator) = (text.as_str(), separator.as_str());
-    let at = if from_right { chars.rfind(separator) } else { chars.find(separator) };
-    let ranges: [Range<usize>; 3] = match at {
-        Some(at) => [0..at, at..at + separator.len(), at + separator.len()..chars.len()],
-        None if from_right => [0..0, 0..0, 0..chars.len()],
-        None => [0..chars.len(), 0..0, 0..0],
-    };
-    Value::tuple(ranges.map(|range| Value::text(text.slice(range))).into())
-}
-
-fn affix(text: &Text, at_end: bool, mut given: Given) -> Res<Value> {
-    let [affix] = given.bind("startswith", ["prefix"])?;
-    let options = match affix {
-        Some(Value::Seq(seq)) if seq.kind == SeqKind::Tuple => seq.items.clone(),
-        Some(other) => vec![other],
-        None => Vec::new(),
-    };
+fn affix(meter: &Meter, text: &str, at_end: bool, args: &[Value]) -> Res<Value> {
+    let (affix,): (&Value,) = from_args(args)?;
+    let options = if affix.as_str().is_some() { vec![affix.clone()] } else { ops::each(meter, affix)? };
     for option in &options {
-        let Some(option) = option.str() else {
-            return error(format!("a prefix must be a string, not '{}'", option.kind()));
-        };
-        let (chars, option) = (text.as_str(), option.as_str());
-        if if at_end { chars.ends_with(option) } else { chars.starts_with(option) } {
-            return Ok(Value::Bool(true));
+        let Some(option) = option.as_str() else { return fail("a prefix must be a string") };
+        if if at_end { text.ends_with(option) } else { text.starts_with(option) } {
+            return Ok(Value::from(true));
         }
     }
-    Ok(Value::Bool(false))
+    Ok(Value::from(false))
 }
 
-fn join(separator: &Text, items: &Value) -> Res<Value> {
-    let mut out = Text::default();
-    for (i, item) in items.iterate()?.iter().enumerate() {
-        let Some(text) = item.str() else {
-            return error(format!("item {i} to join is no string but '{}'", item.kind()));
-        };
-        room(out.len() + separator.len() + text.len())?;
-        if i > 0 {
-            out.push(separator);
+fn join(meter: &Meter, separator: &str, items: &Value) -> Res<Value> {
+    let mut out = String::new();
+    for (i, item) in ops::each(meter, items)?.iter().enumerate() {
+        if item.as_str().is_none() {
+            return fail(format!("item {i} to join is no string but a {}", item.kind()));
         }
-        out.push(text);
+        let text = python::display(meter, item)?;
+        meter.make(separator.len())?;
+        out.push_str(if i > 0 { separator } else { "" });
+        out.push_str(&text);
     }
-    Ok(Value::text(out))
+    Ok(Value::from(out))
 }
 
-fn find(text: &Text, name: &str, given: Given) -> Res<Value> {
-    let [part] = texts(name, given)?;
-    let chars = text.as_str();
-    let at = if name.starts_with('r') { chars.rfind(part.as_str()) } else { chars.find(part.as_str()) };
-    match at {
-        Some(at) => Ok(Value::Int(chars[..at].chars().count() as i128)),
-        None if name.ends_with("find") => Ok(Value::Int(-1)),
-        None => error("substring not found"),
-    }
+/// Up to `count` occurrences of `old` replaced. An empty `old` matches before each character and at the end.
+pub(super) fn replaced(meter: &Meter, text: &str, old: &str, new: &str, count: Option<usize>) -> Res<Value> {
+    let count = count.unwrap_or(usize::MAX);
+    let found = text.matches(old).take(count).count();
+    meter.make(text.len().saturating_add(found.saturating_mul(new.len())))?;
+    Ok(Value::from(text.replacen(old, new, count)))
 }
 
-fn pad(text: &Text, name: &str, mut given: Given) -> Res<Value> {
-    let [width, fill] = given.bind(name, ["width", "fillchar"])?;
-    let Some(width) = width.as_ref().and_then(Value::int) else {
-        return error(format!("'{name}' needs a width"));
-    };
-    let width = usize::try_from(width.max(0)).unwrap_or(usize::MAX);
-    let default = Text::trusted(if name == "zfill" { "0" } else { " " });
-    let fill = fill.map_or(default, |fill| print::display(&fill).as_ref().clone());
-    let len = text.as_str().chars().count();
-    let missing = width.saturating_sub(len);
-    room(text.len().saturating_add(missing.saturating_mul(fill.len())))?;
-    // Python puts the odd blank left of a string whose width and length are both odd, else right.
-    let left = match name {
-        "ljust" => 0,
-        "center" => missing / 2 + (missing & width & 1),
-        _ => missing,
-    };
-    let sign = usize::from(name == "zfill" && text.as_str().starts_with(['+', '-']));
-    let mut out = text.slice(0..sign);
-    (0..left).for_each(|_| out.push(&fill));
-    out.push(&text.slice(sign..text.len()));
-    (left..missing).for_each(|_| out.push(&fill));
-    Ok(Value::text(out))
+/// What Python's `str.isspace` accepts.
+pub(super) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+/// The lines of `text` without their ends, as Python's `str.splitlines` cuts them.
+pub(super) fn split_lines(text: &str) -> Vec<&str> {
+    let ends_line =
+        |c: char| matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while let Some((at, end)) = rest.char_indices().find(|&(_, c)| ends_line(c)) {
+        let pair = rest[at..].starts_with("\r\n");
+        lines.push(&rest[..at]);
+        rest = &rest[at + if pair { 2 } else { end.len_utf8() }..];
+    }
+    if !rest.is_empty() {
+        lines.push(rest);
+    }
+    lines
 }

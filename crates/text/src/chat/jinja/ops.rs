@@ -1,235 +1,371 @@
-//! Operators, attributes and subscripts, as Python and Jinja2's sandbox define them.
+//! Operators, subscripts and iteration as Python defines them, counted.
 
 use std::cmp::Ordering;
-use std::rc::Rc;
+use std::sync::Arc;
 
-use super::ast::{Binary, Compare};
-use super::text::Text;
-use super::value::{Key, SeqKind, Value};
-use super::{Res, error, format, methods, room};
+use minijinja::value::{Kwargs, Rest, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, Value};
 
-/// `left op right`.
-pub(super) fn binary(op: Binary, left: &Value, right: &Value) -> Res<Value> {
+use super::{Meter, Res, fail, filters, limit, python};
+
+/// Deepest nesting of lists and dicts in one another.
+const MAX_DEPTH: usize = 160;
+/// Longest list `range` makes, as in Jinja2's sandbox.
+const MAX_RANGE: i64 = 100_000;
+
+/// Adds the functions that [`source`](super::source) calls.
+pub(super) fn install(env: &mut Environment<'_>, meter: &Arc<Meter>) {
+    let m = meter.clone();
+    env.add_function("__do", move |args: Rest<Value>| chain(&args, |op, a, b| arithmetic(&m, op, a, b)));
+    let m = meter.clone();
+    env.add_function("__compare", move |args: Rest<Value>| compare_chain(&m, &args));
+    let m = meter.clone();
+    env.add_function("__negate", move |value: Value| match number(&value) {
+        Some(Number::Float(float)) => Ok(Value::from(-float)),
+        _ => arithmetic(&m, "-", &Value::from(0), &value),
+    });
+    let m = meter.clone();
+    env.add_function("__item", move |object: Value, index: Value| item(&m, &object, &index));
+    let m = meter.clone();
+    env.add_function("__slice", move |object: Value, start: Value, stop: Value, step: Value| {
+        slice(&m, &object, [&start, &stop, &step])
+    });
+    let m = meter.clone();
+    env.add_function("__each", move |value: Value| each(&m, &value).map(Value::from));
+    let m = meter.clone();
+    env.add_function("__look", move |value: Value| look(&m, &value).map(|()| value));
+    let m = meter.clone();
+    env.add_function("__hold", move |value: Value| match is_structure(&value) {
+        true => Ok(value),
+        false => weigh(&m, &value, 0).map(|()| value),
+    });
+    let m = meter.clone();
+    env.add_function("__share", move |value: Value| weigh(&m, &value, 0).map(|()| value));
+    env.add_function("__float", |text: &str| text.parse::<f64>().unwrap_or(f64::NAN));
+}
+
+/// Whether `value` is part of the machinery: a namespace, loop or macro, which may refer to itself.
+fn is_structure(value: &Value) -> bool {
+    let name = value.as_object().map_or("", |object| object.type_name());
+    ["Namespace", "Loop", "Macro", "Closure"].iter().any(|part| name.ends_with(part))
+}
+
+/// Counts everything in `value`, and refuses what nests too deeply or holds itself.
+pub(super) fn weigh(meter: &Meter, value: &Value, depth: usize) -> Res<()> {
+    if depth > MAX_DEPTH {
+        return Err(limit("nesting"));
+    }
+    meter.spend(1)?;
+    match value.kind() {
+        ValueKind::Map if is_structure(value) => fail("a namespace, loop or macro cannot be shared"),
+        ValueKind::Map => pairs(value).try_for_each(|(_, value)| weigh(meter, &value, depth + 1)),
+        ValueKind::Seq | ValueKind::Iterable => {
+            value.try_iter()?.try_for_each(|item| weigh(meter, &item, depth + 1))
+        }
+        ValueKind::String => meter.spend(value.as_str().map_or(0, str::len) / 32),
+        _ => Ok(()),
+    }
+}
+
+/// Counts the items of `value` itself.
+pub(super) fn look(meter: &Meter, value: &Value) -> Res<()> {
+    meter.spend(value.as_str().map_or_else(|| value.len().unwrap_or(1), |text| text.len() / 32))
+}
+
+/// Keys and values of a dict.
+pub(super) fn pairs(value: &Value) -> Box<dyn Iterator<Item = (Value, Value)> + '_> {
+    match value.as_object().and_then(|object| object.try_iter_pairs()) {
+        Some(pairs) => pairs,
+        None => Box::new(std::iter::empty()),
+    }
+}
+
+/// What a loop over `value` goes through.
+pub(super) fn each(meter: &Meter, value: &Value) -> Res<Vec<Value>> {
+    match value.kind() {
+        ValueKind::Undefined => Ok(Vec::new()),
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            meter.items(text.len())?;
+            Ok(text.chars().map(Value::from).collect())
+        }
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
+            meter.items(value.len().unwrap_or(1))?;
+            let mut items = Vec::new();
+            for item in value.try_iter()? {
+                meter.items(1)?;
+                items.push(item);
+            }
+            Ok(items)
+        }
+        kind => fail(format!("a {kind} has no items")),
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Number {
+    Int(i128),
+    Float(f64),
+}
+
+/// A number or, as in Python, a truth.
+pub(super) fn number(value: &Value) -> Option<Number> {
+    match value.kind() {
+        ValueKind::Bool => Some(Number::Int(value.is_true().into())),
+        ValueKind::Number if value.is_integer() => i128::try_from(value.clone()).ok().map(Number::Int),
+        ValueKind::Number => f64::try_from(value.clone()).ok().map(Number::Float),
+        _ => None,
+    }
+}
+
+pub(super) fn int(value: &Value) -> Option<i128> {
+    match number(value) {
+        Some(Number::Int(int)) => Some(int),
+        _ => None,
+    }
+}
+
+fn from_int(value: i128) -> Value {
+    i64::try_from(value).map_or_else(|_| Value::from(value), Value::from)
+}
+
+/// `first op second op …`, from left to right.
+fn chain(args: &[Value], apply: impl Fn(&str, &Value, &Value) -> Res<Value>) -> Res<Value> {
+    let mut result = args.first().cloned().unwrap_or_default();
+    for pair in args.get(1..).unwrap_or_default().chunks_exact(2) {
+        result = apply(pair[0].as_str().unwrap_or_default(), &result, &pair[1])?;
+    }
+    Ok(result)
+}
+
+/// `left op right`
+pub(super) fn arithmetic(meter: &Meter, op: &str, left: &Value, right: &Value) -> Res<Value> {
+    if op == "~" {
+        let mut text = python::display(meter, left)?;
+        let right = python::display(meter, right)?;
+        meter.make(text.len() + right.len())?;
+        text.push_str(&right);
+        return Ok(Value::from(text));
+    }
     for side in [left, right] {
-        if let Value::Undefined(what) = side {
-            return error(what.as_ref());
+        if side.is_undefined() {
+            return Err(Error::new(ErrorKind::UndefinedError, format!("undefined value beside '{op}'")));
         }
     }
-    match (op, left, right) {
-        (Binary::Mod, Value::Str(template), _) => return format::percent(template, right),
-        (Binary::Add, Value::Str(a), Value::Str(b)) => {
-            room(a.len() + b.len())?;
-            return Ok(Value::text(a.plus(b)));
+    let is_list = |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
+    match (op, left.as_str(), right.as_str()) {
+        ("+", Some(a), Some(b)) => {
+            meter.make(a.len() + b.len())?;
+            return Ok(match left.is_safe() || right.is_safe() {
+                true => Value::from_safe_string(escaped(meter, left)? + &escaped(meter, right)?),
+                false => Value::from([a, b].concat()),
+            });
         }
-        (Binary::Add, Value::Seq(a), Value::Seq(b)) if a.kind == b.kind && a.kind != SeqKind::Lazy => {
-            return Value::seq(a.kind, a.items.iter().chain(&b.items).cloned().collect());
+        ("%", Some(template), _) => return filters::percent(meter, template, right),
+        ("*", Some(text), _) if int(right).is_some() => return repeat(meter, text, right),
+        ("*", _, Some(text)) if int(left).is_some() => return repeat(meter, text, left),
+        ("+", None, None) if is_list(left) && is_list(right) => {
+            let mut items = each(meter, left)?;
+            items.extend(each(meter, right)?);
+            return Ok(Value::from(items));
         }
-        (Binary::Mul, Value::Str(_) | Value::Seq(_), _) if right.int().is_some() => {
-            return repeat(left, right);
-        }
-        (Binary::Mul, _, Value::Str(_) | Value::Seq(_)) if left.int().is_some() => {
-            return repeat(right, left);
-        }
+        ("*", None, None) if is_list(left) || is_list(right) => return repeat_list(meter, left, right),
         _ => {}
     }
-    match (left.int(), right.int(), left.number(), right.number()) {
-        (Some(a), Some(b), ..) => int_op(op, a, b),
-        (_, _, Some(a), Some(b)) => float_op(op, a, b),
-        _ => error(format!("'{}' and '{}' do not go together with {op:?}", left.kind(), right.kind())),
+    match (number(left), number(right)) {
+        (Some(Number::Int(a)), Some(Number::Int(b))) => int_op(op, a, b),
+        (Some(a), Some(b)) => float_op(op, float(a), float(b)),
+        _ => fail(format!("'{op}' does not go with {} and {}", left.kind(), right.kind())),
     }
 }
 
-fn repeat(value: &Value, times: &Value) -> Res<Value> {
-    let times = usize::try_from(times.int().unwrap_or(0).max(0)).unwrap_or(usize::MAX);
-    match value {
-        Value::Str(text) => {
-            room(text.len().saturating_mul(times))?;
-            Ok(Value::text(text.repeat(times)))
-        }
-        Value::Seq(seq) => {
-            room(seq.items.len().saturating_mul(times).saturating_mul(size_of::<Value>()))?;
-            let repeated =
-                (0..if seq.items.is_empty() { 0 } else { times }).flat_map(|_| seq.items.iter().cloned());
-            Value::seq(seq.kind, repeated.collect())
-        }
-        _ => error(format!("'{}' cannot be repeated", value.kind())),
+/// The text of a value for HTML, unless it is marked as that already.
+pub(super) fn escaped(meter: &Meter, value: &Value) -> Res<String> {
+    let text = python::display(meter, value)?;
+    if value.is_safe() {
+        return Ok(text);
+    }
+    meter.make(text.len().saturating_mul(5))?;
+    let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    Ok(escaped.replace('"', "&#34;").replace('\'', "&#39;"))
+}
+
+pub(super) fn float(number: Number) -> f64 {
+    match number {
+        Number::Int(int) => int as f64,
+        Number::Float(float) => float,
     }
 }
 
-fn int_op(op: Binary, a: i128, b: i128) -> Res<Value> {
+fn times(count: &Value) -> usize {
+    usize::try_from(int(count).unwrap_or(0).max(0)).unwrap_or(usize::MAX)
+}
+
+fn repeat(meter: &Meter, text: &str, count: &Value) -> Res<Value> {
+    meter.make(text.len().saturating_mul(times(count)))?;
+    Ok(Value::from(text.repeat(times(count))))
+}
+
+fn repeat_list(meter: &Meter, left: &Value, right: &Value) -> Res<Value> {
+    let (list, count) = if int(right).is_some() { (left, right) } else { (right, left) };
+    let items = each(meter, list)?;
+    meter.items(items.len().saturating_mul(times(count)))?;
+    let count = if items.is_empty() { 0 } else { times(count) };
+    Ok(Value::from((0..count).flat_map(|_| items.iter().cloned()).collect::<Vec<_>>()))
+}
+
+fn int_op(op: &str, a: i128, b: i128) -> Res<Value> {
     let result = match op {
-        Binary::Add => a.checked_add(b),
-        Binary::Sub => a.checked_sub(b),
-        Binary::Mul => a.checked_mul(b),
-        Binary::Div => return float_op(op, a as f64, b as f64),
-        Binary::Pow if b < 0 => return float_op(op, a as f64, b as f64),
-        Binary::Pow => u32::try_from(b).ok().and_then(|b| a.checked_pow(b)),
-        _ if b == 0 => return error("division by zero"),
+        "+" => a.checked_add(b),
+        "-" => a.checked_sub(b),
+        "*" => a.checked_mul(b),
+        "/" => return float_op(op, a as f64, b as f64),
+        "**" if b < 0 => return float_op(op, a as f64, b as f64),
+        "**" => u32::try_from(b).ok().and_then(|b| a.checked_pow(b)),
+        _ if b == 0 => return fail("division by zero"),
         // Python rounds towards minus infinity.
-        Binary::FloorDiv => {
-            a.checked_div_euclid(b).map(|q| if b < 0 && a.rem_euclid(b) != 0 { q - 1 } else { q })
-        }
-        Binary::Mod => a.checked_rem_euclid(b).map(|r| if b < 0 && r != 0 { r + b } else { r }),
+        "//" => a.checked_div_euclid(b).map(|q| if b < 0 && a.rem_euclid(b) != 0 { q - 1 } else { q }),
+        _ => a.checked_rem_euclid(b).map(|r| if b < 0 && r != 0 { r + b } else { r }),
     };
-    result.map_or_else(|| error("the result is too large for an integer"), |value| Ok(Value::Int(value)))
+    result.map_or_else(|| fail("the result is too large for an integer"), |value| Ok(from_int(value)))
 }
 
-fn float_op(op: Binary, a: f64, b: f64) -> Res<Value> {
-    Ok(Value::Float(match op {
-        Binary::Add => a + b,
-        Binary::Sub => a - b,
-        Binary::Mul => a * b,
-        Binary::Pow => a.powf(b),
-        _ if b == 0.0 => return error("division by zero"),
-        Binary::Div => a / b,
-        Binary::FloorDiv => (a / b).floor(),
-        Binary::Mod => a - b * (a / b).floor(),
+fn float_op(op: &str, a: f64, b: f64) -> Res<Value> {
+    Ok(Value::from(match op {
+        "+" => a + b,
+        "-" => a - b,
+        "*" => a * b,
+        "**" => a.powf(b),
+        _ if b == 0.0 => return fail("division by zero"),
+        "/" => a / b,
+        "//" => (a / b).floor(),
+        _ => a - b * (a / b).floor(),
     }))
 }
 
-/// `-value`
-pub(super) fn negate(value: &Value) -> Res<Value> {
-    match (value.int(), value) {
-        (Some(int), _) => int_op(Binary::Sub, 0, int),
-        (_, Value::Float(float)) => Ok(Value::Float(-float)),
-        (_, Value::Undefined(what)) => error(what.as_ref()),
-        _ => error(format!("'{}' has no negative", value.kind())),
-    }
-}
-
-/// `+value`
-pub(super) fn positive(value: &Value) -> Res<Value> {
-    match (value.int(), value) {
-        (Some(int), _) => Ok(Value::Int(int)),
-        (_, Value::Float(float)) => Ok(Value::Float(*float)),
-        (_, Value::Undefined(what)) => error(what.as_ref()),
-        _ => error(format!("'{}' is not a number", value.kind())),
-    }
-}
-
-/// `left op right` as a truth.
-pub(super) fn compare(op: Compare, left: &Value, right: &Value) -> Res<bool> {
-    let order = |wanted: fn(Ordering) -> bool| {
-        for side in [left, right] {
-            if let Value::Undefined(what) = side {
-                return error(what.as_ref());
-            }
+/// `first op second op …`, as far as it holds.
+fn compare_chain(meter: &Meter, args: &[Value]) -> Res<bool> {
+    for step in args.windows(3).step_by(2) {
+        if !compare(meter, step[1].as_str().unwrap_or_default(), &step[0], &step[2])? {
+            return Ok(false);
         }
-        Ok(left.compare(right)?.is_some_and(wanted))
-    };
+    }
+    Ok(true)
+}
+
+fn compare(meter: &Meter, op: &str, left: &Value, right: &Value) -> Res<bool> {
+    let order = |wanted: fn(Ordering) -> bool| Ok(order(meter, left, right)?.is_some_and(wanted));
     match op {
-        Compare::Eq => Ok(left.equals(right)),
-        Compare::Ne => Ok(!left.equals(right)),
-        Compare::Lt => order(Ordering::is_lt),
-        Compare::Le => order(Ordering::is_le),
-        Compare::Gt => order(Ordering::is_gt),
-        Compare::Ge => order(Ordering::is_ge),
-        Compare::In => right.contains(left),
-        Compare::NotIn => right.contains(left).map(|found| !found),
+        "==" => equal(meter, left, right),
+        "!=" => equal(meter, left, right).map(|equal| !equal),
+        "<" => order(Ordering::is_lt),
+        "<=" => order(Ordering::is_le),
+        ">" => order(Ordering::is_gt),
+        ">=" => order(Ordering::is_ge),
+        "in" => contains(meter, right, left),
+        _ => contains(meter, right, left).map(|found| !found),
     }
 }
 
-/// `object.name`: an attribute or method, else the item of that name.
-pub(super) fn attribute(object: &Value, name: &str) -> Res<Value> {
-    Ok(match own_attribute(object, name)? {
-        Some(value) => value,
-        None => match object {
-            Value::Dict(dict) => dict.map.get(&Key::name(name)).cloned(),
-            _ => None,
+pub(super) fn equal(meter: &Meter, left: &Value, right: &Value) -> Res<bool> {
+    match (left.as_str(), right.as_str(), number(left), number(right)) {
+        (Some(a), Some(b), ..) => {
+            meter.spend(1 + a.len().min(b.len()) / 32)?;
+            Ok(a == b)
         }
-        .unwrap_or_else(|| missing(object, name)),
-    })
-}
-
-/// `object[index]`: the item, else for a string the attribute of that name.
-pub(super) fn item(object: &Value, index: &Value) -> Res<Value> {
-    let found = match (object, index.int()) {
-        (Value::Undefined(what), _) => return error(what.as_ref()),
-        (Value::Dict(dict), _) => Key::new(index).ok().and_then(|key| dict.map.get(&key).cloned()),
-        (Value::Seq(seq), Some(at)) if matches!(seq.kind, SeqKind::List | SeqKind::Tuple) => {
-            position(at, seq.items.len()).map(|at| seq.items[at].clone())
+        (_, _, Some(Number::Int(a)), Some(Number::Int(b))) => Ok(a == b),
+        (_, _, Some(a), Some(b)) => Ok(float(a) == float(b)),
+        _ if left.kind() != right.kind() => Ok(false),
+        _ => {
+            weigh(meter, left, 0)?;
+            weigh(meter, right, 0)?;
+            Ok(left == right)
         }
-        (Value::Str(text), Some(at)) => char_at(text, at),
-        _ => None,
-    };
-    if let Some(value) = found {
-        return Ok(value);
-    }
-    let Value::Str(name) = index else {
-        return Ok(Value::undefined(format!("'{}' object has no such element", object.kind())));
-    };
-    Ok(own_attribute(object, name.as_str())?.unwrap_or_else(|| missing(object, name.as_str())))
-}
-
-fn own_attribute(object: &Value, name: &str) -> Res<Option<Value>> {
-    match object {
-        Value::Undefined(what) => error(what.as_ref()),
-        Value::Namespace(map) => Ok(map.borrow().get(name).cloned()),
-        Value::Loop(_) if matches!(name, "cycle" | "changed") => Ok(Some(bound(object, name))),
-        Value::Loop(state) => Ok(state.attribute(name)),
-        Value::Macro(closure) if name == "name" => {
-            Ok(Some(Value::text(Text::trusted(closure.def.name.as_ref()))))
-        }
-        _ if methods::is_unsafe(object, name) => Ok(Some(Value::undefined(format!(
-            "access to '{name}' of a '{}' object is unsafe",
-            object.kind()
-        )))),
-        _ => Ok(methods::exists(object, name).then(|| bound(object, name))),
     }
 }
 
-fn bound(object: &Value, name: &str) -> Value {
-    Value::Method(Rc::new((object.clone(), name.into())))
+fn order(meter: &Meter, left: &Value, right: &Value) -> Res<Option<Ordering>> {
+    match (left.as_str(), right.as_str(), number(left), number(right)) {
+        (Some(a), Some(b), ..) => {
+            meter.spend(1 + a.len().min(b.len()) / 32)?;
+            Ok(Some(a.cmp(b)))
+        }
+        (_, _, Some(Number::Int(a)), Some(Number::Int(b))) => Ok(Some(a.cmp(&b))),
+        (_, _, Some(a), Some(b)) => Ok(float(a).partial_cmp(&float(b))),
+        _ if left.kind() == ValueKind::Seq && right.kind() == ValueKind::Seq => {
+            weigh(meter, left, 0)?;
+            weigh(meter, right, 0)?;
+            Ok(left.partial_cmp(right))
+        }
+        _ => fail(format!("{} and {} have no order", left.kind(), right.kind())),
+    }
 }
 
-fn missing(object: &Value, name: &str) -> Value {
-    Value::undefined(format!("'{} object' has no attribute '{name}'", object.kind()))
+fn contains(meter: &Meter, container: &Value, item: &Value) -> Res<bool> {
+    match (container.kind(), container.as_str(), item.as_str()) {
+        (_, Some(text), Some(part)) => {
+            meter.spend(1 + text.len() / 32)?;
+            Ok(text.contains(part))
+        }
+        (ValueKind::Undefined, ..) => Ok(false),
+        (ValueKind::Map, ..) => Ok(container.as_object().is_some_and(|map| map.get_value(item).is_some())),
+        (ValueKind::Seq | ValueKind::Iterable, ..) => {
+            for other in container.try_iter()? {
+                if equal(meter, &other, item)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        (kind, ..) => fail(format!("a {kind} does not contain a {}", item.kind())),
+    }
 }
 
-/// A Python index, which may count from the end, as an offset.
-fn position(index: i128, len: usize) -> Option<usize> {
-    let at = if index < 0 { index.checked_add(len as i128)? } else { index };
-    usize::try_from(at).ok().filter(|&at| at < len)
-}
-
-fn char_at(text: &Text, index: i128) -> Option<Value> {
-    let chars = text.as_str();
-    let at = position(index, chars.chars().count())?;
-    let (start, c) = chars.char_indices().nth(at)?;
-    Some(Value::text(text.slice(start..start + c.len_utf8())))
+/// `object[index]`
+fn item(meter: &Meter, object: &Value, index: &Value) -> Res<Value> {
+    match (object.as_str(), int(index)) {
+        (Some(text), Some(at)) => {
+            meter.spend(1 + text.len() / 32)?;
+            let count = text.chars().count() as i128;
+            let at = usize::try_from(if at < 0 { at + count } else { at }).ok();
+            Ok(at.and_then(|at| text.chars().nth(at)).map_or(Value::UNDEFINED, Value::from))
+        }
+        _ => object.get_item(index),
+    }
 }
 
 /// `object[start:stop:step]`
-pub(super) fn slice(object: &Value, [start, stop, step]: [Option<i128>; 3]) -> Res<Value> {
+fn slice(meter: &Meter, object: &Value, bounds: [&Value; 3]) -> Res<Value> {
+    let bound = |value: &Value| match (value.is_none(), int(value)) {
+        (true, _) => Ok(None),
+        (_, Some(int)) => Ok(Some(int)),
+        _ => fail("the bounds of a slice are integers"),
+    };
+    let [start, stop, step] = [bound(bounds[0])?, bound(bounds[1])?, bound(bounds[2])?];
     let step = step.unwrap_or(1);
     if step == 0 {
-        return error("the step of a slice cannot be zero");
+        return fail("the step of a slice cannot be zero");
     }
-    match object {
-        Value::Str(text) => slice_text(text, start, stop, step),
-        Value::Seq(seq) if matches!(seq.kind, SeqKind::List | SeqKind::Tuple) => {
-            let picked = picks(seq.items.len(), start, stop, step);
-            Value::seq(seq.kind, picked.map(|at| seq.items[at].clone()).collect())
+    if let Some(text) = object.as_str() {
+        meter.make(text.len())?;
+        if step == 1 {
+            let offset = |at: usize| text.char_indices().nth(at).map_or(text.len(), |(offset, _)| offset);
+            let mut picked = picks(text.chars().count(), start, stop, step).peekable();
+            let first = picked.peek().copied().unwrap_or(0);
+            return Ok(Value::from(&text[offset(first)..offset(first + picked.count())]));
         }
-        Value::Undefined(what) => error(what.as_ref()),
-        _ => error(format!("'{}' object cannot be sliced", object.kind())),
+        meter.make(text.len().saturating_mul(size_of::<char>()))?;
+        let chars: Vec<char> = text.chars().collect();
+        return Ok(Value::from(
+            picks(chars.len(), start, stop, step).map(|at| chars[at]).collect::<String>(),
+        ));
     }
-}
-
-fn slice_text(text: &Text, start: Option<i128>, stop: Option<i128>, step: i128) -> Res<Value> {
-    let chars = text.as_str();
-    let len = chars.chars().count();
-    let mut picked = picks(len, start, stop, step).peekable();
-    if step == 1 {
-        let offset = |at: usize| chars.char_indices().nth(at).map_or(chars.len(), |(offset, _)| offset);
-        let first = picked.peek().copied().unwrap_or(0);
-        return Ok(Value::text(text.slice(offset(first)..offset(first + picked.count()))));
+    if !matches!(object.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        return fail(format!("a {} cannot be sliced", object.kind()));
     }
-    super::room_for_items(len)?;
-    let offsets: Vec<usize> = chars.char_indices().map(|(at, _)| at).chain([chars.len()]).collect();
-    let mut out = Text::default();
-    picked.for_each(|at| out.push(&text.slice(offsets[at]..offsets[at + 1])));
-    Ok(Value::text(out))
+    let items = each(meter, object)?;
+    let picked = picks(items.len(), start, stop, step).map(|at| items[at].clone());
+    Ok(Value::from(picked.collect::<Vec<_>>()))
 }
 
 /// The offsets a slice picks.
@@ -243,4 +379,41 @@ fn picks(len: usize, start: Option<i128>, stop: Option<i128>, step: i128) -> imp
     std::iter::successors(Some(start), move |at| at.checked_add(step))
         .take_while(inside)
         .map(|at| at as usize)
+}
+
+/// Python's `range`, as a list.
+pub(super) fn range(meter: &Meter, bounds: &[i64]) -> Res<Value> {
+    let (start, stop, step) = match *bounds {
+        [stop] => (0, stop, 1),
+        [start, stop] => (start, stop, 1),
+        [start, stop, step] if step != 0 => (start, stop, step),
+        _ => return fail("range needs one to three integers and a step that is not zero"),
+    };
+    let span = if step > 0 { stop.checked_sub(start) } else { start.checked_sub(stop) };
+    let count = span.map(|span| if span > 0 { (span - 1) / step.saturating_abs() + 1 } else { 0 });
+    let Some(count) = count.filter(|&count| count <= MAX_RANGE) else {
+        return fail(format!("range of more than {MAX_RANGE} numbers"));
+    };
+    meter.items(count as usize)?;
+    Ok(Value::from((0..count).map(|i| Value::from(start + i * step)).collect::<Vec<_>>()))
+}
+
+/// Python's `dict`.
+pub(super) fn dict(meter: &Meter, given: Option<Value>, named: &Kwargs) -> Res<Value> {
+    let mut entries: Vec<(Value, Value)> = Vec::new();
+    match given {
+        Some(map) if map.kind() == ValueKind::Map => entries.extend(pairs(&map)),
+        Some(list) => {
+            for pair in each(meter, &list)? {
+                let [key, value] = &each(meter, &pair)?[..] else { return fail("a dict is made of pairs") };
+                entries.push((key.clone(), value.clone()));
+            }
+        }
+        None => {}
+    }
+    for name in named.args() {
+        entries.push((Value::from(name), named.get(name)?));
+    }
+    meter.items(entries.len())?;
+    Ok(entries.into_iter().collect())
 }
