@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kinglet_graph::{Call, ExecError, Executable, Input, PlanReport, Profiler, StepReport};
-use kinglet_kernels::{Access, Arena, KvStore, Limits, Program, RunArgs, RunError, Span, Step, Team};
+use kinglet_graph::{Call, ExecError, Executable, Input, PlanReport, Profiler};
+use kinglet_kernels::{Arena, KvStore, Limits, Program, RunArgs, RunError, Span, Team};
 use kinglet_simd::Level;
 use kinglet_tensor::{KvSpec, PageId};
 
@@ -110,6 +110,7 @@ impl CpuExecutable {
             level: self.level,
             kv: self.kv.as_ref().map(|kv| kv.spec().clone()),
         };
+        let steps = steps.into_iter().flatten().collect();
         let program = Program::new(steps, limits).map_err(|e| ExecError::Node {
             node: self.lowered.steps.get(e.step).map_or_else(String::new, |s| s.name.clone()),
             reason: e.to_string(),
@@ -181,37 +182,14 @@ impl Executable for CpuExecutable {
 
     fn report(&self, dims: &[usize]) -> Result<PlanReport, ExecError> {
         let placed = self.lowered.place(dims)?;
-        let place = |span: &Span| (span.offset, span.end(dims).map_or(0, |end| end - span.offset));
-        let rows = |written: &[Span]| written.first().and_then(|s| s.rows.count(dims)).unwrap_or(0);
-        let steps = self.lowered.steps.iter().zip(&placed.steps).zip(&placed.written).map(
-            |((low, step), written)| StepReport {
-                name: low.name.clone(),
-                kernel: step.label(),
-                note: low.note.clone(),
-                weight_bytes: low.work.weight_bytes + low.work.row_bytes * rows(written),
-                activation_bytes: moved_bytes(step.as_ref(), dims),
-                multiply_adds: low.work.multiply_adds * rows(written),
-                math: low.work.math,
-                attends: low.work.attends,
-                outputs: written.iter().map(place).collect(),
-            },
-        );
         Ok(PlanReport {
-            steps: steps.collect(),
-            arena_bytes: placed.bytes,
             packed_bytes: self.weights.packed_bytes(),
             mapped_bytes: self.weights.mapped_bytes(),
             isa: self.level.name().into(),
             threads: self.team.size(),
+            ..self.lowered.report(&placed, dims)
         })
     }
-}
-
-/// Bytes of the spans that a step reads, and of those that it writes.
-fn moved_bytes(step: &dyn Step, dims: &[usize]) -> usize {
-    let bytes = |span: &Span| span.end(dims).map_or(0, |end| end - span.offset);
-    let moved = |access: &Access| bytes(access.span()) << usize::from(matches!(access, Access::Update(_)));
-    step.spans().iter().map(moved).sum()
 }
 
 /// Tells a graph's profiler of a program's steps.

@@ -5,13 +5,23 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
 
+mod alias;
+mod control;
 mod executable;
+mod host;
+mod host_step;
 mod lower;
 mod ops;
 mod pack_file;
+mod plan;
+mod session;
+mod value;
 mod weights;
 
 use std::sync::Arc;
+
+pub use session::{Feed, Session, SessionOptions, TensorView};
+pub use value::{Array, Value};
 
 use kinglet_graph::{Backend, Dim, ExecError, Executable, Graph};
 use kinglet_kernels::Team;

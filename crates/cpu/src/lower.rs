@@ -4,15 +4,19 @@
 //! buffers, never offsets.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use kinglet_graph::cost::{Attends, Math};
 use kinglet_graph::ops::Rope;
-use kinglet_graph::{Dim, ExecError, Graph, Lifetime, Node, TensorType, ValueId, plan_memory};
+use kinglet_graph::{
+    Dim, ExecError, Graph, Lifetime, Node, PlanReport, StepReport, TensorType, Type, ValueId, plan_memory,
+};
 use kinglet_kernels::matmul::quant_row_bytes;
 use kinglet_kernels::ops::RowsOut;
-use kinglet_kernels::{DimId, Elem, Rows, Span, Step, StepError};
+use kinglet_kernels::{Access, DimId, Elem, Rows, Span, Step, StepError};
 use kinglet_tensor::DType;
 
+use crate::plan::Faults;
 use crate::weights::WeightBank;
 
 const TOO_LARGE: &str = "the size overflows";
@@ -55,6 +59,8 @@ type Bind = dyn Fn(&Spans) -> Result<Box<dyn Step>, StepError> + Send + Sync;
 
 /// A step that waits for its buffers' places.
 pub(crate) struct Lowered {
+    /// The node, when it runs between programs.
+    dynamic: Option<usize>,
     pub(crate) name: String,
     pub(crate) note: String,
     pub(crate) work: Work,
@@ -87,6 +93,8 @@ pub(crate) struct Lowering<'a> {
     /// Tables of rotary angles, shared by layers.
     tables: Vec<(Rope, BufferId)>,
     steps: Vec<Lowered>,
+    /// For graphs that host kernels may compute: where they report faults, and whether all ops run that way, one by one.
+    host: Option<(Arc<Faults>, bool)>,
 }
 
 /// Where a step leaves a value: as floats, in 8 bits, or both, as its readers want it.
@@ -112,13 +120,16 @@ impl Forms {
 pub(crate) struct LoweredGraph {
     buffers: Vec<Buffer>,
     pub(crate) steps: Vec<Lowered>,
+    values: HashMap<ValueId, BufferId>,
     inputs: Vec<BufferId>,
     outputs: Vec<BufferId>,
 }
 
 /// A lowered graph with every buffer in its place.
 pub(crate) struct Placed {
-    pub(crate) steps: Vec<Box<dyn Step>>,
+    pub(crate) spans: Spans,
+    /// Steps, or the nodes that run between programs.
+    pub(crate) steps: Vec<Result<Box<dyn Step>, usize>>,
     pub(crate) inputs: Vec<Span>,
     pub(crate) outputs: Vec<Span>,
     /// For each step, the spans it writes.
@@ -130,22 +141,80 @@ impl<'a> Lowering<'a> {
     pub(crate) fn new(graph: &'a Graph, weights: &'a WeightBank) -> Self {
         let (buffers, values, quantized) = (Vec::new(), HashMap::new(), HashMap::new());
         let wanted = crate::ops::linear::wanted_forms(graph, weights);
-        Self { graph, weights, buffers, values, wanted, quantized, tables: Vec::new(), steps: Vec::new() }
+        Self {
+            graph,
+            weights,
+            buffers,
+            values,
+            wanted,
+            quantized,
+            tables: Vec::new(),
+            steps: Vec::new(),
+            host: None,
+        }
+    }
+
+    /// Ops without a binder are computed by host kernels, and those whose values only the data decides between programs.
+    pub(crate) fn with_host(mut self, faults: Arc<Faults>, interpret: bool) -> Self {
+        self.host = Some((faults, interpret));
+        self
     }
 
     /// Lowers every node.
     pub(crate) fn finish(mut self) -> Result<LoweredGraph, ExecError> {
-        let inputs = self.graph.inputs().iter().map(|v| self.value(*v)).collect::<Result<_, _>>()?;
-        for node in self.graph.nodes() {
-            let binder = crate::ops::binder(&*node.op).ok_or_else(|| ExecError::Unsupported {
-                op: node.op.name().into(),
-                node: node.name.clone(),
-                backend: "cpu".into(),
-            })?;
-            binder(&mut self, node)?;
+        let (graph, open) = (self.graph, self.host.is_some());
+        let inputs = self.buffers_of(graph.inputs(), open)?;
+        for (index, node) in graph.nodes().iter().enumerate() {
+            self.node(index, node)?;
         }
-        let outputs = self.graph.outputs().iter().map(|v| self.value(*v)).collect::<Result<_, _>>()?;
-        Ok(LoweredGraph { buffers: self.buffers, steps: self.steps, inputs, outputs })
+        let outputs = self.buffers_of(graph.outputs(), open)?;
+        Ok(LoweredGraph { buffers: self.buffers, steps: self.steps, values: self.values, inputs, outputs })
+    }
+
+    /// The buffers of values; with `open`, of those only that have a place in the arena.
+    fn buffers_of(&mut self, ids: &[ValueId], open: bool) -> Result<Vec<BufferId>, ExecError> {
+        let graph = self.graph;
+        let placed = |id: &&ValueId| !open || (in_arena(graph, **id) && graph.weight(**id).is_none());
+        ids.iter().filter(placed).map(|v| self.value(*v)).collect()
+    }
+
+    fn node(&mut self, index: usize, node: &Node) -> Result<(), ExecError> {
+        let Some((faults, interpret)) = self.host.clone() else {
+            let binder = crate::ops::binder(&*node.op).ok_or_else(|| unsupported(node))?;
+            return binder(self, node);
+        };
+        let fixed = |id: &ValueId| self.graph.value(*id).ty == Type::Absent || in_arena(self.graph, *id);
+        let fixed = node.op.bodies().is_empty() && node.inputs.iter().chain(&node.outputs).all(fixed);
+        if !fixed || interpret {
+            return self.between(index, node);
+        }
+        if crate::alias::passes(&*node.op) && self.graph.weight(node.inputs[0]).is_none() {
+            let buffer = self.value(node.inputs[0])?;
+            self.values.insert(node.outputs[0], buffer);
+            return Ok(());
+        }
+        if let Some(binder) = crate::ops::binder(&*node.op) {
+            return binder(self, node);
+        }
+        if let Some(binder) = crate::ops::fast(&*node.op)
+            && binder(self, node)?
+        {
+            return Ok(());
+        }
+        crate::host_step::host_step(self, node, faults)
+    }
+
+    /// A node that runs between programs.
+    fn between(&mut self, index: usize, node: &Node) -> Result<(), ExecError> {
+        let (reads, writes) = (self.buffers_of(&node.inputs, true)?, self.buffers_of(&node.outputs, true)?);
+        let bind = |_: &Spans| -> Result<Box<dyn Step>, StepError> {
+            Err(StepError { step: "dynamic", reason: "runs between programs".into() })
+        };
+        self.step(node, &reads, &writes, Work::default(), bind);
+        if let Some(step) = self.steps.last_mut() {
+            step.dynamic = Some(index);
+        }
+        Ok(())
     }
 
     /// The buffer of a value, made on first use.
@@ -205,6 +274,7 @@ impl<'a> Lowering<'a> {
         bind: impl Fn(&Spans) -> Result<Box<dyn Step>, StepError> + Send + Sync + 'static,
     ) {
         self.steps.push(Lowered {
+            dynamic: None,
             name: node.name.clone(),
             note: node.note.clone(),
             work,
@@ -243,17 +313,45 @@ impl LoweredGraph {
         let spans = Spans(self.buffers.iter().zip(&layout.offsets).map(place).collect());
         let node =
             |step: &Lowered, e: StepError| ExecError::Node { node: step.name.clone(), reason: e.to_string() };
+        let bind = |s: &Lowered| match s.dynamic {
+            Some(index) => Ok(Err(index)),
+            None => (s.bind)(&spans).map(Ok).map_err(|e| node(s, e)),
+        };
         Ok(Placed {
-            steps: self
-                .steps
-                .iter()
-                .map(|s| (s.bind)(&spans).map_err(|e| node(s, e)))
-                .collect::<Result<_, _>>()?,
+            steps: self.steps.iter().map(bind).collect::<Result<_, _>>()?,
             inputs: self.inputs.iter().map(|b| spans[*b]).collect(),
             outputs: self.outputs.iter().map(|b| spans[*b]).collect(),
             written: self.steps.iter().map(|s| s.writes.iter().map(|b| spans[*b]).collect()).collect(),
             bytes: layout.bytes,
+            spans,
         })
+    }
+
+    /// The buffers of values.
+    pub(crate) fn values(&self) -> impl Iterator<Item = (ValueId, BufferId)> {
+        self.values.iter().map(|(id, buffer)| (*id, *buffer))
+    }
+
+    /// Steps and memory in words and figures; weights, threads and instruction set are the caller's to add.
+    pub(crate) fn report(&self, placed: &Placed, dims: &[usize]) -> PlanReport {
+        let place = |span: &Span| (span.offset, span.end(dims).map_or(0, |end| end - span.offset));
+        let rows = |written: &[Span]| written.first().and_then(|s| s.rows.count(dims)).unwrap_or(0);
+        let steps =
+            self.steps.iter().zip(&placed.steps).zip(&placed.written).map(|((low, step), written)| {
+                let step = step.as_ref().ok();
+                StepReport {
+                    name: low.name.clone(),
+                    kernel: step.map_or_else(|| "between programs".into(), |step| step.label()),
+                    note: low.note.clone(),
+                    weight_bytes: low.work.weight_bytes + low.work.row_bytes * rows(written),
+                    activation_bytes: step.map_or(0, |step| moved_bytes(step.as_ref(), dims)),
+                    multiply_adds: low.work.multiply_adds * rows(written),
+                    math: low.work.math,
+                    attends: low.work.attends,
+                    outputs: written.iter().map(place).collect(),
+                }
+            });
+        PlanReport { steps: steps.collect(), arena_bytes: placed.bytes, ..PlanReport::default() }
     }
 
     /// When each buffer is first written and last read. Inputs live from the start, outputs to the end; indices are
@@ -282,24 +380,39 @@ impl LoweredGraph {
     }
 }
 
-/// Rows and columns of an activation: the outermost dimension, and the product of the others.
+fn unsupported(node: &Node) -> ExecError {
+    ExecError::Unsupported { op: node.op.name().into(), node: node.name.clone(), backend: "cpu".into() }
+}
+
+/// Whether a value is a tensor of known shape and of numbers.
+pub(crate) fn in_arena(graph: &Graph, id: ValueId) -> bool {
+    graph.value(id).ty.known().is_some_and(|ty| ty.dtype != DType::Str && !ty.dtype.is_quantized())
+}
+
+/// Rows and columns of an activation. With a symbolic size, rows are the outermost dimension; else columns are the
+/// innermost one. Types without kernels of their own are rows of bytes.
 fn buffer_of(ty: &TensorType) -> Option<Buffer> {
-    let elem = match ty.dtype {
-        DType::F32 => Elem::F32,
-        DType::I32 => Elem::I32,
-        _ => return None,
+    let (elem, width) = match ty.dtype {
+        DType::F32 => (Elem::F32, 1),
+        DType::I32 => (Elem::I32, 1),
+        other if other.is_quantized() || other == DType::Str => return None,
+        other => (Elem::U8, other.block_bytes()),
     };
-    let (first, rest) = ty.shape.split_first()?;
-    let rows = match *first {
-        Dim::Fixed(n) => Rows::Fixed(n),
-        Dim::Sym(s) => Rows::Dim(DimId(s)),
-        Dim::Unknown => return None,
+    let times = |product: usize, dim: &Dim| product.checked_mul(dim.fixed()?);
+    let (rows, cols) = match (ty.shape.as_slice(), ty.shape.split_last()) {
+        ([Dim::Sym(s), rest @ ..], _) => (Rows::Dim(DimId(*s)), rest.iter().try_fold(1, times)?),
+        ([n], _) => (Rows::Fixed(n.fixed()?), 1),
+        (_, Some((last, outer))) => (Rows::Fixed(outer.iter().try_fold(1, times)?), last.fixed()?),
+        (_, None) => (Rows::Fixed(1), 1),
     };
-    let cols = rest.iter().try_fold(1usize, |product, dim| match dim {
-        Dim::Fixed(n) => product.checked_mul(*n),
-        Dim::Sym(_) | Dim::Unknown => None,
-    });
-    Some(Buffer { rows, cols: cols?, elem })
+    Some(Buffer { rows, cols: cols.checked_mul(width)?, elem })
+}
+
+/// Bytes of the spans that a step reads, and of those that it writes.
+fn moved_bytes(step: &dyn Step, dims: &[usize]) -> usize {
+    let bytes = |span: &Span| span.end(dims).map_or(0, |end| end - span.offset);
+    let moved = |access: &Access| bytes(access.span()) << usize::from(matches!(access, Access::Update(_)));
+    step.spans().iter().map(moved).sum()
 }
 
 /// The concrete op of a node that the registry found by its type.

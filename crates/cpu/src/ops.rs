@@ -20,6 +20,12 @@ use crate::lower::Lowering;
 /// Turns one node into steps.
 pub(crate) type Binder = fn(&mut Lowering<'_>, &Node) -> Result<(), ExecError>;
 
+/// Turns one node into steps when its types and attributes suit a fast kernel; says whether it did.
+pub(crate) type FastBinder = fn(&mut Lowering<'_>, &Node) -> Result<bool, ExecError>;
+
+/// Op type to binder, for ops that host kernels compute as well.
+const FAST: [(fn() -> TypeId, FastBinder); 0] = [];
+
 /// Op type to binder.
 const BINDERS: [(fn() -> TypeId, Binder); 10] = [
     (TypeId::of::<Add>, elementwise::add),
@@ -38,4 +44,10 @@ const BINDERS: [(fn() -> TypeId, Binder); 10] = [
 pub(crate) fn binder(op: &dyn Op) -> Option<Binder> {
     let id = op.type_id();
     BINDERS.iter().find(|(of, _)| of() == id).map(|(_, binder)| *binder)
+}
+
+/// The fast binder of an op, when there is one.
+pub(crate) fn fast(op: &dyn Op) -> Option<FastBinder> {
+    let id = op.type_id();
+    FAST.iter().find(|(of, _)| of() == id).map(|(_, binder)| *binder)
 }

@@ -160,6 +160,22 @@ impl Arena {
         Ok(bytemuck::cast_slice(&self.memory[start..start + bytes]))
     }
 
+    /// The bytes of `span` under `dims`, whatever it holds.
+    pub fn bytes_of(&self, span: &Span, dims: &[usize]) -> Result<&[u8], ArenaError> {
+        Ok(&self.memory[self.range(span, dims)?])
+    }
+
+    /// The same, to write.
+    pub fn bytes_of_mut(&mut self, span: &Span, dims: &[usize]) -> Result<&mut [u8], ArenaError> {
+        let range = self.range(span, dims)?;
+        Ok(&mut self.memory[range])
+    }
+
+    fn range(&self, span: &Span, dims: &[usize]) -> Result<std::ops::Range<usize>, ArenaError> {
+        let end = span.end(dims).filter(|end| *end <= self.bytes());
+        end.map(|end| span.offset..end).ok_or(ArenaError::Outside { span: *span, bytes: self.bytes() })
+    }
+
     /// The offset of `span`, if `bytes` from there are in bounds, aligned, and of type `T`.
     fn check<T: Element>(&self, span: &Span, bytes: usize) -> Result<usize, ArenaError> {
         if span.elem != T::ELEM {

@@ -136,6 +136,15 @@ impl<'a> StepCtx<'a> {
         self.part(span.offset, len)
     }
 
+    /// The current content of `span` as bytes, whatever it holds.
+    ///
+    /// # Panics
+    /// As [`view`](Self::view).
+    pub fn bytes(&self, span: &Span) -> SharedMut<'a, u8> {
+        let end = span.end(self.dims).expect("the program checked the span");
+        self.part(span.offset, end - span.offset)
+    }
+
     /// The step's shared scratch; its content is what earlier steps left there.
     pub fn scratch<T: Element>(&self) -> SharedMut<'a, T> {
         self.part(self.scratch.0, self.needs.scratch / size_of::<T>())

@@ -1,0 +1,97 @@
+//! One case: a model with inputs and expected outputs, run in every mode.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use kinglet_cpu::{CpuBackend, Feed, Precision, Session, SessionOptions, Value};
+use kinglet_formats::onnx::{self, NoExternal, OnnxModel};
+use kinglet_graph::{Dim, Type};
+use kinglet_tensor::Bytes;
+
+use crate::compare::compare;
+use crate::data::{arrays, ramp};
+
+/// How a case runs.
+struct Mode {
+    name: &'static str,
+    fuse: bool,
+    interpret: bool,
+}
+
+/// Op by op; planned as it is; fused and planned.
+const MODES: [Mode; 3] = [
+    Mode { name: "raw", fuse: false, interpret: true },
+    Mode { name: "planned", fuse: false, interpret: false },
+    Mode { name: "fused", fuse: true, interpret: false },
+];
+
+/// Runs the case in a folder, or of a lone model; what went wrong, if anything did.
+pub(crate) fn run(path: &Path) -> Result<(), String> {
+    for mode in &MODES {
+        let outcome = catch_unwind(AssertUnwindSafe(|| run_in(path, mode)));
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(format!("{}: {error}", mode.name)),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+                return Err(format!("{}: PANIC {text}", mode.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run_in(path: &Path, mode: &Mode) -> Result<(), String> {
+    let file = if path.is_dir() { path.join("model.onnx") } else { path.to_path_buf() };
+    let bytes = std::fs::read(&file).map_err(|e| e.to_string())?;
+    let model = onnx::read(Bytes::from(bytes), &NoExternal).map_err(|e| e.to_string())?;
+    let sets = sets(path, &model)?;
+    let mut backend = CpuBackend::new(2);
+    backend.precision = Precision::F32;
+    let options =
+        SessionOptions { fuse: mode.fuse, interpret: mode.interpret, ..SessionOptions::new(backend) };
+    let mut session = Session::new(model.graph, &options).map_err(|e| e.to_string())?;
+    for (inputs, expected) in sets {
+        let feeds: Vec<Feed<'_>> = inputs.iter().map(Feed::Value).collect();
+        session.run(&feeds).map_err(|e| e.to_string())?;
+        for (i, expected) in expected.iter().enumerate() {
+            let found = session.output_value(i).map_err(|e| e.to_string())?;
+            compare(&found, expected).map_err(|e| format!("output {i}: {e}"))?;
+        }
+    }
+    Ok(())
+}
+
+type Set = (Vec<Value>, Vec<Value>);
+
+/// Inputs and expected outputs.
+fn sets(path: &Path, model: &OnnxModel) -> Result<Vec<Set>, String> {
+    let graph = &model.graph;
+    let types = |ids: &[kinglet_graph::ValueId]| -> Vec<Type> {
+        ids.iter().map(|id| graph.value(*id).ty.clone()).collect()
+    };
+    if path.is_file() {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let expected = path.with_file_name(format!("{stem}_output_0.pb"));
+        let inputs = types(graph.inputs()).iter().map(input_of).collect::<Result<_, _>>()?;
+        let bytes = std::fs::read(expected).map_err(|e| e.to_string())?;
+        return Ok(vec![(inputs, vec![crate::data::value(bytes, &Type::Unknown)?])]);
+    }
+    let mut sets = Vec::new();
+    for n in 0.. {
+        let folder = path.join(format!("test_data_set_{n}"));
+        if !folder.is_dir() {
+            break;
+        }
+        let inputs = arrays(&folder, "input", &types(graph.inputs()))?;
+        let outputs = arrays(&folder, "output", &types(graph.outputs()))?;
+        sets.push((inputs, outputs));
+    }
+    if sets.is_empty() { Err("no data".into()) } else { Ok(sets) }
+}
+
+fn input_of(ty: &Type) -> Result<Value, String> {
+    let ty = ty.tensor().ok_or("an input is no tensor")?;
+    Ok(ramp(&ty.shape.iter().map(|dim| if let Dim::Fixed(n) = dim { *n } else { 1 }).collect::<Vec<_>>()))
+}

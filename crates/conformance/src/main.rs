@@ -1,0 +1,54 @@
+//! `kinglet-conformance onnx --data DIR`: runs the ONNX backend tests and counts what passes.
+//!
+//! Each case runs in every [`case::MODES`]. A case that is known to fail stands in `ignored.txt` with the reason; the run
+//! fails when an ignored case passes, and when any other case fails.
+#![forbid(unsafe_code)]
+
+mod case;
+mod compare;
+mod data;
+mod ignored;
+mod suite;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs published conformance suites.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    suite: Suite,
+}
+
+#[derive(Subcommand)]
+enum Suite {
+    /// The ONNX backend tests.
+    Onnx {
+        /// The folder that holds `node`, `simple`, `light` and so on, or one above it.
+        #[arg(long)]
+        data: PathBuf,
+        /// Print counts as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Only cases whose name contains this.
+        #[arg(long, default_value = "")]
+        filter: String,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let Args { suite: Suite::Onnx { data, json, filter } } = Args::parse();
+    std::panic::set_hook(Box::new(|_| {}));
+    let results = suite::run(&suite::find(&data)?, &filter)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&suite::json(&results))?);
+    }
+    let surprises: Vec<String> = results.iter().flat_map(|s| s.surprises.iter().cloned()).collect();
+    surprises.iter().for_each(|line| eprintln!("{line}"));
+    for s in &results {
+        eprintln!("{}: {} of {} pass, {} ignored", s.name, s.passed, s.total, s.ignored.len());
+    }
+    Ok(if surprises.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

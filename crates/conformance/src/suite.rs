@@ -1,0 +1,88 @@
+//! Suites: folders of cases, counted.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use crate::case;
+use crate::ignored::ignored;
+
+/// Folder and name in the counts.
+const SUITES: [(&str, &str); 5] = [
+    ("node", "onnx-node"),
+    ("simple", "onnx-simple"),
+    ("pytorch-operator", "onnx-pytorch-operator"),
+    ("pytorch-converted", "onnx-pytorch-converted"),
+    ("light", "onnx-light"),
+];
+
+/// Counts of a suite.
+pub(crate) struct Counts {
+    pub(crate) name: &'static str,
+    pub(crate) passed: usize,
+    pub(crate) total: usize,
+    pub(crate) ignored: BTreeMap<String, String>,
+    /// What was not expected: failures, and ignored cases that pass.
+    pub(crate) surprises: Vec<String>,
+}
+
+/// The folder that holds the suites, at or below `data`.
+pub(crate) fn find(data: &Path) -> anyhow::Result<PathBuf> {
+    let mut folders = vec![data.to_path_buf()];
+    for _ in 0..6 {
+        if let Some(found) = folders.iter().find(|f| f.join("node").is_dir() && f.join("simple").is_dir()) {
+            return Ok(found.clone());
+        }
+        folders = folders.iter().flat_map(|f| subfolders(f)).collect();
+    }
+    bail!("no ONNX backend tests below {}", data.display())
+}
+
+fn subfolders(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|e| e.path()).filter(|p| p.is_dir()).collect()
+}
+
+/// Runs all suites.
+pub(crate) fn run(root: &Path, filter: &str) -> anyhow::Result<Vec<Counts>> {
+    SUITES.iter().map(|(folder, name)| one(&root.join(folder), name, filter)).collect()
+}
+
+fn one(folder: &Path, name: &'static str, filter: &str) -> anyhow::Result<Counts> {
+    let mut counts = Counts { name, passed: 0, total: 0, ignored: BTreeMap::new(), surprises: Vec::new() };
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
+        .filter_map(|e| Some(e.ok()?.path()))
+        .filter(|p| p.join("model.onnx").is_file() || p.extension().is_some_and(|e| e == "onnx"))
+        .collect();
+    cases.sort();
+    let known = ignored();
+    for path in cases {
+        let case = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if !case.contains(filter) {
+            continue;
+        }
+        counts.total += 1;
+        let outcome = case::run(&path);
+        let reason = known.get(format!("{name}/{case}").as_str());
+        match (outcome, reason) {
+            (Ok(()), None) => counts.passed += 1,
+            (Ok(()), Some(_)) => {
+                counts.passed += 1;
+                counts.surprises.push(format!("{name}/{case} passes: take it off the list"));
+            }
+            (Err(_), Some(reason)) => drop(counts.ignored.insert(case, (*reason).to_owned())),
+            (Err(error), None) => counts.surprises.push(format!("{name}/{case}: {error}")),
+        }
+    }
+    Ok(counts)
+}
+
+/// Counts by suite.
+pub(crate) fn json(results: &[Counts]) -> Value {
+    let one =
+        |s: &Counts| (s.name.to_owned(), json!({"passed": s.passed, "total": s.total, "ignored": s.ignored}));
+    Value::Object(results.iter().map(one).collect())
+}

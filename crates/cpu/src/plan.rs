@@ -1,0 +1,422 @@
+//! A graph bound to concrete types: segments that run one after the other. A segment is a program of steps over the arena,
+//! or one op whose values only the data decides.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kinglet_graph::{Def, ExecError, Graph, Node, PlanReport, Profiler, TensorType, Type, ValueId};
+use kinglet_kernels::{Arena, Limits, Program, RunArgs, RunError, Span};
+use kinglet_tensor::{BufferPool, Contents, DType, PooledBuffer, Tensor};
+
+use crate::control::Control;
+use crate::host::{Arg, Call, Host, Outs, View, host};
+use crate::lower::{Lowering, Placed};
+use crate::session::{Env, Feed, TensorView};
+use crate::value::{Array, Value};
+use crate::weights::WeightBank;
+
+/// What went wrong in a step of a program: steps cannot answer themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Mutex<Option<(String, String)>>);
+
+impl Faults {
+    /// Keeps the first one.
+    pub(crate) fn report(&self, node: &str, reason: String) {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| (node.to_owned(), reason));
+    }
+
+    fn take(&self) -> Result<(), ExecError> {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some((node, reason)) => Err(ExecError::Node { node, reason }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A bound graph.
+pub(crate) struct Plan {
+    graph: Graph,
+    segments: Vec<Segment>,
+    /// Where each value lies.
+    places: HashMap<ValueId, Place>,
+    inputs: Vec<Place>,
+    outputs: Vec<Place>,
+    /// Values that only the data decides, during a run and after it.
+    values: Vec<Option<Value>>,
+    faults: Arc<Faults>,
+    arena_bytes: usize,
+    report: PlanReport,
+}
+
+enum Segment {
+    Program(Program),
+    Dynamic(Box<Dynamic>),
+}
+
+/// Where a value lies.
+#[derive(Clone)]
+enum Place {
+    Absent,
+    Constant(Arc<(Tensor, Vec<usize>)>),
+    Arena(Span, DType, Arc<[usize]>),
+    Table(usize),
+}
+
+/// One op between programs.
+struct Dynamic {
+    node: Node,
+    inputs: Vec<Place>,
+    outputs: Vec<(Place, Type)>,
+    kind: Kind,
+}
+
+enum Kind {
+    Host(Host),
+    Control(Control),
+}
+
+impl Plan {
+    pub(crate) fn new(graph: Graph, env: &Arc<Env>) -> Result<Self, ExecError> {
+        let weights = WeightBank::prepare(&graph, &env.backend)?;
+        let faults = Arc::new(Faults::default());
+        let lowering = Lowering::new(&graph, &weights).with_host(faults.clone(), env.interpret);
+        let lowered = lowering.finish()?;
+        let placed = lowered.place(&[])?;
+        let mut plan = Self {
+            segments: Vec::new(),
+            places: HashMap::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            values: vec![None; graph.values().len()],
+            faults,
+            arena_bytes: placed.bytes,
+            report: lowered.report(&placed, &[]),
+            graph: Graph::default(),
+        };
+        plan.report.packed_bytes = weights.packed_bytes();
+        plan.report.mapped_bytes = weights.mapped_bytes();
+        for (id, buffer) in lowered.values() {
+            plan.places.insert(id, plan.arena_place(&graph, id, placed.spans[buffer]));
+        }
+        plan.inputs = graph.inputs().iter().map(|id| plan.place(&graph, *id)).collect();
+        plan.outputs = graph.outputs().iter().map(|id| plan.place(&graph, *id)).collect();
+        plan.segment(&graph, placed, env)?;
+        plan.graph = graph;
+        Ok(plan)
+    }
+
+    fn arena_place(&self, graph: &Graph, id: ValueId, span: Span) -> Place {
+        match graph.value(id).ty.known() {
+            Some(ty) => Place::Arena(span, ty.dtype, ty.dims().unwrap_or_default().into()),
+            None => Place::Table(id.index()),
+        }
+    }
+
+    fn place(&self, graph: &Graph, id: ValueId) -> Place {
+        match &graph.value(id).def {
+            Def::Absent => Place::Absent,
+            Def::Weight(tensor) => Place::Constant(Arc::new((tensor.clone(), tensor.shape().to_vec()))),
+            _ => self.places.get(&id).cloned().unwrap_or(Place::Table(id.index())),
+        }
+    }
+
+    /// Groups steps into programs, with the dynamic ops between them.
+    fn segment(&mut self, graph: &Graph, placed: Placed, env: &Arc<Env>) -> Result<(), ExecError> {
+        let limits = || Limits {
+            arena_bytes: placed.bytes,
+            dims: Vec::new(),
+            workers: env.team.size(),
+            level: env.backend.level,
+            kv: None,
+        };
+        let mut steps = Vec::new();
+        let flush = |steps: &mut Vec<_>, segments: &mut Vec<Segment>| {
+            if steps.is_empty() {
+                return Ok(());
+            }
+            let program = Program::new(std::mem::take(steps), limits());
+            let program =
+                program.map_err(|e| ExecError::Node { node: e.label.clone(), reason: e.to_string() })?;
+            segments.push(Segment::Program(program));
+            Ok::<_, ExecError>(())
+        };
+        for step in placed.steps {
+            match step {
+                Ok(step) => steps.push(step),
+                Err(index) => {
+                    flush(&mut steps, &mut self.segments)?;
+                    let dynamic = self.dynamic(graph, &graph.nodes()[index], env)?;
+                    self.segments.push(Segment::Dynamic(Box::new(dynamic)));
+                }
+            }
+        }
+        flush(&mut steps, &mut self.segments)?;
+        let programs = self.segments.iter().filter_map(|s| match s {
+            Segment::Program(program) => Some(program.arena_bytes()),
+            Segment::Dynamic(_) => None,
+        });
+        self.arena_bytes = programs.max().unwrap_or(0).max(self.arena_bytes);
+        Ok(())
+    }
+
+    fn dynamic(&self, graph: &Graph, node: &Node, env: &Arc<Env>) -> Result<Dynamic, ExecError> {
+        let kind = match Control::of(graph, node, env)? {
+            Some(control) => Kind::Control(control),
+            None => Kind::Host(host(&*node.op).ok_or_else(|| ExecError::Unsupported {
+                op: node.op.name().into(),
+                node: node.name.clone(),
+                backend: "cpu".into(),
+            })?),
+        };
+        Ok(Dynamic {
+            node: node.clone(),
+            inputs: node.inputs.iter().map(|id| self.place(graph, *id)).collect(),
+            outputs: node
+                .outputs
+                .iter()
+                .map(|id| (self.place(graph, *id), graph.value(*id).ty.clone()))
+                .collect(),
+            kind,
+        })
+    }
+
+    pub(crate) fn arena_bytes(&self) -> usize {
+        self.arena_bytes
+    }
+
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    pub(crate) fn report(&self) -> PlanReport {
+        self.report.clone()
+    }
+
+    /// Runs all segments. `profiler` hears of the steps of programs and of each dynamic op, numbered through the plan.
+    pub(crate) fn run(
+        &mut self,
+        env: &Env,
+        arena: &mut Arena,
+        feeds: &[Feed<'_>],
+        mut profiler: Option<&mut dyn Profiler>,
+    ) -> Result<(), ExecError> {
+        self.values.iter_mut().for_each(|value| *value = None);
+        for (index, (place, feed)) in self.inputs.iter().zip(feeds).enumerate() {
+            bring(place, feed, arena, &mut self.values)
+                .map_err(|reason| ExecError::Input { index, reason })?;
+        }
+        if let Some(profiler) = profiler.as_deref_mut() {
+            profiler.begin();
+        }
+        let mut done = 0;
+        for segment in &mut self.segments {
+            match segment {
+                Segment::Program(program) => {
+                    let mut shifted = profiler.as_deref_mut().map(|inner| Shifted { inner, by: done });
+                    let args = RunArgs {
+                        dims: &[],
+                        seqs: &[],
+                        kv: None,
+                        cancel: &|| false,
+                        profiler: shifted.as_mut().map(|p| p as &mut dyn kinglet_kernels::Profiler),
+                    };
+                    program.run(arena, &env.team, args).map_err(run_error)?;
+                    self.faults.take()?;
+                    done += program.labels().count();
+                }
+                Segment::Dynamic(dynamic) => {
+                    dynamic.run(env, arena, &mut self.values)?;
+                    if let Some(profiler) = profiler.as_deref_mut() {
+                        profiler.step(done);
+                    }
+                    done += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Output `i` of the last run.
+    pub(crate) fn output<'a>(&'a self, arena: &'a Arena, i: usize) -> Result<Feed<'a>, ExecError> {
+        let missing = || ExecError::Output(i);
+        Ok(match self.outputs.get(i).ok_or_else(missing)? {
+            Place::Absent => return Err(missing()),
+            Place::Constant(constant) => Feed::Tensor(TensorView {
+                dtype: constant.0.dtype(),
+                shape: &constant.1,
+                data: constant.0.data(),
+            }),
+            Place::Arena(span, dtype, shape) => {
+                let data = arena.bytes_of(span, &[]).map_err(|_| missing())?;
+                Feed::Tensor(TensorView { dtype: *dtype, shape, data })
+            }
+            Place::Table(index) => Feed::Value(self.values[*index].as_ref().ok_or_else(missing)?),
+        })
+    }
+}
+
+/// Tells of steps under numbers that count through the whole plan.
+struct Shifted<'a> {
+    inner: &'a mut dyn Profiler,
+    by: usize,
+}
+
+impl kinglet_kernels::Profiler for Shifted<'_> {
+    fn begin(&mut self) {}
+
+    fn step(&mut self, index: usize) {
+        self.inner.step(self.by + index);
+    }
+}
+
+fn run_error(e: RunError) -> ExecError {
+    match e {
+        RunError::Cancelled => ExecError::Cancelled,
+        other => ExecError::Node { node: "run".into(), reason: other.to_string() },
+    }
+}
+
+/// Stores an input where the plan reads it.
+fn bring(
+    place: &Place,
+    feed: &Feed<'_>,
+    arena: &mut Arena,
+    values: &mut [Option<Value>],
+) -> Result<(), String> {
+    match (place, feed) {
+        (Place::Arena(span, ..), feed) => {
+            let data = match feed {
+                Feed::Tensor(view) => view.data,
+                Feed::Value(Value::Tensor(array)) => array.bytes(),
+                Feed::Value(_) => return Err("expected a tensor".into()),
+            };
+            let room = arena.bytes_of_mut(span, &[]).map_err(|e| e.to_string())?;
+            if room.len() != data.len() {
+                return Err(format!("{} bytes for a tensor of {}", data.len(), room.len()));
+            }
+            room.copy_from_slice(data);
+        }
+        (Place::Table(index), Feed::Value(value)) => values[*index] = Some((*value).clone()),
+        (Place::Table(index), Feed::Tensor(view)) => {
+            let data = kinglet_tensor::Bytes::copy_from_slice(view.data);
+            let array = Array::new(view.dtype, view.shape.to_vec(), data);
+            values[*index] = Some(array.ok_or("the bytes do not fill the shape")?.into());
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The value at a place, borrowed.
+fn look<'a>(place: &'a Place, arena: &'a Arena, values: &'a [Option<Value>]) -> Result<Arg<'a>, String> {
+    Ok(match place {
+        Place::Absent => Arg::Absent,
+        Place::Constant(c) => {
+            Arg::Tensor(View { dtype: c.0.dtype(), shape: &c.1, data: c.0.data(), texts: &[] })
+        }
+        Place::Arena(span, dtype, shape) => {
+            let data = arena.bytes_of(span, &[]).map_err(|e| e.to_string())?;
+            Arg::Tensor(View { dtype: *dtype, shape, data, texts: &[] })
+        }
+        Place::Table(index) => match values[*index].as_ref() {
+            Some(Value::Tensor(array)) => Arg::Tensor(View::of(array)),
+            Some(other) => Arg::Other(other),
+            None => return Err("an input was not made".into()),
+        },
+    })
+}
+
+impl Dynamic {
+    fn run(&mut self, env: &Env, arena: &mut Arena, values: &mut [Option<Value>]) -> Result<(), ExecError> {
+        let name = self.node.name.clone();
+        let fail = |reason: String| ExecError::Node { node: name.clone(), reason };
+        let made = {
+            let args: Vec<Arg<'_>> =
+                self.inputs.iter().map(|p| look(p, arena, values)).collect::<Result<_, _>>().map_err(fail)?;
+            match &mut self.kind {
+                Kind::Host(kernel) => compute(env, &self.node, *kernel, &args).map_err(fail)?,
+                Kind::Control(control) => control.run(env, &args)?,
+            }
+        };
+        for ((place, ty), value) in self.outputs.iter().zip(made) {
+            match place {
+                Place::Table(index) => values[*index] = Some(value),
+                Place::Arena(span, dtype, shape) => {
+                    let array = value.tensor().filter(|a| a.dtype() == *dtype && a.shape() == &**shape);
+                    let array = array.ok_or_else(|| fail(format!("made another type than {ty:?}")))?;
+                    let room = arena.bytes_of_mut(span, &[]).map_err(|e| fail(e.to_string()))?;
+                    room.copy_from_slice(array.bytes());
+                }
+                Place::Absent | Place::Constant(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The outputs of an op by its host kernel.
+fn compute(env: &Env, node: &Node, kernel: Host, args: &[Arg<'_>]) -> Result<Vec<Value>, String> {
+    let call = Call { args };
+    let count = node.outputs.len();
+    let types = call.with_args(|args| node.op.infer(args))?;
+    let mut planned: Vec<Option<TensorType>> = types.iter().map(|ty| ty.known().cloned()).collect();
+    planned.truncate(count);
+    planned.resize(count, None);
+    let mut outs = Outputs::new(&env.pool, planned);
+    kernel(&*node.op, &call, &mut outs)?;
+    outs.finish().into_iter().map(|v| v.ok_or_else(|| "an output was not made".to_owned())).collect()
+}
+
+/// Outputs in buffers of the pool.
+pub(crate) struct Outputs<'a> {
+    pool: &'a BufferPool,
+    planned: Vec<Option<TensorType>>,
+    made: Vec<Option<Made>>,
+}
+
+enum Made {
+    Buffer(DType, Vec<usize>, PooledBuffer),
+    Value(Value),
+}
+
+impl<'a> Outputs<'a> {
+    pub(crate) fn new(pool: &'a BufferPool, planned: Vec<Option<TensorType>>) -> Self {
+        let made = planned.iter().map(|_| None).collect();
+        Self { pool, planned, made }
+    }
+
+    pub(crate) fn finish(self) -> Vec<Option<Value>> {
+        let value = |made: Made| match made {
+            Made::Buffer(dtype, shape, data) => Array::pooled(dtype, shape, data).into(),
+            Made::Value(value) => value,
+        };
+        self.made.into_iter().map(|made| made.map(value)).collect()
+    }
+}
+
+impl Outs for Outputs<'_> {
+    fn wants(&self, i: usize) -> bool {
+        i < self.planned.len()
+    }
+
+    fn planned(&self, i: usize) -> Option<(DType, Vec<usize>)> {
+        let ty = self.planned.get(i)?.as_ref()?;
+        Some((ty.dtype, ty.dims()?))
+    }
+
+    fn make(&mut self, i: usize, dtype: DType, shape: &[usize]) -> Result<&mut [u8], String> {
+        let slot = self.made.get_mut(i).ok_or_else(|| format!("no output {i}"))?;
+        let bytes = Tensor::bytes_of(dtype, shape).ok_or("the size overflows")?;
+        let buffer = self.pool.acquire(bytes, Contents::Stale).map_err(|e| e.to_string())?;
+        match slot.insert(Made::Buffer(dtype, shape.to_vec(), buffer)) {
+            Made::Buffer(.., buffer) => Ok(&mut buffer[..]),
+            Made::Value(_) => Err("the output is no buffer".into()),
+        }
+    }
+
+    fn put(&mut self, i: usize, value: Value) -> Result<(), String> {
+        *self.made.get_mut(i).ok_or_else(|| format!("no output {i}"))? = Some(Made::Value(value));
+        Ok(())
+    }
+}

@@ -1,0 +1,322 @@
+//! A graph on this machine's CPU: specialised, planned and packed once for each shape of its inputs, then run.
+//!
+//! What is static runs as programs over one arena; what only the data decides runs between them, one op at a time, in
+//! buffers of a pool. Running a static plan a second time allocates nothing.
+
+use std::sync::Arc;
+
+use kinglet_graph::{Binding, Dim, Evaluate, ExecError, Graph, Op, Profiler, TensorType, Type, specialise};
+use kinglet_kernels::{Arena, Team};
+use kinglet_tensor::{BufferPool, DType, PoolLimits, Tensor};
+
+use crate::CpuBackend;
+use crate::host::{Arg, Call, View, host};
+use crate::plan::{Outputs, Plan};
+use crate::value::{Array, Value};
+
+/// So many shapes are planned for; after that, one plan serves all others.
+const MAX_PLANS: usize = 24;
+
+/// What all plans of a graph and of its bodies share.
+pub(crate) struct Env {
+    pub(crate) team: Team,
+    pub(crate) backend: CpuBackend,
+    pub(crate) pool: BufferPool,
+    /// Whether graphs are fused before they are planned.
+    pub(crate) fuse: bool,
+    /// Whether ops are run one by one, without programs.
+    pub(crate) interpret: bool,
+}
+
+/// How a session treats its graph.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Threads, instruction set and precision.
+    pub backend: CpuBackend,
+    /// Whether ops are fused.
+    pub fuse: bool,
+    /// Run every op by its plain form, one after the other, without a plan: the slow, simple way.
+    pub interpret: bool,
+    /// What the pool may keep.
+    pub pool: PoolLimits,
+}
+
+impl SessionOptions {
+    /// Everything that makes it fast.
+    pub fn new(backend: CpuBackend) -> Self {
+        Self { backend, fuse: true, interpret: false, pool: PoolLimits::default() }
+    }
+}
+
+/// A graph ready to run.
+pub struct Session {
+    env: Arc<Env>,
+    graph: Arc<Graph>,
+    constants: Vec<Option<Tensor>>,
+    plans: Vec<(Vec<Type>, Plan)>,
+    arena: Arena,
+    last: Option<usize>,
+}
+
+/// A tensor that a run brings, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorView<'a> {
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions, outermost first.
+    pub shape: &'a [usize],
+    /// Row-major elements.
+    pub data: &'a [u8],
+}
+
+/// An input of a run.
+#[derive(Clone, Copy, Debug)]
+pub enum Feed<'a> {
+    /// A tensor.
+    Tensor(TensorView<'a>),
+    /// Any value.
+    Value(&'a Value),
+}
+
+impl Feed<'_> {
+    fn ty(&self) -> Type {
+        match self {
+            Self::Tensor(view) => TensorType::fixed(view.dtype, view.shape).into(),
+            Self::Value(value) => value.ty(),
+        }
+    }
+
+    /// Whether it has this type; allocates nothing for tensors.
+    fn has(&self, ty: &Type) -> bool {
+        let (dtype, shape) = match self {
+            Self::Tensor(view) => (view.dtype, view.shape),
+            Self::Value(Value::Tensor(array)) => (array.dtype(), array.shape()),
+            Self::Value(value) => return value.ty() == *ty,
+        };
+        let Type::Tensor(ty) = ty else { return false };
+        let fits = |(dim, n): (&Dim, &usize)| matches!(dim, Dim::Unknown) || *dim == Dim::Fixed(*n);
+        ty.dtype == dtype && ty.rank() == shape.len() && ty.shape.iter().zip(shape).all(fits)
+    }
+}
+
+impl Session {
+    /// A session over a graph; nothing is planned yet.
+    pub fn new(graph: Graph, options: &SessionOptions) -> Result<Self, ExecError> {
+        let env = Env {
+            team: Team::new(options.backend.threads),
+            backend: options.backend.clone(),
+            pool: BufferPool::new(options.pool),
+            fuse: options.fuse,
+            interpret: options.interpret,
+        };
+        Self::within(Arc::new(env), Arc::new(graph), Vec::new())
+    }
+
+    /// A session over a body; `constants` are the inputs that never change.
+    pub(crate) fn within(
+        env: Arc<Env>,
+        graph: Arc<Graph>,
+        constants: Vec<Option<Tensor>>,
+    ) -> Result<Self, ExecError> {
+        let arena = Arena::try_new(0).map_err(memory)?;
+        Ok(Self { env, graph, constants, plans: Vec::new(), arena, last: None })
+    }
+
+    /// The graph as it was given.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Figures of the pool.
+    pub fn pool(&self) -> &BufferPool {
+        &self.env.pool
+    }
+
+    /// Runs the graph on one feed for each of its inputs, in order; outputs stay until the next run.
+    pub fn run(&mut self, feeds: &[Feed<'_>]) -> Result<(), ExecError> {
+        self.run_with(feeds, None)
+    }
+
+    /// The same; `profiler` hears of each step of the plan.
+    pub fn run_with(
+        &mut self,
+        feeds: &[Feed<'_>],
+        profiler: Option<&mut dyn Profiler>,
+    ) -> Result<(), ExecError> {
+        let index = self.prepare(feeds)?;
+        self.last = None;
+        let plan = &mut self.plans[index].1;
+        if plan.arena_bytes() > self.arena.bytes() {
+            self.arena = Arena::try_new(plan.arena_bytes()).map_err(memory)?;
+        }
+        plan.run(&self.env, &mut self.arena, feeds, profiler)?;
+        self.last = Some(index);
+        Ok(())
+    }
+
+    /// The plan for these feeds, made on first use.
+    pub fn prepare(&mut self, feeds: &[Feed<'_>]) -> Result<usize, ExecError> {
+        let open = self.open_inputs();
+        if feeds.len() != open {
+            return Err(ExecError::Input { index: feeds.len(), reason: format!("{open} inputs expected") });
+        }
+        let fits = |types: &[Type]| types.iter().zip(feeds).all(|(ty, feed)| feed.has(ty));
+        if let Some(found) = self.plans.iter().position(|(types, _)| fits(types)) {
+            return Ok(found);
+        }
+        let general = self.plans.len() >= MAX_PLANS;
+        let types: Vec<Type> =
+            feeds.iter().map(|f| if general { open_type(f.ty()) } else { f.ty() }).collect();
+        self.check_types(&types)?;
+        let plan = self.plan(&types)?;
+        self.plans.push((types, plan));
+        Ok(self.plans.len() - 1)
+    }
+
+    fn open_inputs(&self) -> usize {
+        self.graph.inputs().len() - self.constants.iter().flatten().count()
+    }
+
+    /// Each input that is not a constant, by its position in the graph.
+    fn open(&self) -> impl Iterator<Item = usize> {
+        (0..self.graph.inputs().len()).filter(|i| self.constants.get(*i).is_none_or(Option::is_none))
+    }
+
+    fn check_types(&self, types: &[Type]) -> Result<(), ExecError> {
+        let mut sizes = vec![None; self.graph.dims().len()];
+        for (i, found) in self.open().zip(types) {
+            let value = self.graph.value(self.graph.inputs()[i]);
+            let (Type::Tensor(declared), Type::Tensor(found)) = (&value.ty, found) else { continue };
+            let fail = || ExecError::Input {
+                index: i,
+                reason: format!(
+                    "`{}` takes {}, found {}",
+                    value.name,
+                    self.graph.type_text(&value.ty),
+                    self.graph.type_text(&Type::Tensor(found.clone()))
+                ),
+            };
+            if declared.dtype != found.dtype || declared.rank() != found.rank() {
+                return Err(fail());
+            }
+            for (dim, n) in declared.shape.iter().zip(&found.shape) {
+                let agreed = match (dim, n.fixed()) {
+                    (Dim::Fixed(a), Some(b)) => *a == b,
+                    (Dim::Sym(s), Some(b)) => *sizes[*s].get_or_insert(b) == b,
+                    _ => true,
+                };
+                if !agreed {
+                    return Err(fail());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn plan(&self, types: &[Type]) -> Result<Plan, ExecError> {
+        let mut types = types.iter();
+        let bindings: Vec<Binding> = (0..self.graph.inputs().len())
+            .map(|i| match self.constants.get(i).cloned().flatten() {
+                Some(tensor) => Binding::Constant(tensor),
+                None => Binding::Input(types.next().cloned().unwrap_or(Type::Unknown)),
+            })
+            .collect();
+        let bound = specialise(&self.graph, &bindings, &Fold).map_err(build_error)?;
+        let bound =
+            if self.env.fuse { kinglet_graph::passes::fuse(bound).map_err(build_error)? } else { bound };
+        Plan::new(bound, &self.env)
+    }
+
+    /// Number of outputs.
+    pub fn outputs(&self) -> usize {
+        self.graph.outputs().len()
+    }
+
+    /// Output `i` of the last run.
+    pub fn output(&self, i: usize) -> Result<Feed<'_>, ExecError> {
+        let index = self.last.ok_or(ExecError::Output(i))?;
+        self.plans[index].1.output(&self.arena, i)
+    }
+
+    /// Output `i` of the last run as a value of its own.
+    pub fn output_value(&self, i: usize) -> Result<Value, ExecError> {
+        Ok(match self.output(i)? {
+            Feed::Value(value) => value.clone(),
+            Feed::Tensor(view) => pooled(&self.env.pool, &view)?.into(),
+        })
+    }
+
+    /// The plan of the last run, for reports.
+    pub(crate) fn last_plan(&self) -> Option<&Plan> {
+        Some(&self.plans[self.last?].1)
+    }
+
+    /// The bound, fused graph of the last run.
+    pub fn planned_graph(&self) -> Option<&Graph> {
+        self.last_plan().map(Plan::graph)
+    }
+
+    /// Steps, memory and threads of the last run's plan.
+    pub fn report(&self) -> Option<kinglet_graph::PlanReport> {
+        let mut report = self.last_plan()?.report();
+        report.isa = self.env.backend.level.name().into();
+        report.threads = self.env.team.size();
+        Some(report)
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("plans", &self.plans.len()).finish_non_exhaustive()
+    }
+}
+
+/// A tensor in a buffer of the pool.
+pub(crate) fn pooled(pool: &BufferPool, view: &TensorView<'_>) -> Result<Array, ExecError> {
+    let mut buffer = pool.acquire(view.data.len(), kinglet_tensor::Contents::Stale).map_err(memory)?;
+    buffer.copy_from_slice(view.data);
+    Ok(Array::pooled(view.dtype, view.shape.to_vec(), buffer))
+}
+
+/// The type with every dimension open.
+fn open_type(ty: Type) -> Type {
+    match ty {
+        Type::Tensor(ty) => TensorType::of_rank(ty.dtype, ty.rank()).into(),
+        other => other,
+    }
+}
+
+fn memory(e: impl std::fmt::Display) -> ExecError {
+    ExecError::Memory { what: "activations".into(), reason: e.to_string() }
+}
+
+pub(crate) fn build_error(e: kinglet_graph::BuildError) -> ExecError {
+    match e {
+        kinglet_graph::BuildError::Node { node, op, reason } => {
+            ExecError::Node { node, reason: format!("{op}: {reason}") }
+        }
+        other => ExecError::Node { node: "graph".into(), reason: other.to_string() },
+    }
+}
+
+/// Folds constants with the host kernels.
+struct Fold;
+
+impl Evaluate for Fold {
+    fn evaluate(&self, op: &dyn Op, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Option<Vec<Tensor>> {
+        let kernel = host(op)?;
+        let args: Vec<Arg<'_>> = inputs
+            .iter()
+            .map(|tensor| match tensor {
+                None => Arg::Absent,
+                Some(t) => {
+                    Arg::Tensor(View { dtype: t.dtype(), shape: t.shape(), data: t.data(), texts: &[] })
+                }
+            })
+            .collect();
+        let pool = BufferPool::default();
+        let mut outs = Outputs::new(&pool, outputs.iter().map(|ty| ty.known().cloned()).collect());
+        kernel(op, &Call { args: &args }, &mut outs).ok()?;
+        outs.finish().into_iter().map(|value| value?.tensor()?.tensor()).collect()
+    }
+}
