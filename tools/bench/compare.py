@@ -187,12 +187,17 @@ def typed_file(source, name, cache):
 
 def compare(arguments):
     report = []
+    if arguments.out and os.path.exists(arguments.out):
+        with open(arguments.out, encoding="utf-8") as file:
+            report = json.load(file)
     for name, path in typed_files(arguments):
-        rounds = []
+        entry = next((entry for entry in report if entry["model"] == name), None)
+        if entry is None:
+            report.append(entry := {"model": name, "rounds": []})
+        rounds = entry["rounds"]
         for number in range(arguments.rounds):
             print(f"{name}: round {number + 1} of {arguments.rounds}", file=sys.stderr)
             rounds.append((llama_round(path, arguments), kinglet_round(path, arguments)))
-        report.append({"model": name, "rounds": rounds})
     print(table(report, arguments))
     if arguments.out:
         with open(arguments.out, "w", encoding="utf-8") as file:
@@ -236,7 +241,7 @@ def main():
     parser.add_argument("--reps", type=int, default=5, help="repetitions of a test in a round")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cache", default=os.path.join(ROOT, "target", "bench-models"))
-    parser.add_argument("--out", help="write everything that was measured, as JSON")
+    parser.add_argument("--out", help="write all rounds, as JSON; rounds that are there already count too")
     parser.add_argument("--llama", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     llama_worker(arguments) if arguments.llama else compare(arguments)

@@ -46,6 +46,8 @@ pub(crate) struct Work {
     pub(crate) math: Math,
     /// What it does for each position that a row attends to.
     pub(crate) attends: Option<Attends>,
+    /// Whether it reads only as much of its inputs as it writes.
+    pub(crate) gathers: bool,
 }
 
 impl Work {
@@ -344,7 +346,8 @@ impl LoweredGraph {
                     kernel: step.map_or_else(|| "between programs".into(), |step| step.label()),
                     note: low.note.clone(),
                     weight_bytes: low.work.weight_bytes + low.work.row_bytes * rows(written),
-                    activation_bytes: step.map_or(0, |step| moved_bytes(step.as_ref(), dims)),
+                    activation_bytes: step
+                        .map_or(0, |step| moved_bytes(step.as_ref(), low.work.gathers, dims)),
                     multiply_adds: low.work.multiply_adds * rows(written),
                     math: low.work.math,
                     attends: low.work.attends,
@@ -408,10 +411,15 @@ fn buffer_of(ty: &TensorType) -> Option<Buffer> {
     Some(Buffer { rows, cols: cols.checked_mul(width)?, elem })
 }
 
-/// Bytes of the spans that a step reads, and of those that it writes.
-fn moved_bytes(step: &dyn Step, dims: &[usize]) -> usize {
+/// Bytes of the spans that a step reads, and of those that it writes; a gathering one reads what it writes.
+fn moved_bytes(step: &dyn Step, gathers: bool, dims: &[usize]) -> usize {
     let bytes = |span: &Span| span.end(dims).map_or(0, |end| end - span.offset);
-    let moved = |access: &Access| bytes(access.span()) << usize::from(matches!(access, Access::Update(_)));
+    let moved = |access: &Access| match access {
+        Access::Read(_) if gathers => 0,
+        Access::Write(span) if !gathers => bytes(span),
+        Access::Read(span) => bytes(span),
+        Access::Write(span) | Access::Update(span) => 2 * bytes(span),
+    };
     step.spans().iter().map(moved).sum()
 }
 

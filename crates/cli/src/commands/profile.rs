@@ -88,6 +88,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
         let profile = Profile::new(&runs, &rates, |seqs| bench.report(seqs))?;
         all.push(Profiled { test, runs, plan, rates, profile });
     }
+    let name = Path::new(&name).file_name().map_or(name.as_str().into(), |last| last.to_string_lossy());
     let title =
         format!("{name} on {} with {threads} thread{}", ceilings.level, if threads == 1 { "" } else { "s" });
     write(args.trace.as_deref(), || trace::render(&title, &all), ui)?;

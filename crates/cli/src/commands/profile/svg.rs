@@ -7,7 +7,7 @@ use std::fmt::Write;
 use kinglet::graph::cost::Ceiling;
 use kinglet::profile::{Entry, block};
 
-use super::text::{millis, percent};
+use super::text::{percent, time};
 use super::{Profiled, Run};
 
 const WIDTH: f64 = 1200.0;
@@ -76,8 +76,8 @@ fn test(out: &mut String, mut y: f64, profiled: &Profiled) -> f64 {
         test.name(),
         test.depth,
         test.batch,
-        millis(profile.wall / per),
-        millis(profile.least() / per),
+        time(profile.wall / per),
+        time(profile.least() / per),
         percent(profile.least() / profile.wall),
     );
     text(out, MARGIN, y, "head", &head);
@@ -112,7 +112,7 @@ fn bar(out: &mut String, y: f64, kind: &Entry, longest: f64, wall: f64, per: f64
     rect(out, (BARS, y + 3.0), (all, ROW - 6.0), colour(kind.ceiling), 0.3, &kind.kernel);
     rect(out, (BARS, y + 3.0), (least, ROW - 6.0), colour(kind.ceiling), 1.0, &kind.kernel);
     let figures = [
-        (FIGURES, format!("{:.1} µs", kind.seconds / per * 1e6)),
+        (FIGURES, time(kind.seconds / per)),
         (FIGURES + 90.0, percent(kind.seconds / wall)),
         (WIDTH - MARGIN, format!("{:.0} % of ceiling", 100.0 * kind.share())),
     ];
@@ -140,10 +140,10 @@ fn strip(out: &mut String, y: f64, profiled: &Profiled, run: &Run) {
         let (least, ceiling) = profiled.rates.least(&step.cost(&run.seqs));
         let share = (least / (end - begin)).min(1.0);
         let words = format!(
-            "{}: {} · {:.1} µs, {} of {}",
+            "{}: {} · {}, {} of {}",
             step.name,
             step.kernel,
-            (end - begin) * 1e6,
+            time(end - begin),
             percent(share),
             ceiling.name()
         );

@@ -45,10 +45,10 @@ pub(super) fn print(title: &str, profiled: &Profiled, every: bool, ui: &Ui) -> R
     ui.line(table)?;
     ui.line(format_args!(
         "{} in all, {} in steps ({}); by the ceilings at least {} ({})\n",
-        millis(profile.wall / per),
-        millis(profile.seconds() / per),
+        time(profile.wall / per),
+        time(profile.seconds() / per),
         percent(profile.seconds() / profile.wall),
-        millis(profile.least() / per),
+        time(profile.least() / per),
         percent(profile.least() / profile.wall),
     ))
 }
@@ -77,8 +77,9 @@ fn micros(seconds: f64) -> String {
     format!("{:.1}", seconds * 1e6)
 }
 
-pub(super) fn millis(seconds: f64) -> String {
-    format!("{:.3} ms", seconds * 1e3)
+/// A time in the unit that suits it.
+pub(super) fn time(seconds: f64) -> String {
+    if seconds < 1e-3 { format!("{} µs", micros(seconds)) } else { format!("{:.2} ms", seconds * 1e3) }
 }
 
 pub(super) fn percent(share: f64) -> String {
