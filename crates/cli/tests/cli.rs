@@ -71,6 +71,21 @@ fn failures_say_what_to_do() {
     assert!(json["error"]["hint"].is_string());
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn an_output_that_takes_nothing_is_named() {
+    for args in [&["list", "--known"][..], &["completions", "bash"], &["man"], &["--json", "list"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let home = tempfile::tempdir().expect("a folder");
+        let output = kinglet(home.path()).args(args).stdout(full).output().expect("it starts");
+        let (status, _, error) = told(&output);
+        assert!(
+            status == 1 && error.contains("standard output: No space left"),
+            "{args:?}: {status} {error}"
+        );
+    }
+}
+
 #[test]
 fn lists_are_tables_or_json() {
     let (status, out, _) = run(&["list", "--known"]);

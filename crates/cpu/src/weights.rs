@@ -1,6 +1,7 @@
 //! A graph's constants as kernels read them: matrices packed once, everything else where it lies.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +9,7 @@ use kinglet_graph::ops::Linear;
 use kinglet_graph::{ExecError, Graph, Node, ValueId};
 use kinglet_kernels::matmul::{Matrix, PackPlan, PackedMatrix};
 use kinglet_kernels::ops::Weight;
-use kinglet_tensor::{Bytes, Tensor, quant};
+use kinglet_tensor::{AlignedBuf, Bytes, Tensor, quant};
 
 use crate::pack_file::{self, Checked, PackFile};
 use crate::{CpuBackend, Precision};
@@ -110,7 +111,7 @@ fn pack_all(matrices: &[Packable<'_>], backend: &CpuBackend) -> Result<Vec<Packe
     if let Some(packed) =
         store.load(&description).and_then(|file| kept(&file, &description, matrices, backend))
     {
-        matrices.iter().for_each(|(_, tensor, _)| release(tensor));
+        matrices.iter().for_each(|(_, tensor, _)| release(tensor.data()));
         return Ok(packed);
     }
     let packed = in_parallel(matrices, backend.threads, |m| pack(m))?;
@@ -119,11 +120,23 @@ fn pack_all(matrices: &[Packable<'_>], backend: &CpuBackend) -> Result<Vec<Packe
     Ok(packed)
 }
 
+/// Packs a matrix bit by bit, so that never much of it is in memory twice.
 fn pack((_, tensor, plan): &Packable<'_>) -> Result<PackedMatrix, ExecError> {
-    let packed = PackedMatrix::pack(plan.level(), plan.dtype(), plan.rows(), plan.cols(), tensor.data());
-    let packed = packed.map_err(|e| node(tensor, e))?;
-    release(tensor);
-    Ok(packed)
+    const AT_ONCE: usize = 4 << 20; // bytes
+    let row_bytes = plan.dtype().bytes_for(plan.cols()).unwrap_or_default();
+    let rows_of = |rows: Range<usize>| tensor.data().slice(rows.start * row_bytes..rows.end * row_bytes);
+    let mut packed = AlignedBuf::try_new(plan.bytes()).map_err(|e| node(tensor, e))?;
+    let tiles_at_once = (AT_ONCE / plan.tile_bytes().max(1)).max(1);
+    let mut first = 0;
+    for out in packed.chunks_mut(tiles_at_once * plan.tile_bytes()) {
+        let tiles = first..first + out.len() / plan.tile_bytes();
+        let rows = tiles.start * plan.tile_rows()..(tiles.end * plan.tile_rows()).min(plan.rows());
+        let source = rows_of(rows.clone());
+        plan.pack_tiles(tiles.clone(), out, |row| &source[(row - rows.start) * row_bytes..][..row_bytes]);
+        release(&source);
+        first = tiles.end;
+    }
+    Ok(PackedMatrix::from_buffer(*plan, packed))
 }
 
 /// The matrices of a kept file. None when it is not the file of these, or damaged.
@@ -147,12 +160,12 @@ fn kept(
 
 /// The file's pages are not needed beside the packed copy.
 #[cfg(not(target_family = "wasm"))]
-fn release(tensor: &Tensor) {
-    kinglet_tensor::release_pages(tensor.data());
+fn release(bytes: &[u8]) {
+    kinglet_tensor::release_pages(bytes);
 }
 
 #[cfg(target_family = "wasm")]
-fn release(_: &Tensor) {}
+fn release(_: &[u8]) {}
 
 /// `f` of every item, in their order, on up to `threads` threads; the first error, if any.
 fn in_parallel<T: Sync, R: Send>(

@@ -40,7 +40,7 @@ impl Test {
 
     /// Positions that each sequence needs.
     pub fn context(&self) -> usize {
-        self.depth + self.tokens
+        self.depth.saturating_add(self.tokens)
     }
 }
 

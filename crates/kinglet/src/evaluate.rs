@@ -13,6 +13,8 @@ use crate::logits_file::{LogitsHeader, read_row, write_row};
 pub enum EvaluateError {
     #[error("the text has {found} tokens, one chunk takes {chunk}: give a longer text or a smaller chunk")]
     TooShort { found: usize, chunk: usize },
+    #[error("a chunk of {chunk} tokens is not possible: 4 to {context} are, the model's context")]
+    Chunk { chunk: usize, context: usize },
     #[error("the saved logits are over a vocabulary of {saved}, the model's has {model}")]
     Vocabulary { saved: usize, model: usize },
     #[error("saved logits: {0}")]
@@ -100,10 +102,14 @@ pub fn perplexity(
     save: Option<Box<dyn Write + Send>>,
     mut progress: impl FnMut(usize, usize, &Score),
 ) -> Result<Score, EvaluateError> {
-    let tokens = &tokens[..tokens.len() / chunk.max(1) * chunk];
-    if tokens.is_empty() || chunk < 4 {
+    let context = model.context();
+    if !(4..=context).contains(&chunk) {
+        return Err(EvaluateError::Chunk { chunk, context });
+    }
+    if tokens.len() < chunk {
         return Err(EvaluateError::TooShort { found: tokens.len(), chunk });
     }
+    let tokens = &tokens[..tokens.len() / chunk * chunk];
     let header = LogitsHeader { context: chunk, vocab: model.vocab(), tokens: tokens.to_vec() };
     let mut state = State { score: Score::default(), row: Vec::new(), saved: None, save, failed: None };
     if let Some(save) = &mut state.save {

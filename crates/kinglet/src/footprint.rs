@@ -39,14 +39,12 @@ impl Footprint {
         };
         let graph = build_decoder(config, files.weights(), &options)?;
         let mapped = files.tensors().iter().map(bytes).sum();
-        let readers = graph.readers();
-        let is_product = |node: &usize| graph.nodes()[*node].op.downcast::<Linear>().is_some();
         let (mut packed, mut replaced) = (0, 0);
         for id in packable(&graph) {
             if let Some((tensor, plan)) = graph.weight(id).and_then(|tensor| Some((tensor, plan(tensor)?))) {
                 packed += plan.bytes() as u64;
-                // What only products read is not touched in the file after packing.
-                replaced += if readers[id.index()].iter().all(is_product) { bytes(tensor) } else { 0 };
+                // Of a table whose rows are looked up as well, those rows alone are read in the file after packing.
+                replaced += bytes(tensor);
             }
         }
         Ok(Self { packed, beside: u64::saturating_sub(mapped, replaced), mapped, kv: graph.kv().cloned() })

@@ -28,7 +28,7 @@ impl LogitsHeader {
     /// Reads a header; the reader is left at the first row.
     pub(crate) fn read(from: &mut impl Read) -> io::Result<Self> {
         let mut magic = [0; 8];
-        from.read_exact(&mut magic)?;
+        fill(from, &mut magic)?;
         if &magic != MAGIC {
             return Err(bad("not a file of saved logits (it does not begin with `_logits_`)"));
         }
@@ -42,7 +42,7 @@ impl LogitsHeader {
         from.take(4 * count as u64).read_to_end(&mut bytes)?;
         let tokens: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
         if tokens.len() as i64 != count {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(too_short());
         }
         Ok(Self { context: context as usize, vocab: vocab as usize, tokens })
     }
@@ -65,8 +65,8 @@ impl LogitsHeader {
 /// Reads the next row as log-probabilities.
 pub(crate) fn read_row(from: &mut impl Read, vocab: usize, row: &mut Vec<f32>) -> io::Result<()> {
     let (mut head, mut codes) = ([0; 8], vec![0; 2 * vocab.next_multiple_of(2)]);
-    from.read_exact(&mut head)?;
-    from.read_exact(&mut codes)?;
+    fill(from, &mut head)?;
+    fill(from, &mut codes)?;
     let [scale, least] =
         [0, 4].map(|at| f32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
     row.clear();
@@ -92,8 +92,17 @@ pub(crate) fn write_row(to: &mut impl Write, logits: &[f32]) -> io::Result<()> {
 
 fn number(from: &mut impl Read) -> io::Result<i32> {
     let mut bytes = [0; 4];
-    from.read_exact(&mut bytes)?;
+    fill(from, &mut bytes)?;
     Ok(i32::from_le_bytes(bytes))
+}
+
+fn too_short() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends too early; save it again")
+}
+
+fn fill(from: &mut impl Read, bytes: &mut [u8]) -> io::Result<()> {
+    let short = |e: &io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
+    from.read_exact(bytes).map_err(|e| if short(&e) { too_short() } else { e })
 }
 
 fn bad(reason: &str) -> io::Error {

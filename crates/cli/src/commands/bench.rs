@@ -13,6 +13,7 @@ use kinglet::{Compiled, hardware};
 use serde_json::{Value, json};
 
 use crate::commands::options::LoadArgs;
+use crate::failure::hinted;
 use crate::ui::{Steps, Table, Ui};
 
 /// Measure how fast a model runs on this machine
@@ -46,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1")]
     batch: Vec<usize>,
     /// Repetitions of each test, after one to warm up
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value = "5", value_parser = reps)]
     reps: usize,
     /// Compare with the JSON of an earlier run, and fail on a regression
     #[arg(long, value_name = "FILE")]
@@ -72,6 +73,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     let (name, files, options) = args.load.open(&args.model, sequences, ui)?;
     let started = Instant::now();
     let compiled = Compiled::new(&files, &options)?;
+    tests.iter().try_for_each(|test| check_room(test, compiled.context))?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     let threads = options.threads.unwrap_or_else(hardware::cores);
     let mut bench = Bench::new(compiled);
@@ -98,6 +100,27 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
         print(&name, &outcomes, &ceilings, load_ms, ui)?;
     }
     args.baseline.as_deref().map_or(Ok(()), |path| baseline::compare(path, &report, args.tolerance, ui))
+}
+
+/// A number of repetitions: at least one.
+fn reps(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a number of at least 1 is expected".into())
+}
+
+fn check_room(test: &Test, context: usize) -> Result<()> {
+    let needed = test.context();
+    if needed <= context {
+        return Ok(());
+    }
+    let message = format!(
+        "{} at depth {} takes {needed} tokens of context, there are {context}",
+        test.name(),
+        test.depth
+    );
+    Err(hinted(
+        message,
+        "use smaller --pp, --tg and --depth, or a larger --context as far as the model was trained",
+    ))
 }
 
 /// Nanoseconds since `start`.

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     let Some(dir) = &args.dir else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page)?;
-        return Ok(std::io::stdout().write_all(&page)?);
+        return std::io::stdout().write_all(&page).context("standard output");
     };
     let here = || format!("cannot write manual pages into {}", dir.display());
     std::fs::create_dir_all(dir).with_context(here)?;

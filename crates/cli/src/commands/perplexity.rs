@@ -9,6 +9,7 @@ use kinglet::evaluate::{self, Score};
 use serde_json::json;
 
 use crate::commands::options::LoadArgs;
+use crate::failure::hinted;
 use crate::ui::{Steps, Ui};
 
 /// Measure how well a model predicts a text
@@ -52,12 +53,19 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     };
     let score = if let Some(path) = &args.kl_divergence {
         let file = File::open(path).with_context(|| path.display().to_string())?;
-        evaluate::divergence(&model, Box::new(BufReader::with_capacity(1 << 20, file)), progress)?
+        let saved = Box::new(BufReader::with_capacity(1 << 20, file));
+        evaluate::divergence(&model, saved, progress).with_context(|| path.display().to_string())?
     } else {
         let path = args.text.clone().unwrap_or_default();
         let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        let text = String::from_utf8_lossy(&bytes);
-        let mut tokens = model.encode(&text)?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| {
+            let at = e.valid_up_to();
+            hinted(
+                format!("{}: byte {at} is not UTF-8 text", path.display()),
+                "convert it first, with iconv for example",
+            )
+        })?;
+        let mut tokens = model.encode(text)?;
         tokens.truncate(args.tokens.unwrap_or(usize::MAX));
         let create = |path: &PathBuf| File::create(path).with_context(|| path.display().to_string());
         let save = args.save_logits.as_ref().map(create).transpose()?;

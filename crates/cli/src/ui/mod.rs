@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 pub(crate) use fetching::Fetching;
@@ -66,7 +66,7 @@ impl Ui {
 
     /// Prints one line of result.
     pub(crate) fn line(&self, text: impl fmt::Display) -> Result<()> {
-        Ok(writeln!(anstream::stdout(), "{text}")?)
+        writeln!(anstream::stdout(), "{text}").context("standard output")
     }
 
     /// Prints a heading of a result.

@@ -466,6 +466,47 @@ fn options_out_of_range_are_refused() {
 }
 
 #[test]
+fn texts_that_cannot_be_scored_are_refused() {
+    let home = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = home.path().join(name);
+        fs::write(&path, bytes).expect("written");
+        path.display().to_string()
+    };
+    let (model, text) = (file("m.gguf", &tiny()), file("t.txt", "a".repeat(200).as_bytes()));
+    let check = |option: &str, path: &str, chunk: &str, says: &str| {
+        let args = ["perplexity", &model, option, path, "--chunk", chunk];
+        let Ended { status, error, .. } = kinglet(home.path(), &args);
+        assert!(
+            status == Some(1) && error.contains(says) && !error.contains("panicked"),
+            "{args:?}: {error}"
+        );
+    };
+    for chunk in ["0", "3", "65"] {
+        check("--text", &text, chunk, "4 to 64 are");
+    }
+    check("--text", &file("short.txt", b"abc"), "32", "the text has 5 tokens, one chunk takes 32");
+    check("--text", &file("empty.txt", b""), "32", "one chunk takes 32");
+    check("--text", &file("latin.txt", b"abc\xff"), "32", "byte 3 is not UTF-8 text");
+    check("--text", "/nowhere.txt", "32", "/nowhere.txt: ");
+    let saved = |sizes: [i32; 3], rest: usize| {
+        let sizes: Vec<u8> = sizes.iter().flat_map(|n| n.to_le_bytes()).collect();
+        [b"_logits_".as_slice(), &sizes, &vec![0; rest]].concat()
+    };
+    for (bytes, says) in [
+        (b"hello".to_vec(), "the file ends too early"),
+        (saved([i32::MAX, 64, i32::MAX], 9), "sizes are impossible"),
+        (saved([1 << 24, 64, 1 << 24], 9), "the file ends too early"),
+        (saved([8, 63, 1], 32), "over a vocabulary of 63"),
+        (saved([8, 64, 1], 40), "the file ends too early"),
+        (saved([128, 64, 1], 1 << 20), "128"),
+    ] {
+        let path = file("saved", &bytes);
+        check("--kl-divergence", &path, "32", says);
+    }
+}
+
+#[test]
 fn names_that_lead_nowhere_are_named() {
     let home = tempfile::tempdir().expect("a folder");
     let check = |name: &str, message: &str, hint: &str| {
@@ -481,4 +522,21 @@ fn names_that_lead_nowhere_are_named() {
     check("", "does not name a model", "a model is named as in");
     check("a\u{1b}[2Jb", "does not name a model", "a model is named as in");
     check("/nowhere/m.gguf", "/nowhere/m.gguf: no such file or folder", "check the path");
+}
+
+#[test]
+fn benches_that_cannot_run_are_refused() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("m.gguf");
+    fs::write(&path, tiny()).expect("written");
+    let model = path.display().to_string();
+    for (options, status, says) in [
+        (["--reps", "0"], 2, "at least 1"),
+        (["--pp", "65"], 1, "takes 65 tokens of context, there are 64"),
+        (["--depth", "60"], 1, "tokens of context, there are 64"),
+        (["--pp", "many"], 2, "invalid"),
+    ] {
+        let ended = kinglet(home.path(), &[&["bench", &model, "--tg", "8"], &options[..]].concat());
+        assert!(ended.status == Some(status) && ended.error.contains(says), "{options:?}: {}", ended.error);
+    }
 }

@@ -199,7 +199,9 @@ impl CatalogError {
             Self::Package { .. } => "install pip (python3 -m pip), or use a model file by its path".into(),
             Self::Ambiguous { .. } => "write the whole name, as `kinglet list` shows it".into(),
             Self::Busy { .. } => "wait for it, or stop it".into(),
-            Self::Cancelled => "the same command goes on where it stopped".into(),
+            Self::Cancelled => {
+                "the same command goes on where it stopped, or starts anew with a package".into()
+            }
         }
     }
 

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body, http::Response};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, RequestBuilder, http::Response};
 
 use super::error::{AtPath, CatalogError, Result};
 use super::progress::{Event, Progress};
@@ -24,6 +25,8 @@ const RETRIES: u32 = 3;
 const MAX_TEXT: u64 = 32 << 20;
 /// Bytes handed from the network to the disk at once.
 const CHUNK: usize = 256 << 10;
+/// How long a server may think before it answers with a short text: whoever waits has other sources.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How often a wait looks whether it was cancelled.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -63,7 +66,6 @@ impl Http {
             .http_status_as_error(false)
             .timeout_resolve(Some(connect))
             .timeout_connect(Some(connect))
-            .timeout_recv_response(Some(stall))
             .user_agent(concat!("kinglet/", env!("CARGO_PKG_VERSION")))
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
             .build();
@@ -72,10 +74,30 @@ impl Http {
 
     /// A short text, such as a server's JSON.
     pub(super) fn text(&self, url: &str, token: Option<&str>) -> Result<String> {
-        let response = self.get(url, token, &[]).map_err(|why| unreachable(url, why))?;
+        let response =
+            self.get(url, token, &[], self.stall.min(ANSWER)).map_err(|why| unreachable(url, why))?;
         check_status(url, response.status().as_u16())?;
         let body = response.into_body().into_with_config().limit(MAX_TEXT).read_to_string();
         body.map_err(|e| CatalogError::BadAnswer { url: url.into(), why: e.to_string() })
+    }
+
+    /// What a server calls the content at `url`, and how large it says that is, before it sends it anywhere else.
+    pub(super) fn describe(&self, url: &str, token: Option<&str>) -> Result<(Option<String>, Option<u64>)> {
+        let first = [("Range", "bytes=0-0"), ("Accept-Encoding", "identity")];
+        let request = self.request(url, token, &first, self.stall.min(ANSWER));
+        let request = request.config().max_redirects(0).build();
+        let response = request.call().map_err(|e| unreachable(url, e.to_string()))?;
+        let status = response.status().as_u16();
+        if !(200..400).contains(&status) {
+            return Err(CatalogError::Status { url: url.into(), status });
+        }
+        let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
+        let etag = header("x-linked-etag").or(header("etag"));
+        let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
+        let whole = header("content-range").and_then(parse_content_range).and_then(|(_, total)| total);
+        let length = || header("content-length").filter(|_| status == 200)?.parse().ok();
+        let bytes = header("x-linked-size").and_then(|size| size.parse().ok()).or(whole).or_else(length);
+        Ok((etag, bytes))
     }
 
     /// Fetches `wanted` into `partial`, going on from what is there; the file is complete and verified when this returns.
@@ -120,7 +142,7 @@ impl Http {
             headers.push(("Range", &range));
             headers.extend(file.etag.as_deref().map(|etag| ("If-Range", etag)));
         }
-        let response = match self.get(wanted.url, wanted.token, &headers) {
+        let response = match self.get(wanted.url, wanted.token, &headers, self.stall) {
             Ok(response) => response,
             Err(why) => return Ok(Attempt::NoConnection(why)),
         };
@@ -174,18 +196,29 @@ impl Http {
         url: &str,
         token: Option<&str>,
         headers: &[(&str, &str)],
+        patience: Duration,
     ) -> Result<Response<Body>, String> {
-        let mut request = self.agent.get(url);
+        self.request(url, token, headers, patience).call().map_err(|e| match e {
+            ureq::Error::Io(e) => e.to_string(),
+            other => other.to_string(),
+        })
+    }
+
+    fn request(
+        &self,
+        url: &str,
+        token: Option<&str>,
+        headers: &[(&str, &str)],
+        patience: Duration,
+    ) -> RequestBuilder<WithoutBody> {
+        let mut request = self.agent.get(url).config().timeout_recv_response(Some(patience)).build();
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         if let Some(token) = token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        request.call().map_err(|e| match e {
-            ureq::Error::Io(e) => e.to_string(),
-            other => other.to_string(),
-        })
+        request
     }
 }
 

@@ -145,7 +145,8 @@ impl Hub {
             let missing =
                 || CatalogError::NotOneModel { place: name.repo.clone(), why: format!("it lacks {chosen}") };
             let sibling = listing.siblings.iter().find(|s| s.rfilename == chosen).ok_or_else(missing)?;
-            files.push(self.pull_file(http, name, &listing.sha, sibling, progress)?);
+            let sibling = self.described(http, name, &listing.sha, sibling)?;
+            files.push(self.pull_file(http, name, &listing.sha, &sibling, progress)?);
         }
         let reference = self.folder(name).join("refs").join(&name.revision);
         write_file(&reference, listing.sha.as_bytes())?;
@@ -168,12 +169,39 @@ impl Hub {
             }
         })?;
         let bad = |why: String| CatalogError::BadAnswer { url: url.clone(), why };
-        let listing: Listing = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
-        let safe = |s: &Sibling| is_safe_file(&s.rfilename) && s.etag().is_none_or(is_hex);
-        if !is_hex(&listing.sha) || !listing.siblings.iter().all(safe) {
+        let mut listing: Listing = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        let safe = |s: &Sibling| stays_inside(&s.rfilename) && s.etag().is_none_or(is_plain);
+        if !is_plain(&listing.sha) || !listing.siblings.iter().all(safe) {
             return Err(bad("it lists a file name or a checksum that cannot be one".into()));
         }
+        listing.siblings.retain(|s| is_safe_file(&s.rfilename));
         Ok(listing)
+    }
+
+    /// The entry, completed by what the server says of the file itself where the listing, as mirrors give it, does not.
+    fn described(&self, http: &Http, name: &HubName, commit: &str, sibling: &Sibling) -> Result<Sibling> {
+        if sibling.etag().is_some() {
+            return Ok(sibling.clone());
+        }
+        let url = self.address(name, commit, &sibling.rfilename);
+        let (etag, bytes) = http.describe(&url, self.settings.token.as_deref())?;
+        let etag = etag.filter(|etag| is_plain(etag)).ok_or_else(|| CatalogError::BadAnswer {
+            url,
+            why: "neither the listing nor the server gives a checksum".into(),
+        })?;
+        let is_sha256 = etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit());
+        let lfs = bytes.filter(|_| is_sha256).map(|size| Lfs { sha256: etag.to_ascii_lowercase(), size });
+        Ok(Sibling { rfilename: sibling.rfilename.clone(), size: bytes, blob_id: Some(etag), lfs })
+    }
+
+    /// Where the hub serves a file, each part of its name in the form that addresses take.
+    fn address(&self, name: &HubName, commit: &str, file: &str) -> String {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
+        let file: String = file
+            .bytes()
+            .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+            .collect();
+        format!("{}/{}/resolve/{commit}/{file}", self.settings.endpoint.trim_end_matches('/'), name.repo)
     }
 
     fn pull_file(
@@ -221,9 +249,8 @@ impl Hub {
         let partial = blob.with_extension("incomplete");
         make_parent(&partial)?;
         let file = sibling.rfilename.as_str();
-        let endpoint = self.settings.endpoint.trim_end_matches('/');
         let wanted = Wanted {
-            url: &format!("{endpoint}/{}/resolve/{commit}/{file}", name.repo),
+            url: &self.address(name, commit, file),
             token: self.settings.token.as_deref(),
             file,
             bytes: sibling.bytes(),
@@ -331,17 +358,27 @@ fn base_name(name: &str) -> String {
     name.rsplit('/').next().unwrap_or(name).to_owned()
 }
 
-fn is_hex(text: &str) -> bool {
-    (8..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
+/// Whether a commit or a checksum can be the name of a file.
+fn is_plain(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && !text.starts_with('.')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// Whether a name leads out of its folder nowhere; only then can a listing be trusted at all.
+fn stays_inside(name: &str) -> bool {
+    !name.starts_with('/') && !name.contains('\\') && !name.split('/').any(|part| part == "..")
 }
 
 /// Names of the files below `folder`, with `/` between folders.
 fn list_files(folder: &Path, prefix: &str, names: &mut Vec<String>) {
+    /// Folders within folders: more are a link that leads back.
+    const DEEPEST: usize = 6;
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
         let path = entry.path();
-        if path.is_dir() {
+        if path.is_dir() && prefix.matches('/').count() < DEEPEST {
             list_files(&path, &format!("{name}/"), names);
         } else if path.is_file() {
             names.push(name);

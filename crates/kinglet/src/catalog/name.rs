@@ -58,7 +58,7 @@ impl ModelName {
         }
         let name = short_name(text).map_err(bad);
         let known = matches!(&name, Ok(ModelName::Short { name, tag }) if known::find(name, tag.as_deref()).is_some());
-        if !known && Path::new(text).exists() { Ok(ModelName::Path(text.into())) } else { name }
+        if !known && exists(text) { Ok(ModelName::Path(text.into())) } else { name }
     }
 }
 
@@ -94,9 +94,17 @@ impl fmt::Display for HubName {
 fn is_path(text: &str) -> bool {
     let explicit =
         ["./", "../", "/", "~/", ".\\", "..\\"].iter().any(|p| text.starts_with(p)) || text.contains('\\');
-    let bare_file = !text.contains('/') && [".gguf", ".safetensors"].iter().any(|e| text.ends_with(e));
-    let existing = text.contains('/') && Path::new(text).exists();
-    explicit || bare_file || existing || matches!(text, "." | "..")
+    // A file on the hub has an owner and a repository before it.
+    let is_file = [".gguf", ".safetensors"].iter().any(|end| text.ends_with(end));
+    let in_folder = text.matches('/').count() < 2
+        || text.split_once('/').is_some_and(|(folder, _)| Path::new(folder).is_dir());
+    let existing = text.contains('/') && exists(text);
+    explicit || is_file && in_folder || existing || matches!(text, "." | "..")
+}
+
+/// Whether there is anything of this name, be it a link that leads nowhere.
+fn exists(path: &str) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
 }
 
 fn expand_home(text: &str) -> PathBuf {
@@ -185,6 +193,9 @@ mod tests {
         check("https://example.org/x.gguf", "url https://example.org/x.gguf");
         check("./x", "path ./x");
         check("x.gguf", "path x.gguf");
+        check("models/x.gguf", "path models/x.gguf");
+        check("src/models/x.gguf", "path src/models/x.gguf");
+        check("org/repo/x.gguf", "hub org/repo/x.gguf");
         check("src/lib.rs", "path src/lib.rs");
         check("src", "path src");
         check("..", "path ..");

@@ -217,6 +217,25 @@ fn the_hub_fills_the_cache_that_all_its_clients_share() {
 }
 
 #[test]
+fn a_listing_without_checksums_is_completed_by_the_server() {
+    let world = World::new();
+    let body = content(100_000);
+    let listing = format!(
+        r#"{{"sha":"{COMMIT}","siblings":[{{"rfilename":"odd: name.md"}},{{"rfilename":"m Q4_0.gguf"}},{{"rfilename":"m-Q8_0.gguf"}}]}}"#
+    );
+    let api = "/api/models/org/repo/revision/main?blobs=true";
+    world.server.page(api, Page { body: listing.into_bytes(), ..Page::default() });
+    for (file, etag) in [("m%20Q4_0.gguf", "\"0011223344\""), ("m-Q8_0.gguf", "\"not-a-hash\"")] {
+        let page = Page { body: body.clone(), etag: Some(etag), ..Page::default() };
+        world.server.page(&format!("/org/repo/resolve/{COMMIT}/{file}"), page);
+    }
+    assert_eq!(first_file(&world.catalog(), "org/repo:Q8_0"), body);
+    assert_eq!(first_file(&world.catalog(), "org/repo/m Q4_0.gguf"), body);
+    let blobs = world.folder.path().join("hub/models--org--repo/blobs");
+    assert!(blobs.join("0011223344").is_file() && blobs.join("not-a-hash").is_file());
+}
+
+#[test]
 fn a_wrong_checksum_leaves_nothing() {
     let world = World::new();
     world.repository("org/repo", "m.gguf", content(1_000), &sum(b"something else"));

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Error, Result};
+use anyhow::{Context, Error, Result};
 use kinglet::engine::{Done, FinishReason, GenerateEvent, GenerateRequest};
 use kinglet::sample::SamplerConfig;
 use kinglet::{Model, Size};
@@ -79,8 +79,7 @@ fn collect(
 /// Prints a piece of an answer at once.
 pub(super) fn print(piece: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(piece.as_bytes())?;
-    Ok(stdout.flush()?)
+    stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush()).context("standard output")
 }
 
 impl Answer {
