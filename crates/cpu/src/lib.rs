@@ -6,8 +6,10 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
 
 mod alias;
+mod blocked;
 mod control;
 mod executable;
+mod fast;
 mod host;
 mod host_step;
 mod lower;

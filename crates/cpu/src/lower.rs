@@ -14,6 +14,7 @@ use kinglet_graph::{
 use kinglet_kernels::matmul::quant_row_bytes;
 use kinglet_kernels::ops::RowsOut;
 use kinglet_kernels::{Access, DimId, Elem, Rows, Span, Step, StepError};
+use kinglet_simd::Level;
 use kinglet_tensor::DType;
 
 use crate::plan::Faults;
@@ -95,6 +96,10 @@ pub(crate) struct Lowering<'a> {
     /// Tables of rotary angles, shared by layers.
     tables: Vec<(Rope, BufferId)>,
     steps: Vec<Lowered>,
+    /// Values in channel blocks, and nodes that another node's step computes.
+    pub(crate) images: crate::blocked::Images,
+    /// Instruction set of kernels that are packed for one, and whether steps may compute several nodes.
+    pub(crate) tuning: (Level, bool),
     /// For graphs that host kernels may compute: where they report faults, and whether all ops run that way, one by one.
     host: Option<(Arc<Faults>, bool)>,
 }
@@ -152,13 +157,16 @@ impl<'a> Lowering<'a> {
             quantized,
             tables: Vec::new(),
             steps: Vec::new(),
+            images: crate::blocked::Images::default(),
+            tuning: (Level::SCALAR, false),
             host: None,
         }
     }
 
     /// Ops without a binder are computed by host kernels, and those whose values only the data decides between programs.
-    pub(crate) fn with_host(mut self, faults: Arc<Faults>, interpret: bool) -> Self {
+    pub(crate) fn with_host(mut self, faults: Arc<Faults>, interpret: bool, tuning: (Level, bool)) -> Self {
         self.host = Some((faults, interpret));
+        self.tuning = tuning;
         self
     }
 
@@ -185,6 +193,9 @@ impl<'a> Lowering<'a> {
             let binder = crate::ops::binder(&*node.op).ok_or_else(|| unsupported(node))?;
             return binder(self, node);
         };
+        if self.images.is_done(index) {
+            return Ok(());
+        }
         let fixed = |id: &ValueId| self.graph.value(*id).ty == Type::Absent || in_arena(self.graph, *id);
         let fixed = node.op.bodies().is_empty() && node.inputs.iter().chain(&node.outputs).all(fixed);
         if !fixed || interpret {
@@ -227,7 +238,18 @@ impl<'a> Lowering<'a> {
         let buffer = self.typed(id)?;
         let buffer = self.buffer(buffer);
         self.values.insert(id, buffer);
+        self.unblock(id, buffer)?;
         Ok(buffer)
+    }
+
+    /// The plain buffer of a value, if it has one by now.
+    pub(crate) fn plain(&self, id: ValueId) -> Option<BufferId> {
+        self.values.get(&id).copied()
+    }
+
+    /// A buffer of floats that no value has in this form.
+    pub(crate) fn floats(&mut self, rows: usize, cols: usize) -> BufferId {
+        self.buffer(Buffer { rows: Rows::Fixed(rows), cols, elem: Elem::F32 })
     }
 
     /// The buffers of a value that the next step makes, in the forms its readers want.

@@ -11,10 +11,12 @@ mod select_rows;
 use std::any::TypeId;
 
 use kinglet_graph::ops::{
-    Add, AddRmsNorm, Attention, Embed, Glu, Linear, RmsNorm, Scale, SelectRows, Softcap,
+    Add, AddRmsNorm, Attention, BatchNorm, Binary, Clip, Conv, Embed, Gemm, Glu, LayerNorm, Linear, MatMul,
+    Pool, Reduce, RmsNorm, Scale, SelectRows, Softcap, Softmax, Transpose, Unary,
 };
 use kinglet_graph::{ExecError, Node, Op};
 
+use crate::fast;
 use crate::lower::Lowering;
 
 /// Turns one node into steps.
@@ -24,7 +26,20 @@ pub(crate) type Binder = fn(&mut Lowering<'_>, &Node) -> Result<(), ExecError>;
 pub(crate) type FastBinder = fn(&mut Lowering<'_>, &Node) -> Result<bool, ExecError>;
 
 /// Op type to binder, for ops that host kernels compute as well.
-const FAST: [(fn() -> TypeId, FastBinder); 0] = [];
+const FAST: &[(fn() -> TypeId, FastBinder)] = &[
+    (TypeId::of::<BatchNorm>, fast::batch_norm),
+    (TypeId::of::<Binary>, fast::binary),
+    (TypeId::of::<Clip>, fast::clip),
+    (TypeId::of::<Conv>, fast::conv),
+    (TypeId::of::<Gemm>, fast::gemm),
+    (TypeId::of::<LayerNorm>, fast::layer_norm),
+    (TypeId::of::<MatMul>, fast::matmul),
+    (TypeId::of::<Pool>, fast::pool),
+    (TypeId::of::<Reduce>, fast::reduce),
+    (TypeId::of::<Softmax>, fast::softmax),
+    (TypeId::of::<Transpose>, fast::transpose),
+    (TypeId::of::<Unary>, fast::unary),
+];
 
 /// Op type to binder.
 const BINDERS: [(fn() -> TypeId, Binder); 10] = [

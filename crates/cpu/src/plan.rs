@@ -80,7 +80,11 @@ impl Plan {
     pub(crate) fn new(graph: Graph, env: &Arc<Env>) -> Result<Self, ExecError> {
         let weights = WeightBank::prepare(&graph, &env.backend)?;
         let faults = Arc::new(Faults::default());
-        let lowering = Lowering::new(&graph, &weights).with_host(faults.clone(), env.interpret);
+        let lowering = Lowering::new(&graph, &weights).with_host(
+            faults.clone(),
+            env.interpret,
+            (env.backend.level, env.fuse),
+        );
         let lowered = lowering.finish()?;
         let placed = lowered.place(&[])?;
         let mut plan = Self {

@@ -5,11 +5,13 @@ mod decompose;
 mod prune;
 mod rewrite;
 mod siblings;
+mod spellings;
 
 pub use add_norm::fuse_add_norm;
 pub use decompose::decompose;
 pub use prune::prune;
 pub use siblings::share_input;
+pub use spellings::name_activations;
 
 use crate::{BuildError, Graph};
 
@@ -20,7 +22,7 @@ pub fn optimise(graph: Graph) -> Result<Graph, BuildError> {
 
 /// Every pass for graphs of bound types: clean-ups, then fusion.
 pub fn fuse(graph: Graph) -> Result<Graph, BuildError> {
-    Ok(graph)
+    name_activations(&graph)
 }
 
 #[cfg(test)]

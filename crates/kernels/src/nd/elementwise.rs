@@ -1,5 +1,7 @@
 //! Elementwise steps: a function of one value, or of two that are broadcast against each other, and an activation.
 
+use std::sync::Arc;
+
 use kinglet_simd::{Isa, Kernel, dispatch, erf, exp};
 
 use super::act::{Act, Apply, Runs};
@@ -39,20 +41,57 @@ pub enum Unary {
     Erf,
 }
 
+/// An operand.
+#[derive(Clone, Debug)]
+pub enum Side {
+    /// What a step made.
+    Span(Span),
+    /// Values that never change.
+    Values(Arc<[f32]>),
+}
+
+impl From<Span> for Side {
+    fn from(span: Span) -> Self {
+        Self::Span(span)
+    }
+}
+
+impl Side {
+    /// Where it starts.
+    fn start(&self, ctx: &StepCtx<'_>) -> *const f32 {
+        match self {
+            Self::Span(span) => ctx.view::<f32>(span).as_ptr(),
+            Self::Values(values) => values.as_ptr(),
+        }
+    }
+
+    fn access(&self) -> Option<Access> {
+        if let Self::Span(span) = self { Some(Access::Read(*span)) } else { None }
+    }
+}
+
 /// `out = act(f(a, b))` over `axes`, along which `a` and `b` move by their strides (0 where they are repeated) and `out`
 /// is dense. All f32.
 pub fn binary(
     f: Binary,
     axes: &Axes<2>,
     act: Act,
-    a: Span,
-    b: Span,
+    a: impl Into<Side>,
+    b: impl Into<Side>,
     out: Span,
 ) -> Result<Box<dyn Step>, StepError> {
-    let check = Check("binary");
+    let (check, a, b) = (Check("binary"), a.into(), b.into());
     let axes = axes.simplified();
-    for (what, span, i) in [("a", &a, 0), ("b", &b, 1)] {
-        axes.check(check, what, span, i)?;
+    for (what, side, i) in [("a", &a, 0), ("b", &b, 1)] {
+        match side {
+            Side::Span(span) => axes.check(check, what, span, i)?,
+            Side::Values(values) => {
+                let reach = axes.reach(i);
+                check.that(reach.is_some_and(|n| n <= values.len()), || {
+                    format!("{what} has {} values, and {axes:?} reach {reach:?}", values.len())
+                })?;
+            }
+        }
     }
     axes.check_dense(check, &out)?;
     Ok(Box::new(Pairwise { f, axes, act, a, b, out }))
@@ -74,8 +113,8 @@ struct Pairwise {
     f: Binary,
     axes: Axes<2>,
     act: Act,
-    a: Span,
-    b: Span,
+    a: Side,
+    b: Side,
     out: Span,
 }
 
@@ -86,7 +125,7 @@ unsafe impl Step for Pairwise {
     }
 
     fn spans(&self) -> Vec<Access> {
-        vec![Access::Read(self.a), Access::Read(self.b), Access::Write(self.out)]
+        [self.a.access(), self.b.access(), Some(Access::Write(self.out))].into_iter().flatten().collect()
     }
 
     fn serial(&self, _: &[usize]) -> bool {
@@ -94,15 +133,15 @@ unsafe impl Step for Pairwise {
     }
 
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
-        let views = [ctx.view(&self.a), ctx.view(&self.b)];
-        let job = PairJob { step: self, views, out: ctx.view(&self.out), worker };
+        let sides = [self.a.start(ctx), self.b.start(ctx)];
+        let job = PairJob { step: self, sides, out: ctx.view(&self.out), worker };
         dispatch(ctx.level(), job);
     }
 }
 
 struct PairJob<'a> {
     step: &'a Pairwise,
-    views: [SharedMut<'a, f32>; 2],
+    sides: [*const f32; 2],
     out: SharedMut<'a, f32>,
     worker: Worker<'a>,
 }
@@ -128,9 +167,9 @@ impl PairJob<'_> {
     fn runs<I: Isa, F: Pair>(&self, isa: I) {
         let axes = &self.step.axes;
         for Run { at, out, count } in runs_of(axes, GRAIN, self.worker) {
-            // SAFETY: the axes were checked against the spans; runs of `out` are this worker's.
+            // SAFETY: the axes were checked against both sides; runs of `out` are this worker's.
             unsafe {
-                let (a, b) = (self.views[0].as_ptr().add(at[0]), self.views[1].as_ptr().add(at[1]));
+                let (a, b) = (self.sides[0].add(at[0]), self.sides[1].add(at[1]));
                 let out = self.out.as_mut_ptr().add(out);
                 match axes.inner() {
                     [0, _] => pairs::<I, F, true, false>(isa, a, b, out, count),

@@ -2,8 +2,8 @@
 //!
 //! An image of `channels` by `pixels` is
 //! - [`Layout::Planar`]: `[channels][pixels]`, what files and most graphs mean;
-//! - [`Layout::Blocked`]: `[channels / 16][pixels][16]`, what convolutions work in; lanes behind the last channel are
-//!   finite but otherwise unspecified;
+//! - [`Layout::Blocked`]: `[channels / 16][pixels][16]`, what convolutions work in; what stands in lanes
+//!   behind the last channel is unspecified and never mixed with others;
 //! - [`Layout::Rows`]: `[pixels][channels]`, tokens.
 
 use std::ops::Range;

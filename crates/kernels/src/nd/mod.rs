@@ -23,7 +23,7 @@ use kinglet_tensor::AllocError;
 pub use act::Act;
 pub use attention::{Heads, Operand, short_attention};
 pub use conv::{Conv, ConvShape, conv};
-pub use elementwise::{Binary, Unary, binary, unary};
+pub use elementwise::{Binary, Side, Unary, binary, unary};
 pub use gemm::{Gemm, Order, gemm};
 pub use layout::{BLOCK, Layout, relayout};
 pub use pool::{Pool, global_mean, pool};

@@ -145,7 +145,7 @@ const GRAIN: usize = 4096;
 // SAFETY: touches its two spans; each worker writes its own runs of `out`.
 unsafe impl Step for Copy {
     fn label(&self) -> String {
-        format!("copy {} axes", self.axes.axes.len())
+        format!("copy {} axes", self.axes.axes.iter().filter(|(size, _)| *size > 1).count())
     }
 
     fn spans(&self) -> Vec<Access> {

@@ -1,0 +1,146 @@
+//! Images in channel blocks while a graph is lowered: which values are there in that form, conversions where a reader
+//! wants the other one, and nodes that the step of an earlier node computes with it.
+
+use std::collections::{HashMap, HashSet};
+
+use kinglet_graph::{Def, ExecError, Graph, Node, ValueId};
+use kinglet_kernels::nd::{Layout, relayout};
+use kinglet_kernels::{Rows, Span};
+use kinglet_tensor::DType;
+
+use crate::lower::{BufferId, Lowering, Spans, Work};
+
+/// What is known of images while lowering.
+#[derive(Default)]
+pub(crate) struct Images {
+    blocked: HashMap<ValueId, BufferId>,
+    done: HashSet<usize>,
+    readers: Vec<Vec<usize>>,
+}
+
+impl Images {
+    /// Whether a node has been computed by the step of another.
+    pub(crate) fn is_done(&self, node: usize) -> bool {
+        self.done.contains(&node)
+    }
+}
+
+/// Images of a value `[N, C, H, W]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub(crate) images: usize,
+    pub(crate) channels: usize,
+    pub(crate) size: [usize; 2],
+}
+
+impl Image {
+    /// Those of a value of floats with four known dimensions, none of them zero.
+    pub(crate) fn of(graph: &Graph, id: ValueId) -> Option<Self> {
+        let ty = graph.value(id).ty.known().filter(|ty| ty.dtype == DType::F32)?;
+        let [n, c, h, w] = ty.dims()?.try_into().ok()?;
+        let all = n > 0 && c > 0 && h > 0 && w > 0;
+        all.then_some(Self { images: n, channels: c, size: [h, w] })
+    }
+
+    pub(crate) fn pixels(&self) -> usize {
+        self.size[0] * self.size[1]
+    }
+
+    /// Floats of one image in a layout.
+    pub(crate) fn floats(&self, layout: Layout) -> usize {
+        layout.floats(self.channels, self.pixels()).unwrap_or(usize::MAX)
+    }
+}
+
+/// A buffer of fixed size as `rows` rows.
+pub(crate) fn rows_of(spans: &Spans, buffer: BufferId, rows: usize) -> Span {
+    let span = spans[buffer];
+    let len = span.len(&[]).unwrap_or(0);
+    Span { rows: Rows::Fixed(rows), cols: len.checked_div(rows).unwrap_or(0), ..span }
+}
+
+impl Lowering<'_> {
+    /// Whether a value is there in channel blocks.
+    pub(crate) fn is_blocked(&self, id: ValueId) -> bool {
+        self.images.blocked.contains_key(&id)
+    }
+
+    /// Whether a value has been made by now, in any form.
+    pub(crate) fn is_made(&self, id: ValueId) -> bool {
+        self.is_blocked(id) || self.plain(id).is_some()
+    }
+
+    /// The blocked form of a value that has been made; a step carries it over when it has only the plain one.
+    pub(crate) fn blocked(&mut self, node: &Node, id: ValueId, image: Image) -> Result<BufferId, ExecError> {
+        if let Some(buffer) = self.images.blocked.get(&id) {
+            return Ok(*buffer);
+        }
+        let plain = self.value(id)?;
+        let blocked = self.make_blocked(id, image);
+        self.carry(node, image, [plain, blocked], [Layout::Planar, Layout::Blocked]);
+        Ok(blocked)
+    }
+
+    /// Room for the blocked form of a value that the next step makes.
+    pub(crate) fn make_blocked(&mut self, id: ValueId, image: Image) -> BufferId {
+        let buffer = self.floats(image.images, image.floats(Layout::Blocked));
+        self.images.blocked.insert(id, buffer);
+        buffer
+    }
+
+    /// Fills the plain form of a value, new, when it is there in blocks.
+    pub(crate) fn unblock(&mut self, id: ValueId, plain: BufferId) -> Result<(), ExecError> {
+        let graph = self.graph;
+        let (Some(&blocked), Some(image)) = (self.images.blocked.get(&id), Image::of(graph, id)) else {
+            return Ok(());
+        };
+        if let Def::Node(node, _) = graph.value(id).def {
+            self.carry(&graph.nodes()[node], image, [blocked, plain], [Layout::Blocked, Layout::Planar]);
+        }
+        Ok(())
+    }
+
+    fn carry(&mut self, node: &Node, image: Image, [from, to]: [BufferId; 2], layouts: [Layout; 2]) {
+        let Image { images, channels, .. } = image;
+        self.step(node, &[from], &[to], Work::default(), move |s| {
+            let (x, out) = (rows_of(s, from, images), rows_of(s, to, images));
+            relayout(x, out, channels, image.pixels(), layouts[0], layouts[1])
+        });
+    }
+
+    /// The only node that reads a value, with its index; none when there are several, or the value is a result.
+    pub(crate) fn only_reader(&mut self, id: ValueId) -> Option<usize> {
+        if self.images.readers.is_empty() {
+            self.images.readers = self.graph.readers();
+        }
+        match self.images.readers.get(id.index())?.as_slice() {
+            [reader] if !self.graph.outputs().contains(&id) => Some(*reader),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody reads a value.
+    pub(crate) fn unread(&mut self, id: ValueId) -> bool {
+        if self.images.readers.is_empty() {
+            self.images.readers = self.graph.readers();
+        }
+        let read = self.images.readers.get(id.index()).is_some_and(|readers| !readers.is_empty());
+        !read && !self.graph.outputs().contains(&id)
+    }
+
+    /// Says that the step of another node computes this one.
+    pub(crate) fn done(&mut self, node: usize) {
+        self.images.done.insert(node);
+    }
+}
+
+/// The values of a constant of floats.
+pub(crate) fn constant(graph: &Graph, id: ValueId) -> Option<Vec<f32>> {
+    let tensor = graph.weight(id).filter(|tensor| tensor.dtype() == DType::F32)?;
+    Some(tensor.data().chunks_exact(4).map(bytemuck::pod_read_unaligned).collect())
+}
+
+/// The only value of a constant.
+pub(crate) fn scalar(graph: &Graph, id: ValueId) -> Option<f32> {
+    constant(graph, id).filter(|values| values.len() == 1).map(|values| values[0])
+}

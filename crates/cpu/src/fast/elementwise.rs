@@ -1,0 +1,202 @@
+//! Functions of one or two values, element by element, over plain values and images in blocks; copies in other orders.
+
+use std::sync::Arc;
+
+use kinglet_graph::ops::{BatchNorm, Binary, Fun, Fun2, Transpose, Unary};
+use kinglet_graph::{ExecError, Node, ValueId};
+use kinglet_kernels::nd::{self, Act, Axes, Layout, Side};
+use kinglet_tensor::DType;
+
+use super::chain::activation;
+use crate::blocked::{Image, constant, rows_of};
+use crate::lower::{BufferId, Lowering, Work, op_of};
+
+/// Dimensions of a value of floats, when they are known and none is zero.
+fn dims(low: &Lowering<'_>, id: ValueId) -> Option<Vec<usize>> {
+    let ty = low.graph.value(id).ty.known().filter(|ty| ty.dtype == DType::F32)?;
+    ty.dims().filter(|dims| dims.iter().all(|&n| n > 0))
+}
+
+/// Binds a function of one value.
+pub(crate) fn unary(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
+    let f = match op_of::<Unary>(node)?.0 {
+        Fun::Neg => nd::Unary::Neg,
+        Fun::Abs => nd::Unary::Abs,
+        Fun::Sqrt => nd::Unary::Sqrt,
+        Fun::Reciprocal => nd::Unary::Reciprocal,
+        Fun::Exp => nd::Unary::Exp,
+        Fun::Erf => nd::Unary::Erf,
+        _ => match activation(low, node) {
+            Some(act) => nd::Unary::Act(act),
+            None => return Ok(false),
+        },
+    };
+    each(low, node, f)
+}
+
+/// Binds a clip between constants.
+pub(crate) fn clip(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
+    match activation(low, node) {
+        Some(act) => each(low, node, nd::Unary::Act(act)),
+        None => Ok(false),
+    }
+}
+
+fn each(low: &mut Lowering<'_>, node: &Node, f: nd::Unary) -> Result<bool, ExecError> {
+    let x = node.inputs[0];
+    if dims(low, x).is_none() || low.graph.weight(x).is_some() {
+        return Ok(false);
+    }
+    let (x, out) = match Image::of(low.graph, x).filter(|_| low.is_blocked(x)) {
+        Some(image) => (low.blocked(node, x, image)?, low.make_blocked(node.outputs[0], image)),
+        None => (low.value(x)?, low.value(node.outputs[0])?),
+    };
+    low.step(node, &[x], &[out], Work::default(), move |s| {
+        nd::unary(f, rows_of(s, x, 1), rows_of(s, out, 1))
+    });
+    Ok(true)
+}
+
+/// Binds a function of two values.
+pub(crate) fn binary(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
+    let f = match op_of::<Binary>(node)?.0 {
+        Fun2::Add => nd::Binary::Add,
+        Fun2::Sub => nd::Binary::Sub,
+        Fun2::Mul => nd::Binary::Mul,
+        Fun2::Div => nd::Binary::Div,
+        _ => return Ok(false),
+    };
+    let shapes = [node.inputs[0], node.inputs[1], node.outputs[0]].map(|id| dims(low, id));
+    let [Some(a), Some(b), Some(out)] = shapes else { return Ok(false) };
+    let act = follow(low, node);
+    let (act, result) = act.unwrap_or((Act::NONE, node.outputs[0]));
+    if blocked_pair(low, node, f, act, result)? {
+        return Ok(true);
+    }
+    let axes = Axes::new(&out, [&broadcast(&a, &out), &broadcast(&b, &out)]);
+    let (a, b) = (operand(low, node.inputs[0])?, operand(low, node.inputs[1])?);
+    let to = low.value(result)?;
+    pair(low, node, f, axes, act, [a, b], to);
+    Ok(true)
+}
+
+/// The activation that follows as the only reader, and its output.
+fn follow(low: &mut Lowering<'_>, node: &Node) -> Option<(Act, ValueId)> {
+    let next = low.only_reader(node.outputs[0]).filter(|_| low.tuning.1)?;
+    let reader = &low.graph.nodes()[next];
+    let act = activation(low, reader)?;
+    low.done(next);
+    Some((act, reader.outputs[0]))
+}
+
+/// A side of a function: a buffer, or constants.
+#[derive(Clone)]
+enum From {
+    Buffer(BufferId),
+    Values(Arc<[f32]>),
+}
+
+fn operand(low: &mut Lowering<'_>, id: ValueId) -> Result<From, ExecError> {
+    match constant(low.graph, id) {
+        Some(values) => Ok(From::Values(values.into())),
+        None => low.value(id).map(From::Buffer),
+    }
+}
+
+fn pair(
+    low: &mut Lowering<'_>,
+    node: &Node,
+    f: nd::Binary,
+    axes: Axes<2>,
+    act: Act,
+    [a, b]: [From; 2],
+    out: BufferId,
+) {
+    let buffers =
+        [&a, &b].into_iter().filter_map(|side| if let From::Buffer(id) = side { Some(*id) } else { None });
+    let reads: Vec<BufferId> = buffers.collect();
+    low.step(node, &reads, &[out], Work::default(), move |s| {
+        let side = |from: &From| match from {
+            From::Buffer(id) => Side::Span(rows_of(s, *id, 1)),
+            From::Values(values) => Side::Values(values.clone()),
+        };
+        nd::binary(f, &axes, act, side(&a), side(&b), rows_of(s, out, 1))
+    });
+}
+
+/// Images of one shape, or an image and one value for each of its channels, at least one of them in blocks.
+fn blocked_pair(
+    low: &mut Lowering<'_>,
+    node: &Node,
+    f: nd::Binary,
+    act: Act,
+    result: ValueId,
+) -> Result<bool, ExecError> {
+    let [a, b] = [node.inputs[0], node.inputs[1]];
+    let images = [a, b, node.outputs[0]].map(|id| Image::of(low.graph, id));
+    let [Some(x), Some(y), Some(out)] = images else { return Ok(false) };
+    let spread =
+        |image: Image| Image { size: out.size, ..image } == out && (image == out || image.size == [1, 1]);
+    let constants = low.graph.weight(a).is_some() || low.graph.weight(b).is_some();
+    let fits = spread(x) && spread(y) && !constants;
+    if !fits || !(low.is_blocked(a) || low.is_blocked(b)) {
+        return Ok(false);
+    }
+    let step = |image: Image| usize::from(image.size == out.size) * nd::BLOCK;
+    let plane = |image: Image| image.pixels() * nd::BLOCK;
+    let sizes = [out.images * out.channels.div_ceil(nd::BLOCK), out.pixels(), nd::BLOCK];
+    let axes = Axes::new(&sizes, [&[plane(x), step(x), 1], &[plane(y), step(y), 1]]);
+    debug_assert_eq!(axes.len(), out.images * out.floats(Layout::Blocked));
+    let sides = [From::Buffer(low.blocked(node, a, x)?), From::Buffer(low.blocked(node, b, y)?)];
+    let to = low.make_blocked(result, out);
+    pair(low, node, f, axes, act, sides, to);
+    Ok(true)
+}
+
+/// Binds a normalisation by constants that no product took in.
+pub(crate) fn batch_norm(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
+    let norm = *op_of::<BatchNorm>(node)?;
+    let Some(shape) = dims(low, node.inputs[0]).filter(|shape| shape.len() >= 2) else { return Ok(false) };
+    let Some((scale, shift)) = super::chain::batch_norm_affine(low, node, &norm) else { return Ok(false) };
+    let mut strides = vec![0; shape.len()];
+    strides[1] = 1;
+    let dense = broadcast(&shape, &shape);
+    let axes = Axes::new(&shape, [&dense, &strides]);
+    let (x, out) = (low.value(node.inputs[0])?, low.value(node.outputs[0])?);
+    let scaled = low.floats(1, shape.iter().product());
+    let sides = [From::Buffer(x), From::Values(scale.into())];
+    pair(low, node, nd::Binary::Mul, axes.clone(), Act::NONE, sides, scaled);
+    let sides = [From::Buffer(scaled), From::Values(shift.into())];
+    pair(low, node, nd::Binary::Add, axes, Act::NONE, sides, out);
+    Ok(true)
+}
+
+/// Binds another order of dimensions.
+pub(crate) fn transpose(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
+    let op = op_of::<Transpose>(node)?.clone();
+    let Some(shape) = dims(low, node.inputs[0]) else { return Ok(false) };
+    if low.graph.weight(node.inputs[0]).is_some() {
+        return Ok(false);
+    }
+    let strides = broadcast(&shape, &shape);
+    let order = op.order(shape.len());
+    let pick = |from: &[usize]| order.iter().map(|&i| from[i]).collect::<Vec<_>>();
+    let axes = Axes::new(&pick(&shape), [&pick(&strides)]);
+    let (x, out) = (low.value(node.inputs[0])?, low.value(node.outputs[0])?);
+    low.step(node, &[x], &[out], Work::default(), move |s| {
+        nd::copy(&axes, 0, rows_of(s, x, 1), rows_of(s, out, 1))
+    });
+    Ok(true)
+}
+
+/// Row-major strides of an operand of `shape` that is broadcast to `out`.
+fn broadcast(shape: &[usize], out: &[usize]) -> Vec<usize> {
+    let mut strides = vec![0; out.len()];
+    let mut stride = 1;
+    for (axis, &size) in shape.iter().enumerate().rev() {
+        let at = axis + out.len() - shape.len();
+        strides[at] = if size == 1 { 0 } else { stride };
+        stride *= size;
+    }
+    strides
+}

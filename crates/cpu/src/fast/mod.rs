@@ -1,0 +1,12 @@
+//! Binders to fast kernels, for nodes of known shapes over floats; what they decline, host kernels compute.
+
+mod chain;
+mod conv;
+mod elementwise;
+mod matmul;
+mod rows;
+
+pub(crate) use conv::{conv, pool, reduce};
+pub(crate) use elementwise::{batch_norm, binary, clip, transpose, unary};
+pub(crate) use matmul::{gemm, matmul};
+pub(crate) use rows::{layer_norm, softmax};

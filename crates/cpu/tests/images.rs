@@ -1,0 +1,226 @@
+//! Small image graphs through the fast kernels, fused and not, against the plain kernels, which compute in f64.
+
+use kinglet_cpu::{CpuBackend, Feed, Session, SessionOptions, TensorView};
+use kinglet_graph::ops::{
+    BatchNorm, Binary, Clip, Conv, Flatten, Fun, Fun2, Gemm, LayerNorm, MatMul, Pads, Pool, PoolKind, Reduce,
+    ReduceKind, Softmax, SoftmaxKind, Transpose, Unary, Window,
+};
+use kinglet_graph::{Graph, GraphBuilder, Op, TensorType, ValueId};
+use kinglet_tensor::{Bytes, DType, Tensor};
+
+/// A graph under construction.
+struct Net {
+    builder: GraphBuilder,
+    count: usize,
+}
+
+impl Net {
+    fn new() -> Self {
+        Self { builder: GraphBuilder::new(), count: 0 }
+    }
+
+    fn input(&mut self, shape: &[usize]) -> ValueId {
+        self.count += 1;
+        let name = format!("in{}", self.count);
+        self.builder.input(&name, TensorType::fixed(DType::F32, shape)).expect("new")
+    }
+
+    fn weight(&mut self, shape: &[usize], scale: f32) -> ValueId {
+        self.count += 1;
+        let values = random(self.count as u64, shape.iter().product());
+        let bytes: Vec<u8> = values.iter().flat_map(|x| (x * scale).to_le_bytes()).collect();
+        let name = format!("w{}", self.count);
+        let tensor = Tensor::new(name, DType::F32, shape.to_vec(), Bytes::from(bytes)).expect("whole");
+        self.builder.weight(tensor).expect("new")
+    }
+
+    fn constant(&mut self, x: f32) -> ValueId {
+        self.count += 1;
+        let bytes = Bytes::copy_from_slice(&x.to_le_bytes());
+        let tensor = Tensor::new(format!("c{}", self.count), DType::F32, vec![], bytes).expect("whole");
+        self.builder.weight(tensor).expect("new")
+    }
+
+    fn node(&mut self, op: impl Op, inputs: &[ValueId]) -> ValueId {
+        self.count += 1;
+        self.builder.node(&format!("n{}", self.count), op, inputs).expect("typed")
+    }
+
+    /// A convolution with a bias.
+    fn conv(&mut self, x: ValueId, [ins, outs, kernel, stride, groups]: [usize; 5]) -> ValueId {
+        let w = self.weight(&[outs, ins / groups, kernel, kernel], 0.3);
+        let b = self.weight(&[outs], 1.0);
+        let pad = (kernel / 2) as i64;
+        let window = Window { strides: vec![stride; 2], dilations: vec![], pads: Pads::Given(vec![pad; 4]) };
+        self.node(Conv { window, groups }, &[x, w, b])
+    }
+
+    fn finish(mut self, outputs: &[ValueId]) -> Graph {
+        outputs.iter().for_each(|v| self.builder.output(*v));
+        self.builder.finish()
+    }
+}
+
+fn random(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Runs a graph; returns its outputs and the labels of its steps.
+fn run(graph: &Graph, fuse: bool, interpret: bool) -> (Vec<Vec<f32>>, Vec<String>) {
+    let options = SessionOptions { fuse, interpret, ..SessionOptions::new(CpuBackend::new(2)) };
+    let mut session = Session::new(graph.clone(), &options).expect("a session");
+    let feeds: Vec<(Vec<usize>, Vec<u8>)> = graph
+        .inputs()
+        .iter()
+        .map(|id| {
+            let shape = graph.tensor_type(*id).and_then(TensorType::dims).expect("fixed");
+            let values = random(99 + id.index() as u64, shape.iter().product());
+            (shape, values.iter().flat_map(|x| x.to_le_bytes()).collect())
+        })
+        .collect();
+    let views: Vec<Feed<'_>> = feeds
+        .iter()
+        .map(|(shape, data)| Feed::Tensor(TensorView { dtype: DType::F32, shape, data }))
+        .collect();
+    session.run(&views).expect("runs");
+    session.run(&views).expect("runs again");
+    let output = |i| match session.output(i).expect("an output") {
+        Feed::Tensor(view) => {
+            view.data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        }
+        Feed::Value(value) => {
+            let array = value.tensor().expect("a tensor");
+            array.bytes().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        }
+    };
+    let outputs = (0..session.outputs()).map(output).collect();
+    let steps = session.report().map_or_else(Vec::new, |r| r.steps.into_iter().map(|s| s.kernel).collect());
+    (outputs, steps)
+}
+
+/// Fused and unfused give what the plain kernels give; fused runs these steps.
+fn check(graph: &Graph, steps: &[&str]) {
+    let (expected, _) = run(graph, false, true);
+    for fuse in [false, true] {
+        let (found, labels) = run(graph, fuse, false);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(found.len(), expected.len());
+            let top = expected.iter().fold(1.0f32, |top, x| top.max(x.abs()));
+            for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+                assert!((f - e).abs() <= 1e-5 * top, "fuse {fuse}: {i} is {f}, not {e}; {labels:?}");
+            }
+        }
+        if fuse {
+            assert_eq!(labels, steps);
+        }
+    }
+}
+
+#[test]
+fn residual_block() {
+    let mut net = Net::new();
+    let x = net.input(&[2, 3, 20, 18]);
+    let stem = net.conv(x, [3, 24, 3, 2, 1]);
+    let relu = net.node(Unary(Fun::Relu), &[stem]);
+    let first = net.conv(relu, [24, 40, 1, 1, 1]);
+    let (zero, six) = (net.constant(0.0), net.constant(6.0));
+    let clipped = net.node(Clip, &[first, zero, six]);
+    let lanes = net.conv(clipped, [40, 40, 3, 1, 40]);
+    let parts = [0; 4].map(|_| net.weight(&[40], 1.0));
+    let square = net.node(Binary(Fun2::Mul), &[parts[3], parts[3]]);
+    let norm = BatchNorm { eps: 0.1, momentum: 0.9, training: false };
+    let normed = net.node(norm, &[lanes, parts[0], parts[1], parts[2], square]);
+    let swish = net.node(Unary(Fun::HardSwish), &[normed]);
+    let last = net.conv(swish, [40, 24, 1, 1, 1]);
+    let layer_scale = net.weight(&[24, 1, 1], 1.0);
+    let scaled = net.node(Binary(Fun2::Mul), &[last, layer_scale]);
+    let sum = net.node(Binary(Fun2::Add), &[scaled, relu]);
+    check(
+        &net.finish(&[sum]),
+        &[
+            "conv 3x3 relu",
+            "conv 1x1 clip",
+            "conv 3x3 grouped hard_swish",
+            "conv 1x1 + residual",
+            "relayout blocked to planar",
+        ],
+    );
+}
+
+#[test]
+fn squeeze_and_excite() {
+    let mut net = Net::new();
+    let x = net.input(&[1, 20, 9, 7]);
+    let wide = net.conv(x, [20, 40, 5, 1, 20]);
+    let kind = PoolKind::Average { count_pad: false };
+    let pool = Pool { kind, kernel: vec![], window: Window::default(), ceil: false };
+    let mean = net.node(pool, &[wide]);
+    let narrow = net.conv(mean, [40, 8, 1, 1, 1]);
+    let relu = net.node(Unary(Fun::Relu), &[narrow]);
+    let back = net.conv(relu, [8, 40, 1, 1, 1]);
+    let gate = net.node(Unary(Fun::Sigmoid), &[back]);
+    let product = net.node(Binary(Fun2::Mul), &[gate, wide]);
+    let kind = PoolKind::Max { column_major: false };
+    let window = Window { strides: vec![2; 2], dilations: vec![], pads: Pads::Given(vec![1; 4]) };
+    let pooled = net.node(Pool { kind, kernel: vec![3; 2], window, ceil: true }, &[product]);
+    let axes = Tensor::new(
+        "axes",
+        DType::I64,
+        vec![2],
+        Bytes::from([2i64.to_le_bytes(), 3i64.to_le_bytes()].concat()),
+    );
+    let axes = net.builder.weight(axes.expect("whole")).expect("new");
+    let reduce = Reduce { kind: ReduceKind::Mean, keep_dims: true, keep_all: false };
+    let reduced = net.node(reduce, &[pooled, axes]);
+    let flat = net.node(Flatten { axis: 1 }, &[reduced]);
+    let (w, c) = (net.weight(&[10, 40], 0.2), net.weight(&[10], 1.0));
+    let head = Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
+    let logits = net.node(head, &[flat, w, c]);
+    let shares = net.node(Softmax { kind: SoftmaxKind::Soft, axis: -1, flat: false }, &[logits]);
+    check(
+        &net.finish(&[shares, gate]),
+        &[
+            "relayout planar to blocked",
+            "conv 5x5 grouped",
+            "pool mean 1x63",
+            "conv 1x1 relu",
+            "conv 1x1 sigmoid",
+            "mul",
+            "pool max 3x3",
+            "pool mean 1x20",
+            "relayout blocked to planar",
+            "gemm f32",
+            "softmax",
+            "relayout blocked to planar",
+        ],
+    );
+}
+
+#[test]
+fn token_block() {
+    let mut net = Net::new();
+    let x = net.input(&[2, 9, 32]);
+    let (scale, bias) = (net.weight(&[32], 1.0), net.weight(&[32], 1.0));
+    let normed = net.node(LayerNorm { axis: -1, eps: 1e-5, centre: true }, &[x, scale, bias]);
+    let (w, b) = (net.weight(&[32, 48], 0.3), net.weight(&[48], 1.0));
+    let product = net.node(MatMul, &[normed, w]);
+    let sum = net.node(Binary(Fun2::Add), &[b, product]);
+    let root = net.constant(std::f32::consts::SQRT_2);
+    let scaled = net.node(Binary(Fun2::Div), &[sum, root]);
+    let erf = net.node(Unary(Fun::Erf), &[scaled]);
+    let one = net.constant(1.0);
+    let gate = net.node(Binary(Fun2::Add), &[erf, one]);
+    let gated = net.node(Binary(Fun2::Mul), &[sum, gate]);
+    let half = net.constant(0.5);
+    let gelu = net.node(Binary(Fun2::Mul), &[gated, half]);
+    let w = net.weight(&[48, 32], 0.3);
+    let back = net.node(MatMul, &[gelu, w]);
+    let residual = net.node(Binary(Fun2::Add), &[x, back]);
+    let turned = net.node(Transpose { perm: vec![0, 2, 1] }, &[residual]);
+    check(&net.finish(&[turned]), &["layer_norm", "gemm f32 gelu", "gemm f32 + residual", "copy 3 axes"]);
+}

@@ -1,0 +1,248 @@
+//! Activations that exporters spell out get their name back: `x * sigmoid(x)` becomes SiLU, and so on.
+//!
+//! A product is read as its factors, in whatever order and nesting they stand: constants on one side, values on the
+//! other. The named function is the spelled one but for rounding.
+
+use std::sync::Arc;
+
+use kinglet_tensor::DType;
+
+use super::prune::prune;
+use super::rewrite::Rewrite;
+use crate::ops::{Binary, Fun, Fun2, Unary};
+use crate::{BuildError, Def, Graph, Node, ValueId};
+
+/// Names every activation that is spelled out; what only the spelling needed goes away.
+pub fn name_activations(graph: &Graph) -> Result<Graph, BuildError> {
+    let look = Look { graph, readers: graph.readers() };
+    let mut rewrite = Rewrite::of(graph)?;
+    for node in graph.nodes() {
+        match look.activation(node) {
+            Some((fun, x)) => {
+                let note = format!("spelled out as a product ending in {}", node.name);
+                rewrite.put(Arc::new(Unary(fun)), &[x], &node.outputs, note)?;
+            }
+            None => rewrite.keep(node)?,
+        }
+    }
+    prune(&rewrite.finish()?)
+}
+
+/// How near a constant must be to the one that the formula has.
+const NEAR: f32 = 1e-4;
+
+fn near(found: f32, wanted: f32) -> bool {
+    (found - wanted).abs() <= NEAR * wanted.abs()
+}
+
+struct Look<'a> {
+    graph: &'a Graph,
+    readers: Vec<Vec<usize>>,
+}
+
+impl Look<'_> {
+    /// The function that ends in this node, and of which value.
+    fn activation(&self, node: &Node) -> Option<(Fun, ValueId)> {
+        let Binary(Fun2::Mul | Fun2::Div) = node.op.downcast::<Binary>()? else { return None };
+        let (mut constant, mut values) = (1.0, Vec::new());
+        self.factors(node, &mut constant, &mut values);
+        let &[a, b] = values.as_slice() else { return None };
+        [(a, b), (b, a)].into_iter().find_map(|(x, gate)| Some((self.gated(constant, x, gate)?, x)))
+    }
+
+    /// The function that `constant * x * gate` is, `gate` being made of `x`.
+    fn gated(&self, constant: f32, x: ValueId, gate: ValueId) -> Option<Fun> {
+        if let Some((inner, fun)) = self.unary(gate) {
+            return match fun {
+                Fun::Sigmoid if near(constant, 1.0) => self.scaled(inner, x).map(Fun::Swish),
+                Fun::HardSigmoid { alpha, beta } if near(constant, 1.0) && inner == x => {
+                    (near(alpha, 1.0 / 6.0) && near(beta, 0.5)).then_some(Fun::HardSwish)
+                }
+                Fun::Tanh if near(constant, 1.0) => {
+                    self.unary(inner).filter(|found| *found == (x, Fun::Softplus)).map(|_| Fun::Mish)
+                }
+                _ => None,
+            };
+        }
+        // x / 2 * (1 + erf(x / sqrt 2))
+        let (one, erf) = self.with_constant(gate, Fun2::Add)?;
+        let (inner, fun) = self.unary(erf)?;
+        let factor = self.scaled(inner, x)?;
+        let fits = near(constant, 0.5) && near(one, 1.0) && near(factor, std::f32::consts::FRAC_1_SQRT_2);
+        (fits && fun == Fun::Erf).then_some(Fun::Gelu { tanh: false })
+    }
+
+    /// The factors of a product, divisors that are constants among them.
+    fn factors(&self, node: &Node, constant: &mut f32, values: &mut Vec<ValueId>) {
+        let divides = node.op.downcast::<Binary>() == Some(&Binary(Fun2::Div));
+        for (i, &id) in node.inputs.iter().enumerate() {
+            let below = divides && i == 1;
+            match (self.scalar(id), self.node(id)) {
+                (Some(c), _) => *constant *= if below { 1.0 / c } else { c },
+                (None, Some(inner))
+                    if !below && self.readers[id.index()].len() == 1 && self.product(inner) =>
+                {
+                    self.factors(inner, constant, values);
+                }
+                // A value below the line is no factor: one value too many spoils every pattern.
+                _ if below => values.extend([id; 3]),
+                _ => values.push(id),
+            }
+        }
+    }
+
+    fn product(&self, node: &Node) -> bool {
+        matches!(node.op.downcast::<Binary>(), Some(Binary(Fun2::Mul | Fun2::Div)))
+    }
+
+    /// The factor by which `id` is `x` scaled.
+    fn scaled(&self, id: ValueId, x: ValueId) -> Option<f32> {
+        if id == x {
+            return Some(1.0);
+        }
+        let divided =
+            self.with_constant(id, Fun2::Div).filter(|(_, value)| *value == x).map(|(c, _)| 1.0 / c);
+        let times = self.with_constant(id, Fun2::Mul).filter(|(_, value)| *value == x).map(|(c, _)| c);
+        divided.or(times)
+    }
+
+    /// The constant and the value that `id` is made of by a function of two.
+    fn with_constant(&self, id: ValueId, fun: Fun2) -> Option<(f32, ValueId)> {
+        let node = self.node(id)?;
+        (node.op.downcast::<Binary>()? == &Binary(fun)).then_some(())?;
+        let [a, b] = [node.inputs[0], node.inputs[1]];
+        match (self.scalar(a), self.scalar(b)) {
+            (None, Some(c)) => Some((c, a)),
+            (Some(c), None) if fun != Fun2::Div => Some((c, b)),
+            _ => None,
+        }
+    }
+
+    /// What `id` is a function of, and which.
+    fn unary(&self, id: ValueId) -> Option<(ValueId, Fun)> {
+        let node = self.node(id)?;
+        node.op.downcast::<Unary>().map(|Unary(fun)| (node.inputs[0], *fun))
+    }
+
+    fn node(&self, id: ValueId) -> Option<&Node> {
+        match self.graph.value(id).def {
+            Def::Node(index, _) => Some(&self.graph.nodes()[index]),
+            _ => None,
+        }
+    }
+
+    /// The only element of a constant of floats.
+    fn scalar(&self, id: ValueId) -> Option<f32> {
+        let tensor = self.graph.weight(id).filter(|t| t.dtype() == DType::F32 && t.elements() == 1)?;
+        Some(f32::from_le_bytes(tensor.data().get(..4)?.try_into().ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kinglet_tensor::{Bytes, Tensor};
+
+    use super::*;
+    use crate::{GraphBuilder, TensorType};
+
+    type Spell = fn(&mut Spelling, ValueId) -> ValueId;
+
+    /// A graph being spelled.
+    struct Spelling {
+        builder: GraphBuilder,
+        count: usize,
+    }
+
+    impl Spelling {
+        fn name(&mut self) -> String {
+            self.count += 1;
+            format!("v{}", self.count)
+        }
+
+        fn constant(&mut self, x: f32) -> ValueId {
+            let name = self.name();
+            let bytes = Bytes::copy_from_slice(&x.to_le_bytes());
+            self.builder.weight(Tensor::new(name, DType::F32, vec![], bytes).expect("whole")).expect("new")
+        }
+
+        fn unary(&mut self, fun: Fun, x: ValueId) -> ValueId {
+            let name = self.name();
+            self.builder.node(&name, Unary(fun), &[x]).expect("typed")
+        }
+
+        fn binary(&mut self, fun: Fun2, a: ValueId, b: ValueId) -> ValueId {
+            let name = self.name();
+            self.builder.node(&name, Binary(fun), &[a, b]).expect("typed")
+        }
+
+        fn by(&mut self, fun: Fun2, a: ValueId, b: f32) -> ValueId {
+            let b = self.constant(b);
+            self.binary(fun, a, b)
+        }
+    }
+
+    /// The ops that are left of a spelled function.
+    fn check(expected: &str, spell: Spell) {
+        let mut s = Spelling { builder: GraphBuilder::new(), count: 0 };
+        let x = s.builder.input("x", TensorType::fixed(DType::F32, &[2, 3])).expect("new");
+        let y = spell(&mut s, x);
+        s.builder.output(y);
+        let graph = name_activations(&s.builder.finish()).expect("typed");
+        let ops: Vec<String> = graph.nodes().iter().map(|n| n.op.describe()).collect();
+        assert_eq!(ops.join(" "), expected);
+    }
+
+    fn erf_gate(s: &mut Spelling, x: ValueId) -> ValueId {
+        let scaled = s.by(Fun2::Div, x, std::f32::consts::SQRT_2);
+        let erf = s.unary(Fun::Erf, scaled);
+        s.by(Fun2::Add, erf, 1.0)
+    }
+
+    #[test]
+    fn spelled_functions_are_named() {
+        check("Gelu { tanh: false }", |s, x| {
+            let gate = erf_gate(s, x);
+            let product = s.binary(Fun2::Mul, x, gate);
+            s.by(Fun2::Mul, product, 0.5)
+        });
+        check("Gelu { tanh: false }", |s, x| {
+            let (gate, half) = (erf_gate(s, x), s.by(Fun2::Div, x, 2.0));
+            s.binary(Fun2::Mul, half, gate)
+        });
+        check("Swish(1.0)", |s, x| {
+            let gate = s.unary(Fun::Sigmoid, x);
+            s.binary(Fun2::Mul, gate, x)
+        });
+        check("Swish(1.702)", |s, x| {
+            let scaled = s.by(Fun2::Mul, x, 1.702);
+            let gate = s.unary(Fun::Sigmoid, scaled);
+            s.binary(Fun2::Mul, x, gate)
+        });
+        check("HardSwish", |s, x| {
+            let gate = s.unary(Fun::HardSigmoid { alpha: 1.0 / 6.0, beta: 0.5 }, x);
+            s.binary(Fun2::Mul, x, gate)
+        });
+        check("Mish", |s, x| {
+            let soft = s.unary(Fun::Softplus, x);
+            let gate = s.unary(Fun::Tanh, soft);
+            s.binary(Fun2::Mul, x, gate)
+        });
+    }
+
+    #[test]
+    fn what_only_looks_alike_stays() {
+        check("Sigmoid Div", |s, x| {
+            let gate = s.unary(Fun::Sigmoid, x);
+            s.binary(Fun2::Div, x, gate)
+        });
+        check("Div Erf Add Mul", |s, x| {
+            let gate = erf_gate(s, x);
+            s.binary(Fun2::Mul, x, gate)
+        });
+        check("Neg Sigmoid Mul", |s, x| {
+            let other = s.unary(Fun::Neg, x);
+            let gate = s.unary(Fun::Sigmoid, other);
+            s.binary(Fun2::Mul, x, gate)
+        });
+    }
+}
