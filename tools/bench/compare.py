@@ -198,18 +198,18 @@ def compare(arguments):
         for number in range(arguments.rounds):
             print(f"{name}: round {number + 1} of {arguments.rounds}", file=sys.stderr)
             rounds.append((llama_round(path, arguments), kinglet_round(path, arguments)))
-    print(table(report, arguments))
     if arguments.out:
         with open(arguments.out, "w", encoding="utf-8") as file:
             json.dump(report, file, indent=1)
+    print(table(report))
 
 
-def table(report, arguments):
+def table(report):
     lines = ["| model | test | llama.cpp | Kinglet | ratio | of ceiling |", "|---|---|---|---|---|---|"]
     for entry in report:
-        for name in arguments.tests.split(","):
+        for name in dict.fromkeys(test for llama, _ in entry["rounds"] for test in llama["rates"]):
             theirs, ours = (gather(entry, side, name) for side in (0, 1))
-            shares = [kinglet["shares"][name] for _, kinglet in entry["rounds"]]
+            shares = [kinglet["shares"][name] for _, kinglet in entry["rounds"] if name in kinglet["shares"]]
             share = f"{statistics.median(percent for percent, _ in shares):.0f} % {shares[0][1]}"
             ratio = statistics.median(ours) / statistics.median(theirs)
             lines.append(f"| {entry['model']} | {name} | {spread(theirs)} | {spread(ours)} | {ratio:.2f} | {share} |")
@@ -221,7 +221,7 @@ def table(report, arguments):
 
 
 def gather(entry, side, test):
-    return [rate for pair in entry["rounds"] for rate in pair[side]["rates"][test]]
+    return [rate for pair in entry["rounds"] for rate in pair[side]["rates"].get(test, [])]
 
 
 def spread(values):

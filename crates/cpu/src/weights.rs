@@ -104,7 +104,7 @@ type Packable<'a> = (ValueId, &'a Tensor, PackPlan);
 /// The packed form of every matrix, in order.
 fn pack_all(matrices: &[Packable<'_>], backend: &CpuBackend) -> Result<Vec<PackedMatrix>, ExecError> {
     let Some(store) = backend.packs.as_ref().filter(|_| !matrices.is_empty()) else {
-        return in_parallel(matrices, backend.threads, |m| pack(m));
+        return in_parallel(matrices, backend.threads, pack);
     };
     let described: Vec<_> = matrices.iter().map(|(_, tensor, plan)| (*tensor, *plan)).collect();
     let description = pack_file::describe(&described);
@@ -114,7 +114,7 @@ fn pack_all(matrices: &[Packable<'_>], backend: &CpuBackend) -> Result<Vec<Packe
         matrices.iter().for_each(|(_, tensor, _)| release(tensor.data()));
         return Ok(packed);
     }
-    let packed = in_parallel(matrices, backend.threads, |m| pack(m))?;
+    let packed = in_parallel(matrices, backend.threads, pack)?;
     let data: Vec<_> = packed.iter().map(|matrix| matrix.data().clone()).collect();
     store.keep(&description, PackFile::new(description.clone(), data));
     Ok(packed)
