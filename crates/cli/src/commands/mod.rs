@@ -12,6 +12,7 @@ pub(crate) mod profile;
 pub(crate) mod pull;
 pub(crate) mod rm;
 pub(crate) mod run;
+mod sampling;
 pub(crate) mod serve;
 pub(crate) mod show;
 

@@ -1,9 +1,8 @@
-//! Options that several commands share: how a model is loaded, and how tokens are chosen.
+//! Options that several commands share: how a model is loaded.
 
 use anyhow::Result;
 use clap::ValueEnum;
 use kinglet::catalog::{self, Catalog};
-use kinglet::sample::SamplerConfig;
 use kinglet::tensor::DType;
 use kinglet::{LoadOptions, Model, ModelFiles, Precision};
 
@@ -103,50 +102,6 @@ fn size(text: &str) -> Result<u64, String> {
     };
     let number: f64 = digits.trim().parse().map_err(|_| "expected a size such as 20GB".to_owned())?;
     if number >= 0.0 { Ok((number * factor) as u64) } else { Err("expected a size such as 20GB".into()) }
-}
-
-/// How tokens are chosen. What is not given stays as the model's makers recommend.
-#[derive(clap::Args)]
-#[command(next_help_heading = "Sampling")]
-pub(crate) struct SamplerArgs {
-    /// 0 always takes the likeliest token
-    #[arg(long, value_name = "T")]
-    temperature: Option<f32>,
-    /// Keep the K likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
-    /// Keep the likeliest tokens that together reach P
-    #[arg(long, value_name = "P")]
-    top_p: Option<f32>,
-    /// Keep tokens at least P times as likely as the likeliest
-    #[arg(long, value_name = "P")]
-    min_p: Option<f32>,
-    /// Weigh down tokens seen in the last 64; 1 is off
-    #[arg(long, value_name = "F")]
-    repeat_penalty: Option<f32>,
-    /// Seed of random choices [default: another one each time]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-}
-
-impl SamplerArgs {
-    /// `base` with what was given.
-    pub(crate) fn apply(&self, base: &SamplerConfig) -> SamplerConfig {
-        SamplerConfig {
-            temperature: self.temperature.unwrap_or(base.temperature),
-            top_k: self.top_k.unwrap_or(base.top_k),
-            top_p: self.top_p.unwrap_or(base.top_p),
-            min_p: self.min_p.unwrap_or(base.min_p),
-            repetition_penalty: self.repeat_penalty.unwrap_or(base.repetition_penalty),
-            seed: self.seed.unwrap_or_else(fresh_seed),
-            ..base.clone()
-        }
-    }
-}
-
-/// The time in nanoseconds: another one at each start.
-fn fresh_seed() -> u64 {
-    std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64)
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use kinglet::chat::Message;
 use serde_json::json;
 
 use self::answer::{Answer, Asking};
-use crate::commands::options::{LoadArgs, SamplerArgs};
+use crate::commands::options::LoadArgs;
+use crate::commands::sampling::SamplerArgs;
 use crate::failure::hinted;
 use crate::ui::Ui;
 

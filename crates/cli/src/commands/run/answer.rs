@@ -88,6 +88,17 @@ impl Answer {
         if self.done.reason == FinishReason::Cancelled { Err(Interrupted.into()) } else { Ok(()) }
     }
 
+    /// Why it ends before the model ended it, unless a person did that.
+    pub(super) fn cut(&self, model: &Model, asking: &Asking) -> Option<String> {
+        let FinishReason::Length = self.done.reason else { return None };
+        Some(match asking.max_tokens {
+            Some(most) if self.done.usage.completion_tokens >= most => {
+                format!("the answer is cut at --max-tokens {most}")
+            }
+            _ => format!("the answer is cut: the context of {} tokens is full", model.context()),
+        })
+    }
+
     /// What it took, in one line.
     pub(super) fn figures(&self) -> String {
         let (usage, timings) = (&self.done.usage, &self.done.timings);

@@ -28,6 +28,9 @@ Ctrl-C stops an answer and keeps the conversation.";
 /// Marks the beginning and the end of several lines.
 const FENCE: &str = "\"\"\"";
 
+/// The part of the context that is kept free for an answer, as a divisor.
+const ANSWER_SHARE: usize = 4;
+
 /// Talks until the person leaves.
 pub(super) fn converse(model: &Model, system: Option<&str>, asking: Asking, ui: &Ui) -> Result<()> {
     if model.template_source().is_none() {
@@ -42,8 +45,15 @@ pub(super) fn converse(model: &Model, system: Option<&str>, asking: Asking, ui: 
         model.name(),
         model.context()
     ));
-    let mut chat =
-        Chat { model, system: system.map(str::to_owned), messages: Vec::new(), asking, last: None, ui };
+    let mut chat = Chat {
+        model,
+        system: system.map(str::to_owned),
+        messages: Vec::new(),
+        unseen: 0,
+        asking,
+        last: None,
+        ui,
+    };
     let mut editor = DefaultEditor::new().context("the terminal")?;
     while let Some(input) = read(&mut editor, ui)? {
         let _full = editor.add_history_entry(&input);
@@ -96,6 +106,8 @@ struct Chat<'a> {
     model: &'a Model,
     system: Option<String>,
     messages: Vec<Message>,
+    /// How many of the oldest messages the context has no room for.
+    unseen: usize,
     asking: Asking,
     last: Option<Answer>,
     ui: &'a Ui,
@@ -109,7 +121,7 @@ impl Chat<'_> {
         match command {
             "/bye" | "/exit" | "/quit" => return Ok(false),
             "/help" | "/?" => self.ui.line(HELP)?,
-            "/clear" => self.messages.clear(),
+            "/clear" => (self.messages, self.unseen) = (Vec::new(), 0),
             "/system" => self.system = (!rest.is_empty()).then(|| rest.to_owned()),
             "/save" => self.save(named(command, rest)?)?,
             "/load" => self.load(named(command, rest)?)?,
@@ -134,23 +146,51 @@ impl Chat<'_> {
     }
 
     fn answer(&mut self) -> Result<Answer> {
-        let prompt = self.model.prompt(&self.with_system())?;
+        let prompt = self.prompt()?;
         self.asking.sampler.seed = self.asking.sampler.seed.wrapping_add(1);
         let answer = answer::ask(self.model, prompt, &self.asking, answer::print)?;
         self.ui.line("\n")?;
+        if let Some(why) = answer.cut(self.model, &self.asking) {
+            self.ui.note(why);
+        }
         if self.ui.verbose() > 0 {
             self.ui.note(answer.figures());
         }
         Ok(answer)
     }
 
-    fn with_system(&self) -> Vec<Message> {
+    /// The conversation as the model is going to see it: without its oldest turns when the context has no room for
+    /// them and an answer.
+    fn prompt(&mut self) -> Result<Vec<u32>> {
+        let context = self.model.context();
+        let answer = (context / ANSWER_SHARE).min(self.asking.max_tokens.unwrap_or(usize::MAX));
+        let unseen = self.unseen;
+        loop {
+            let prompt = self.model.prompt(&self.with_system(self.unseen))?;
+            let later = self.messages.iter().skip(self.unseen + 1).position(|message| message.role == "user");
+            match later {
+                Some(turn) if prompt.len() + answer > context => self.unseen += turn + 1,
+                _ => {
+                    if self.unseen > unseen {
+                        self.ui.note(format_args!(
+                            "the context of {context} tokens is full: the model no longer sees the first {} \
+                             messages; /clear begins anew",
+                            self.unseen
+                        ));
+                    }
+                    return Ok(prompt);
+                }
+            }
+        }
+    }
+
+    fn with_system(&self, unseen: usize) -> Vec<Message> {
         let system = self.system.iter().map(|text| Message::new("system", text.as_str()));
-        system.chain(self.messages.iter().cloned()).collect()
+        system.chain(self.messages.iter().skip(unseen).cloned()).collect()
     }
 
     fn save(&self, path: &Path) -> Result<()> {
-        let messages: Vec<Value> = self.with_system().iter().map(to_json).collect();
+        let messages: Vec<Value> = self.with_system(0).iter().map(to_json).collect();
         std::fs::write(path, serde_json::to_vec_pretty(&messages)?)
             .with_context(|| path.display().to_string())?;
         self.ui.note(format_args!("{} messages in {}", messages.len(), path.display()));
@@ -168,13 +208,17 @@ impl Chat<'_> {
         if system.is_some() {
             messages.remove(0);
         }
-        (self.system, self.messages) = (system, messages);
+        (self.system, self.messages, self.unseen) = (system, messages, 0);
         self.ui.note(format_args!("{} messages", self.messages.len()));
         Ok(())
     }
 
     fn stats(&self) -> Result<()> {
-        let used = if self.messages.is_empty() { 0 } else { self.model.prompt(&self.with_system())?.len() };
+        let used = if self.messages.is_empty() {
+            0
+        } else {
+            self.model.prompt(&self.with_system(self.unseen))?.len()
+        };
         self.ui.line(format_args!("{used} of {} tokens of context used", self.model.context()))?;
         match &self.last {
             Some(answer) => self.ui.line(answer.figures()),
