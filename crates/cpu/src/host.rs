@@ -3,6 +3,8 @@
 //!
 //! Adding one is an `impl HostOp` in a file under `host/` and its name in [`HOSTS`].
 
+mod attend;
+mod einsum;
 mod elementwise;
 mod fill;
 mod index;
@@ -10,7 +12,11 @@ mod layout;
 mod matmul;
 mod norm;
 pub(crate) mod numbers;
+mod order;
+mod quantize;
 mod reduce;
+mod resize;
+mod sequence;
 mod window;
 
 use std::any::TypeId;
@@ -86,6 +92,22 @@ const HOSTS: &[(fn() -> TypeId, Host)] = hosts![
     Unary,
     Unsqueeze,
     Where,
+    Attend,
+    CastLike,
+    Compress,
+    Cumulative,
+    Dequantize,
+    DynamicQuantize,
+    Einsum,
+    NllLoss,
+    NonZero,
+    Quantize,
+    Resize,
+    ReverseSequence,
+    Rotate,
+    Sequence,
+    TopK,
+    Unique,
 ];
 
 fn run<T: HostOp>(op: &dyn Op, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
@@ -173,14 +195,12 @@ impl<'a> Call<'a> {
         values.first().copied().filter(|_| values.len() == 1).ok_or_else(|| format!("input {i} is no scalar"))
     }
 
-    /// The inputs as inference sees them: types, and the values of small integer and scalar tensors.
+    /// The inputs as inference sees them: types, and the values of small tensors.
     pub(crate) fn with_args<R>(&self, f: impl FnOnce(&Args<'_>) -> R) -> R {
         const SMALL: usize = 4096;
         let types: Vec<Type> = self.args.iter().map(type_of).collect();
         let constant = |arg: &Arg<'_>| match arg {
-            Arg::Tensor(v)
-                if v.dtype != DType::Str && (v.dtype.is_integer() || v.len() == 1) && v.len() <= SMALL =>
-            {
+            Arg::Tensor(v) if v.dtype != DType::Str && v.len() <= SMALL => {
                 Tensor::new("", v.dtype, v.shape.to_vec(), Bytes::copy_from_slice(v.data)).ok()
             }
             _ => None,

@@ -1,6 +1,8 @@
 //! `Unary`, `Binary`, `Where`, `Clip`, `Cast`, `BitCast`, `Dropout`.
 
-use kinglet_graph::ops::{Binary, BitCast, Cast, Clip, Dropout, Fun, Fun2, ScaleRound, Unary, Where};
+use kinglet_graph::ops::{
+    Binary, BitCast, Cast, CastLike, Clip, Dropout, Fun, Fun2, ScaleRound, Unary, Where,
+};
 use kinglet_tensor::DType;
 
 use super::numbers::{from_f64, from_i64, small_float, to_f64};
@@ -475,6 +477,12 @@ fn from_texts(texts: &[String], to: DType, out: &mut [u8]) -> Outcome {
         return from_i64(to, &values, out);
     }
     from_f64(to, &texts.iter().map(number).collect::<Result<Vec<_>, _>>()?, out)
+}
+
+impl HostOp for CastLike {
+    fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
+        self.cast(call.view(1)?.dtype).host(&Call { args: &call.args[..1] }, outs)
+    }
 }
 
 impl HostOp for BitCast {

@@ -141,8 +141,8 @@ impl SmallFloat {
             return if code == 255 { f64::NAN } else { 2f64.powi(i32::from(code) - self.bias) };
         }
         let sign = if code >> (self.bits - 1) & 1 == 1 { -1.0 } else { 1.0 };
-        let magnitude = code & ((1 << (self.bits - 1)) - 1);
-        let top = (1u8 << (self.bits - 1)) - 1;
+        let magnitude = code & self.magnitude();
+        let top = self.magnitude();
         let (exponent, fraction) =
             (i32::from(magnitude >> self.mantissa), magnitude & ((1 << self.mantissa) - 1));
         match self.kind {
@@ -162,9 +162,14 @@ impl SmallFloat {
         sign * value
     }
 
+    /// All bits but the sign.
+    fn magnitude(self) -> u8 {
+        ((1u16 << (self.bits - 1)) - 1) as u8
+    }
+
     /// The largest code of a finite positive number.
     fn largest(self) -> u8 {
-        let top = ((1u16 << (self.bits - 1)) - 1) as u8;
+        let top = self.magnitude();
         match self.kind {
             Kind::Finite => top - 1,
             Kind::Ieee => ((top >> self.mantissa) << self.mantissa) - 1,
@@ -179,13 +184,13 @@ impl SmallFloat {
             return if x.is_nan() {
                 255
             } else {
-                x.abs().log2().ceil().clamp(-127.0, 127.0) as i32 as u8 + 127
+                (x.abs().log2().ceil().clamp(-127.0, 127.0) as i32 + 127) as u8
             };
         }
         let sign = u8::from(x.is_sign_negative()) << (self.bits - 1);
         let (nan, infinity) = match self.kind {
-            Kind::Ieee => (sign | ((1 << (self.bits - 1)) - 1), sign | (self.largest() + 1)),
-            Kind::Finite => (sign | ((1 << (self.bits - 1)) - 1), sign | ((1 << (self.bits - 1)) - 1)),
+            Kind::Ieee => (sign | self.magnitude(), sign | (self.largest() + 1)),
+            Kind::Finite => (sign | self.magnitude(), sign | self.magnitude()),
             Kind::Unsigned => (1 << (self.bits - 1), 1 << (self.bits - 1)),
             _ => (sign | self.largest(), sign | self.largest()),
         };

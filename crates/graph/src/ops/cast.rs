@@ -78,3 +78,34 @@ impl Op for BitCast {
         Ok(vec![ty.into()])
     }
 }
+
+/// `Cast` to the type of input 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CastLike {
+    /// As of [`Cast`].
+    pub saturate: bool,
+    /// As of [`Cast`].
+    pub round: ScaleRound,
+}
+
+impl CastLike {
+    /// The cast, once the type is known.
+    pub fn cast(&self, to: DType) -> Cast {
+        Cast { to, saturate: self.saturate, round: self.round }
+    }
+}
+
+impl Op for CastLike {
+    fn name(&self) -> &'static str {
+        "CastLike"
+    }
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let [x, like] = args.tensors::<2>()?;
+        Ok(vec![x.with(like.dtype).into()])
+    }
+
+    fn passes(&self, args: &Args<'_>) -> Option<usize> {
+        (args.optional(0)?.dtype == args.optional(1)?.dtype).then_some(0)
+    }
+}

@@ -1,6 +1,8 @@
 //! Functions of one, two or three elements, casts and clips.
 
-use kinglet_graph::ops::{Binary, BitCast, Cast, Clip, Fun, Fun2, Identity, ScaleRound, Unary, Where};
+use kinglet_graph::ops::{
+    Binary, BitCast, Cast, CastLike, Clip, Fun, Fun2, Identity, ScaleRound, Unary, Where,
+};
 use kinglet_graph::{Type, ValueId};
 use kinglet_tensor::DType;
 
@@ -64,7 +66,7 @@ pub(super) const OPS: &[Entry] = &[
     ("", "Mul", |cx| binary(cx, Fun2::Mul)),
     ("", "Div", |cx| binary(cx, Fun2::Div)),
     ("", "Pow", |cx| binary(cx, Fun2::Pow)),
-    ("", "PRelu", |cx| cx.emit(Binary(Fun2::PRelu))),
+    ("", "PRelu", prelu),
     ("", "Mod", |cx| cx.emit(Binary(if cx.flag("fmod", false) { Fun2::Fmod } else { Fun2::Mod }))),
     ("", "And", |cx| binary(cx, Fun2::And)),
     ("", "Or", |cx| binary(cx, Fun2::Or)),
@@ -92,8 +94,8 @@ pub(super) const OPS: &[Entry] = &[
         cast(cx, to)
     }),
     ("", "CastLike", |cx| {
-        let Type::Tensor(like) = cx.ty(1) else { return Err(cx.fail("the type to cast to is not known")) };
-        cast(cx, like.dtype)
+        let (saturate, round) = rounding(cx);
+        cx.emit(CastLike { saturate, round })
     }),
     ("", "BitCast", |cx| {
         let to = cast_type(cx)?;
@@ -121,6 +123,22 @@ fn binary(cx: &mut Cx<'_, '_>, fun: Fun2) -> Result<(), OnnxError> {
     let axes = cx.ints(&axes)?;
     let b = cx.temp(kinglet_graph::ops::Unsqueeze, &[b, axes])?;
     cx.emit_with(Binary(fun), &[a, b])
+}
+
+/// A slope for each channel, as old exporters write it, is aligned at the channels.
+fn prelu(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
+    let (x, slope) = (cx.input(0), cx.input(1));
+    let (Type::Tensor(data), Type::Tensor(list)) = (cx.ty(0), cx.ty(1)) else {
+        return cx.emit(Binary(Fun2::PRelu));
+    };
+    let channels = list.rank() == 1 && data.rank() > 2 && list.shape[0].fixed().is_some_and(|n| n > 1);
+    if !channels || data.shape[1] != list.shape[0] || data.shape.last() == list.shape.first() {
+        return cx.emit(Binary(Fun2::PRelu));
+    }
+    let axes: Vec<i64> = (1..data.rank() as i64 - 1).collect();
+    let axes = cx.ints(&axes)?;
+    let slope = cx.temp(kinglet_graph::ops::Unsqueeze, &[slope, axes])?;
+    cx.emit_with(Binary(Fun2::PRelu), &[x, slope])
 }
 
 /// A function of any number of inputs, from left to right.
@@ -189,11 +207,16 @@ fn cast_type(cx: &mut Cx<'_, '_>) -> Result<DType, OnnxError> {
 }
 
 fn cast(cx: &mut Cx<'_, '_>, to: DType) -> Result<(), OnnxError> {
+    let (saturate, round) = rounding(cx);
+    let x = cx.input(0);
+    cx.emit_with(Cast { to, saturate, round }, &[x])
+}
+
+fn rounding(cx: &Cx<'_, '_>) -> (bool, ScaleRound) {
     let round = match cx.attrs.text("round_mode") {
         Some("down") => ScaleRound::Down,
         Some("nearest") => ScaleRound::Nearest,
         _ => ScaleRound::Up,
     };
-    let x = cx.input(0);
-    cx.emit_with(Cast { to, saturate: cx.flag("saturate", true), round }, &[x])
+    (cx.flag("saturate", true), round)
 }

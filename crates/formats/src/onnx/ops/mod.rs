@@ -1,5 +1,6 @@
 //! The registry of importers: one file a family of operators, each with a table of its operators.
 
+mod attention;
 mod constant;
 mod control;
 mod elementwise;
@@ -7,8 +8,12 @@ mod index;
 mod layout;
 mod linear;
 mod norm;
+mod order;
 mod pool;
+mod quantize;
 mod reduce;
+mod resize;
+mod sequence;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -21,6 +26,7 @@ pub(crate) use constant::{dense, text_constant};
 pub(crate) type Entry = (&'static str, &'static str, Import);
 
 const FAMILIES: &[&[Entry]] = &[
+    attention::OPS,
     constant::OPS,
     control::OPS,
     elementwise::OPS,
@@ -28,8 +34,12 @@ const FAMILIES: &[&[Entry]] = &[
     layout::OPS,
     linear::OPS,
     norm::OPS,
+    order::OPS,
     pool::OPS,
+    quantize::OPS,
     reduce::OPS,
+    resize::OPS,
+    sequence::OPS,
 ];
 
 /// The importer of an operator, when there is one.

@@ -1,0 +1,82 @@
+//! `Resize` and the older `Upsample`.
+
+use kinglet_graph::ops::{Aspect, Coordinates, NearestRule, Resize, ResizeMode};
+use kinglet_tensor::{Bytes, DType, Tensor};
+
+use super::Entry;
+use crate::onnx::error::OnnxError;
+use crate::onnx::node::Cx;
+
+pub(super) const OPS: &[Entry] = &[("", "Resize", resize), ("", "Upsample", upsample)];
+
+fn mode(cx: &Cx<'_, '_>, rule: NearestRule) -> Result<ResizeMode, OnnxError> {
+    Ok(match cx.attrs.text("mode").unwrap_or("nearest") {
+        "nearest" => ResizeMode::Nearest(rule),
+        "linear" | "bilinear" => ResizeMode::Linear,
+        "cubic" => ResizeMode::Cubic(cx.float("cubic_coeff_a", -0.75)),
+        other => return Err(cx.fail(format!("mode `{other}` is not known"))),
+    })
+}
+
+fn plain(mode: ResizeMode, coordinates: Coordinates) -> Resize {
+    Resize {
+        mode,
+        coordinates,
+        axes: Vec::new(),
+        aspect: Aspect::Stretch,
+        exclude_outside: false,
+        outside: 0.0,
+        antialias: false,
+    }
+}
+
+fn resize(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
+    if cx.opset < 11 {
+        return upsample(cx);
+    }
+    let rule = match cx.attrs.text("nearest_mode").unwrap_or("round_prefer_floor") {
+        "round_prefer_ceil" => NearestRule::PreferCeil,
+        "floor" => NearestRule::Floor,
+        "ceil" => NearestRule::Ceil,
+        _ => NearestRule::PreferFloor,
+    };
+    let coordinates = match cx.attrs.text("coordinate_transformation_mode").unwrap_or("half_pixel") {
+        "half_pixel" => Coordinates::HalfPixel,
+        "half_pixel_symmetric" => Coordinates::HalfPixelSymmetric,
+        "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
+        "align_corners" => Coordinates::AlignCorners,
+        "asymmetric" => Coordinates::Asymmetric,
+        "tf_half_pixel_for_nn" => Coordinates::TfHalfPixelForNn,
+        "tf_crop_and_resize" => Coordinates::TfCropAndResize,
+        other => return Err(cx.fail(format!("coordinates `{other}` are not known"))),
+    };
+    let aspect = match cx.attrs.text("keep_aspect_ratio_policy").unwrap_or("stretch") {
+        "not_larger" => Aspect::NotLarger,
+        "not_smaller" => Aspect::NotSmaller,
+        _ => Aspect::Stretch,
+    };
+    cx.emit(Resize {
+        axes: cx.attrs.ints("axes").unwrap_or(&[]).to_vec(),
+        aspect,
+        exclude_outside: cx.flag("exclude_outside", false),
+        outside: cx.float("extrapolation_value", 0.0),
+        antialias: cx.flag("antialias", false),
+        ..plain(mode(cx, rule)?, coordinates)
+    })
+}
+
+/// Scales are an attribute before version 9.
+fn upsample(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
+    let op = plain(mode(cx, NearestRule::Floor)?, Coordinates::Asymmetric);
+    let (x, absent) = (cx.input(0), cx.builder().absent());
+    let scales = match cx.attrs.floats("scales") {
+        Some(list) => {
+            let bytes: Vec<u8> = list.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let tensor = Tensor::new("", DType::F32, vec![list.len()], Bytes::from(bytes));
+            let tensor = tensor.map_err(|e| cx.fail(e.to_string()))?;
+            cx.constant(tensor)?
+        }
+        None => cx.input(1),
+    };
+    cx.emit_with(op, &[x, absent, scales])
+}

@@ -1,0 +1,97 @@
+//! `Attend` and `Rotate`: attention over values of the graph (no state), and rotary embedding from tables.
+
+use super::Op;
+use crate::{Args, Dim, TensorType, Type};
+
+/// `softmax(cap(scale q k^T) + mask) v` for each head.
+///
+/// Inputs: `q` `[B, heads, S, D]` or `[B, S, heads * D]`, `k` and `v` alike with their heads; optional mask (truth values or
+/// summands, broadcast to `[B, heads, S, T]`), past keys and values `[B, kv heads, P, D]`, and the valid positions of each
+/// batch entry. Outputs: `y`, all keys, all values, and the scores as `scores` says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attend {
+    /// Query heads, for inputs of three dimensions.
+    pub heads: usize,
+    /// Key/value heads, for inputs of three dimensions.
+    pub kv_heads: usize,
+    /// Factor on `q . k`; `1 / sqrt(D)` when none.
+    pub scale: Option<f32>,
+    /// Position `i` sees positions up to `i` plus the length of the past.
+    pub causal: bool,
+    /// `cap * tanh(s / cap)`; none when 0.
+    pub softcap: f32,
+    /// Output 3: scores (0), capped (1), masked (2), or their softmax (3).
+    pub scores: u8,
+}
+
+/// Dimensions of `[B, H, S, D]` or `[B, S, H * D]`.
+pub fn heads_of(ty: &TensorType, heads: usize) -> Result<[Dim; 4], String> {
+    match *ty.shape.as_slice() {
+        [b, h, s, d] => Ok([b, h, s, d]),
+        [b, s, c] if heads > 0 => Ok([b, Dim::Fixed(heads), s, c.map(|c| c / heads)]),
+        _ => Err(format!("takes [B, H, S, D] or [B, S, H * D], got {:?} with {heads} heads", ty.shape)),
+    }
+}
+
+impl Op for Attend {
+    fn name(&self) -> &'static str {
+        "Attend"
+    }
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let (q, k, v) = (args.tensor(0)?, args.tensor(1)?, args.tensor(2)?);
+        let [b, h, s, d] = heads_of(q, self.heads)?;
+        let [_, kh, kv, kd] = heads_of(k, self.kv_heads)?;
+        let [_, vh, _, vd] = heads_of(v, self.kv_heads)?;
+        let past =
+            |i: usize| args.optional(i).and_then(|ty| ty.shape.get(2).copied()).unwrap_or(Dim::Fixed(0));
+        let total = match (past(4).fixed(), kv.fixed()) {
+            (Some(past), Some(n)) => Dim::Fixed(past + n),
+            _ => Dim::Unknown,
+        };
+        let differ = |a: Dim, b: Dim| a.fixed().zip(b.fixed()).is_some_and(|(a, b)| a != b);
+        let grouped = h.fixed().zip(kh.fixed()).is_none_or(|(h, k)| k > 0 && h.is_multiple_of(k));
+        if differ(d, kd) || differ(kh, vh) || !grouped {
+            return Err(format!("{:?} queries against {:?} keys and {:?} values", q.shape, k.shape, v.shape));
+        }
+        let of = |shape: Vec<Dim>| TensorType { dtype: q.dtype, shape };
+        let width = h.fixed().zip(vd.fixed()).map_or(Dim::Unknown, |(h, d)| Dim::Fixed(h * d));
+        let y = if q.rank() == 3 { of(vec![b, s, width]) } else { of(vec![b, h, s, vd]) };
+        let keys = TensorType { dtype: k.dtype, shape: vec![b, kh, total, kd] };
+        let values = TensorType { dtype: v.dtype, shape: vec![b, vh, total, vd] };
+        Ok(vec![y.into(), keys.into(), values.into(), of(vec![b, h, s, total]).into()])
+    }
+
+    fn describe(&self) -> String {
+        format!("{} over {} heads{}", self.heads, self.kv_heads, if self.causal { ", causal" } else { "" })
+    }
+}
+
+/// Rotates the first `dims` elements of each head by tabulated angles.
+///
+/// Inputs: `x` `[B, heads, S, D]` or `[B, S, heads * D]`, cosines and sines `[positions, dims / 2]` with position ids
+/// `[B, S]`, or `[B, S, dims / 2]` without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotate {
+    /// Heads, for inputs of three dimensions.
+    pub heads: usize,
+    /// Rotated elements; 0: all of a head.
+    pub dims: usize,
+    /// Pairs are neighbours, not halves.
+    pub interleaved: bool,
+}
+
+impl Op for Rotate {
+    fn name(&self) -> &'static str {
+        "Rotate"
+    }
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let x = args.tensor(0)?;
+        let [_, _, _, d] = heads_of(x, self.heads)?;
+        if d.fixed().is_some_and(|d| self.dims > d || !self.dims.is_multiple_of(2)) {
+            return Err(format!("rotates {} elements of {d:?}", self.dims));
+        }
+        Ok(vec![x.clone().into()])
+    }
+}
