@@ -198,8 +198,8 @@ impl SmallFloat {
             return nan;
         }
         let largest = self.largest();
-        let code = self.nearest(x.abs());
-        if code > largest || x.is_infinite() {
+        let code = if x.is_infinite() { u8::MAX } else { self.nearest(x.abs()) };
+        if code > largest {
             return if saturate { sign | largest } else { infinity };
         }
         if code == 0 && self.kind == Kind::Unsigned { 0 } else { sign | code }
