@@ -338,6 +338,11 @@ fn files_that_cannot_be_read_are_named() {
             path
         });
     }
+    check(Unreadable, "cannot read", |folder| {
+        let path = folder.join("m.gguf");
+        std::os::unix::fs::symlink(&path, &path).expect("linked");
+        path
+    });
     check(Unreadable, "neither a file nor a folder", |folder| {
         let path = folder.join("m.gguf");
         let made = Command::new("mkfifo").arg(&path).status().expect("mkfifo starts");

@@ -195,6 +195,7 @@ impl CatalogError {
             Self::NoSpace { .. } => {
                 "free some space (`kinglet rm`), or set KINGLET_HOME to a larger disk".into()
             }
+            Self::Store { action: "read", .. } => "check the path, and who may read it".into(),
             Self::Store { .. } => "set KINGLET_HOME to a folder that you can write to".into(),
             Self::Package { .. } => "install pip (python3 -m pip), or use a model file by its path".into(),
             Self::Ambiguous { .. } => "write the whole name, as `kinglet list` shows it".into(),
