@@ -177,7 +177,9 @@ impl Worker {
         for &(from, to) in copies {
             self.executable.copy_page(from, to)?;
         }
-        let inputs = [Input::I32(&batch.tokens), Input::I32(&batch.out_rows)];
+        // A part of a long prompt has no logits that anyone reads; an executable computes one row at least.
+        let out_rows = if batch.out_rows.is_empty() { &[0][..] } else { &batch.out_rows };
+        let inputs = [Input::I32(&batch.tokens), Input::I32(out_rows)];
         let rows = batch.seqs.iter().map(|seq| SeqRows {
             start: seq.start,
             len: seq.len,
