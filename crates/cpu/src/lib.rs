@@ -37,7 +37,8 @@ use crate::weights::WeightBank;
 /// In which precision products of activations and weights are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Activations as 8-bit integers, one scale for 32 of them, where the weight's type has such a kernel.
+    /// Activations as 8-bit integers, one scale for 32 of them, where the weight's type has such a kernel; groups with
+    /// values beyond five times the row's root mean square take 16 bits.
     #[default]
     Int8,
     /// Activations as they are, weights decoded exactly. Slower, for references and small models.

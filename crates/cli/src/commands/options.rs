@@ -18,7 +18,7 @@ pub(crate) struct LoadArgs {
     /// Threads [default: one a physical core]
     #[arg(long, short, value_name = "N")]
     threads: Option<usize>,
-    /// Precision of matrix products: 8-bit activations, or exact weights and f32 (slower)
+    /// Precision of matrix products: activations in 8 bits (large ones in 16), or f32 (slower)
     #[arg(long, value_name = "P", default_value = "int8")]
     precision: PrecisionArg,
     /// Element type of keys and values

@@ -2,7 +2,7 @@
 //!
 //! Per group and pair of (row, tile) it forms an exact integer dot product (two where the group has two scales) and adds
 //! `sum(dot * weight_scale) * activation_scale` and, where there are minima, `min * (activation_scale * sum)` to an f32
-//! accumulator, group after group. The order is the same whatever `MR`, `NT`, the stream (packed or panel) and the
+//! accumulator, group after group; behind the groups of a chunk come the fine parts of those that have one. The order is the same whatever `MR`, `NT`, the stream (packed or panel) and the
 //! cut into column ranges are, so that a row's result does not depend on what else is multiplied beside it.
 #![allow(clippy::needless_range_loop, reason = "register blocks are indexed alike")]
 
@@ -48,6 +48,38 @@ pub(super) unsafe fn accumulate<I: Isa, S: Stream, const MR: usize, const NT: us
                     *codes = codes.add(I::LANES * S::Codes::BYTES);
                 }
             }
+        }
+        let first = codes.map(|codes| codes.wrapping_sub(count * I::LANES * S::Codes::BYTES));
+        for r in 0..MR {
+            let mut row = [acc[r]];
+            // SAFETY: the chunk is one of the tiles', and `x` has it.
+            unsafe { add_fine::<I, S, NT>(isa, headers, first, x, (r, chunk), &mut row) };
+            acc[r] = row[0];
+        }
+    }
+}
+
+/// Adds the fine parts of one row in one chunk: `at` are the row and the chunk.
+///
+/// # Safety
+/// As for [`accumulate`].
+#[inline(always)]
+unsafe fn add_fine<I: Isa, S: Stream, const NT: usize>(
+    isa: I,
+    headers: [*const u8; NT],
+    codes: [*const u8; NT],
+    x: Rows,
+    (row, chunk): (usize, usize),
+    acc: &mut Acc<I, 1, NT>,
+) {
+    // SAFETY: by the caller's promise; a group that has a fine part is one of the chunk's.
+    unsafe {
+        let mut groups = x.fine_groups(row, chunk);
+        while groups != 0 {
+            let g = groups.trailing_zeros() as usize;
+            let codes = codes.map(|codes| codes.wrapping_add(g * I::LANES * S::Codes::BYTES));
+            add_group::<I, S, 1, NT>(isa, headers, codes, g, x.fine(row), chunk * CHUNK + g, acc);
+            groups &= groups - 1;
         }
     }
 }

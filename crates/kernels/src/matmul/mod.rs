@@ -1,7 +1,7 @@
 //! `y[m, n] = sum_k x[m, k] * w[n, k]`: weights of any type times activations in 8 bits or in f32.
 //!
 //! - [`PackedMatrix`] with [`matmul_q8`]: quantised weights, packed once, times activations quantised by
-//!   [`quantize_rows`]. The fast way; exact but for the activations' eight bits.
+//!   [`quantize_rows`]. The fast way; exact but for the activations' eight bits (16 in groups with large values).
 //! - [`Matrix`] with [`matmul_f32`]: weights of any type as they lie in the file, times f32 activations. The exact way,
 //!   and the only one for types that [`PackPlan::supports`] refuses.
 //!

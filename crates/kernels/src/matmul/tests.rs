@@ -145,11 +145,7 @@ fn check_q8(level: Level, case: &Case) {
     let y = run_q8(&w, x, Some(&bias), usize::MAX);
     let groups = case.cols as f64 / 32.0;
     for (row, n) in (0..case.m).flat_map(|row| (0..case.rows).map(move |n| (row, n))) {
-        let value = |k| {
-            let (code, scale) = x.value(row, k);
-            f64::from(code) * f64::from(scale)
-        };
-        let (want, magnitude) = case.exact(n, value);
+        let (want, magnitude) = case.exact(n, |k| x.value(row, k));
         let bound = (groups + 4.0) * 2f64.powi(-23) * (3.0 * magnitude + f64::from(bias[n]));
         let (got, want) = (f64::from(y[row * case.rows + n]), want + f64::from(bias[n]));
         assert!((got - want).abs() <= bound, "{label} [{row}, {n}]: {got}, not {want} within {bound}");
@@ -245,33 +241,56 @@ fn float_products_take_every_type() {
     }
 }
 
+/// Checks codes, scales and sums of rows of 96 columns; returns how many groups have a fine part.
+#[track_caller]
+fn check_quantized(level: Level, x: &[f32]) -> usize {
+    let mut bytes = vec![0xaa; x.len() / 96 * quant_row_bytes(96)];
+    quantize_rows(level, x, 96, &mut bytes);
+    let rows = QuantRows::new(&bytes, x.len() / 96, 96);
+    let mut fine = 0;
+    for (row, group) in (0..rows.rows()).flat_map(|row| (0..3).map(move |group| (row, group))) {
+        let at = |k: usize| group * 32 + k;
+        let values = &x[row * 96..][..96];
+        let error = |k: usize| (f64::from(values[at(k)]) - rows.value(row, at(k))).abs();
+        let worst = (0..32).map(error).fold(0.0, f64::max);
+        let coarse = |k: usize| rows.coarse(row, at(k));
+        check_layer(level, &bytes[row * quant_row_bytes(96)..], group, coarse);
+        let rms = (values.iter().map(|x| x * x).sum::<f32>() / 96.0).sqrt();
+        let max = values[at(0)..at(32)].iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let scale = f64::from(coarse(0).1);
+        assert_eq!(
+            rows.fine(row, at(0)).is_some(),
+            max > 5.0 * rms,
+            "{level}: {max} where the mean is {rms}"
+        );
+        if rows.fine(row, at(0)).is_some() {
+            assert!(worst <= scale / 254.0 * 0.501, "{level}: off by {worst} of {scale} with a fine part");
+            let part = |k: usize| rows.fine(row, at(k)).unwrap();
+            check_layer(level, &bytes[row * quant_row_bytes(96) + 96 + 60..], group, part);
+            fine += 1;
+        } else {
+            assert!(worst <= scale * 0.501, "{level}: off by {worst} of {scale}");
+        }
+    }
+    fine
+}
+
+/// Checks that the sums of a group in a layer are those of its codes.
+#[track_caller]
+fn check_layer(level: Level, layer: &[u8], group: usize, part: impl Fn(usize) -> (i8, f32)) {
+    let word = |n: usize| i32::from_le_bytes(layer[96 + 4 * n..][..4].try_into().unwrap());
+    let sums = [0, 1].map(|half| (0..16).map(|k| i32::from(part(16 * half + k).0)).sum::<i32>());
+    let sum = sums[0] + sums[1];
+    assert!((0..32).all(|k| part(k).0 != i8::MIN), "{level}: codes are symmetric");
+    assert_eq!(f32::from_bits(word(3 + group) as u32), part(0).1 * sum as f32, "{level}");
+    assert_eq!([word(6 + group), word(9 + 2 * group), word(10 + 2 * group)], [-sum, -sums[0], -sums[1]]);
+}
+
 #[test]
 fn activations_keep_their_scale_and_sums() {
-    let x = Random(7).activations(3 * 96);
     for level in Level::available() {
-        let mut bytes = vec![0; 3 * quant_row_bytes(96)];
-        quantize_rows(level, &x, 96, &mut bytes);
-        let rows = QuantRows::new(&bytes, 3, 96);
-        let words = |row: usize| {
-            let words = &bytes[row * quant_row_bytes(96) + 96..][..3 * 20];
-            words.chunks_exact(4).map(|word| i32::from_le_bytes(word.try_into().unwrap())).collect::<Vec<_>>()
-        };
-        for (row, group) in (0..3).flat_map(|row| (0..3).map(move |group| (row, group))) {
-            let mut sums = [0, 0];
-            for k in 0..32 {
-                let (code, scale) = rows.value(row, group * 32 + k);
-                let error = (x[row * 96 + group * 32 + k] - f32::from(code) * scale).abs();
-                assert!(error <= scale * 0.501 && code != i8::MIN, "{level}: off by {error} of {scale}");
-                sums[k / 16] += i32::from(code);
-            }
-            let (words, sum) = (words(row), sums[0] + sums[1]);
-            let scaled = f32::from_bits(words[3 + group] as u32);
-            assert_eq!(scaled, rows.value(row, group * 32).1 * sum as f32, "{level}");
-            assert_eq!(
-                [words[6 + group], words[9 + 2 * group], words[10 + 2 * group]],
-                [-sum, -sums[0], -sums[1]]
-            );
-        }
+        let found = check_quantized(level, &Random(7).activations(40 * 96));
+        assert!((1..120).contains(&found), "{level}: {found} of 120 groups are fine");
     }
 }
 
@@ -283,7 +302,7 @@ fn odd_activations_stay_visible() {
             values[40] = x;
             let mut bytes = vec![0; quant_row_bytes(64)];
             quantize_rows(level, &values, 64, &mut bytes);
-            let (_, scale) = QuantRows::new(&bytes, 1, 64).value(0, 40);
+            let (_, scale) = QuantRows::new(&bytes, 1, 64).coarse(0, 40);
             assert!(expect(scale), "{level}: {x} has scale {scale}");
         }
     };

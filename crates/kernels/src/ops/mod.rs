@@ -17,7 +17,7 @@ mod rows_out;
 mod select_rows;
 #[cfg(test)]
 pub(crate) mod testing;
-mod vec;
+pub(crate) mod vec;
 
 pub use attention::{AttentionShape, attention};
 pub use elementwise::{add, scale, softcap};

@@ -42,7 +42,7 @@ pub(super) fn map2<I: Isa>(isa: I, f: impl Map2, a: &[f32], b: &[f32], out: &mut
 
 /// The sum of `(x - shift)^2`, in `4 * LANES` partial sums: relative error about `1e-7 * sqrt(n / 64)`.
 #[inline(always)]
-pub(super) fn sum_squares<I: Isa>(isa: I, x: &[f32], shift: f32) -> f32 {
+pub(crate) fn sum_squares<I: Isa>(isa: I, x: &[f32], shift: f32) -> f32 {
     let mut sums = [isa.zero(); 4];
     let shift_v = isa.splat(shift);
     let blocks = x.chunks_exact(4 * I::LANES);

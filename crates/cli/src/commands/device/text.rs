@@ -161,7 +161,7 @@ fn print_kernels(cpu: &Cpu, used: &str, out: &mut Sections<'_>) -> Result<()> {
         );
     }
     out.table("Kernels of matrix products", &types)?;
-    out.remark("int8: weights are packed when a model is loaded, activations are rounded to 8 bits; fast.")?;
+    out.remark("int8: weights are packed when a model is loaded, activations are rounded to 8 bits, large ones to 16; fast.")?;
     out.remark("f32: weights are decoded row by row; exact, and slower.")
 }
 
