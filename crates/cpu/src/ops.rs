@@ -25,8 +25,11 @@ pub(crate) type Binder = fn(&mut Lowering<'_>, &Node) -> Result<(), ExecError>;
 /// Turns one node into steps when its types and attributes suit a fast kernel; says whether it did.
 pub(crate) type FastBinder = fn(&mut Lowering<'_>, &Node) -> Result<bool, ExecError>;
 
+/// An op type and its fast binder.
+type Fast = (fn() -> TypeId, FastBinder);
+
 /// Op type to binder, for ops that host kernels compute as well.
-const FAST: &[(fn() -> TypeId, FastBinder)] = &[
+const FAST: &[Fast] = &[
     (TypeId::of::<BatchNorm>, fast::batch_norm),
     (TypeId::of::<Binary>, fast::binary),
     (TypeId::of::<Clip>, fast::clip),
