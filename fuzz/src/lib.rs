@@ -2,10 +2,12 @@
 //! than its input is long, and which asserts what must hold of inputs that are accepted.
 
 pub mod chat_template;
+pub mod coreml;
 pub mod decoder;
 pub mod dequantize;
 pub mod gguf;
 pub mod hf_config;
+pub mod image;
 pub mod safetensors;
 pub mod tokenizer;
 pub mod vocabulary;

@@ -169,6 +169,9 @@ pub enum Problem {
     /// JSON that is not well-formed, or not of the expected form.
     #[error("invalid JSON: {0}; the file is damaged, download it again")]
     Json(String),
+    /// A NumPy array that cannot be read.
+    #[error("not a NumPy array that can be read: {0}")]
+    Npy(String),
     /// A safetensors type that is not known.
     #[error("type {0} cannot be read; get the model in F16, BF16 or F32")]
     DTypeName(String),

@@ -1,6 +1,8 @@
 //! Replays the inputs that the fuzzer found worth keeping; see `fuzz/README.md`.
 #![allow(unreachable_pub, reason = "the modules are those of the fuzz crate")]
 
+#[path = "../../../fuzz/src/coreml.rs"]
+mod coreml;
 #[path = "../../../fuzz/src/dequantize.rs"]
 mod dequantize;
 #[path = "../../../fuzz/src/gguf.rs"]
@@ -32,4 +34,9 @@ fn hf_config_corpus() {
 #[test]
 fn dequantize_corpus() {
     replay("dequantize", dequantize::run);
+}
+
+#[test]
+fn coreml_corpus() {
+    replay("coreml", coreml::run);
 }

@@ -1,7 +1,7 @@
 //! Architectures as data, and the builders that emit the graph.
 //!
 //! A model is `Arch` (choices) + [`DecoderConfig`] (sizes, read from the file) + a weight source; [`build_decoder`] makes
-//! the graph. Deliberately absent: file parsing, running, and anything about a backend.
+//! the graph. [`image`] makes inputs of pictures, [`task`] makes answers of outputs. Deliberately absent: file parsing, running, and anything about a backend.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
 
@@ -10,7 +10,9 @@ mod archs;
 mod config;
 mod decoder;
 mod error;
+pub mod image;
 mod rope;
+pub mod task;
 mod weights;
 
 pub use arch::{Arch, Norm, Windows};

@@ -3,6 +3,7 @@
 mod bad_gguf;
 mod bad_json;
 mod common;
+mod coreml;
 mod gguf;
 mod real_models;
 mod safetensors;

@@ -2,8 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use kinglet_formats::{Gguf, Limits};
+use kinglet_formats::coreml::{Body, NoBlobs, Package};
+use kinglet_formats::{CoreMl, Gguf, Limits};
 use kinglet_tensor::WeightSource;
+
+/// Files whose path ends so; none, with a note, without `KINGLET_MODELS`.
+fn models(suffix: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    match std::env::var_os("KINGLET_MODELS") {
+        Some(folder) => files(Path::new(&folder), suffix, &mut found),
+        None => println!("skipped: KINGLET_MODELS is not set"),
+    }
+    found
+}
 
 fn files(folder: &Path, suffix: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -18,13 +29,7 @@ fn files(folder: &Path, suffix: &str, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn gguf_files_parse() {
-    let Some(folder) = std::env::var_os("KINGLET_MODELS") else {
-        println!("skipped: KINGLET_MODELS is not set");
-        return;
-    };
-    let mut found = Vec::new();
-    files(Path::new(&folder), ".gguf", &mut found);
-    for path in found {
+    for path in models(".gguf") {
         let bytes = std::fs::read(&path).expect("readable");
         let start = std::time::Instant::now();
         let gguf = Gguf::parse(bytes.into(), &Limits::default()).unwrap_or_else(|e| panic!("{path:?}: {e}"));
@@ -34,5 +39,24 @@ fn gguf_files_parse() {
         for tensor in gguf.tensors() {
             assert!(gguf.contains(tensor.name()));
         }
+    }
+}
+
+#[test]
+fn core_ml_models_parse_with_all_their_weights() {
+    for path in models(".mlpackage/Manifest.json") {
+        let folder = path.parent().expect("a package is a folder");
+        let package = Package::parse(&std::fs::read(&path).expect("readable")).expect("a manifest");
+        let read = |name: &str| bytes::Bytes::from(std::fs::read(folder.join(name)).expect("readable"));
+        let blobs = |name: &str| Ok(read(&package.blob(name)?));
+        let model = CoreMl::parse(read(&package.model), &blobs).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        let Body::Program(program) = &model.body else { continue };
+        let known = program.main().expect("a function").block.constants().expect("constants");
+        println!("{path:?}: {} constants", known.len());
+    }
+    for path in models(".mlmodel").into_iter().filter(|path| !path.iter().any(|part| part == "Data")) {
+        let bytes = std::fs::read(&path).expect("readable").into();
+        let model = CoreMl::parse(bytes, &NoBlobs).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        println!("{path:?}: version {}", model.version);
     }
 }

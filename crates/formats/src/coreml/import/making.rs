@@ -1,0 +1,103 @@
+//! A graph under construction, by the names of the model.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kinglet_graph::ops::int_tensor;
+use kinglet_graph::{BuildError, Graph, GraphBuilder, Op, Type, ValueId};
+use kinglet_tensor::{DType, Tensor};
+
+/// What importers add to.
+#[derive(Default)]
+pub(super) struct Making {
+    pub(super) builder: GraphBuilder,
+    names: HashMap<String, ValueId>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Making {
+    /// The value of this name, when something made it.
+    pub(super) fn find(&self, name: &str) -> Option<ValueId> {
+        self.names.get(name).copied()
+    }
+
+    /// Gives a value its name; later layers of the same name hide earlier ones.
+    pub(super) fn bind(&mut self, name: &str, id: ValueId) {
+        self.names.insert(name.into(), id);
+    }
+
+    /// An op with one output under a name like `stem`.
+    pub(super) fn op(&mut self, stem: &str, op: impl Op, inputs: &[ValueId]) -> Result<ValueId, BuildError> {
+        let name = self.builder.fresh(stem);
+        self.builder.node(&name, op, inputs)
+    }
+
+    /// An op with several outputs.
+    pub(super) fn ops(
+        &mut self,
+        stems: &[String],
+        op: impl Op,
+        inputs: &[ValueId],
+    ) -> Result<Vec<ValueId>, BuildError> {
+        if stems.is_empty() {
+            let (node, op) = (String::new(), op.name().into());
+            return Err(BuildError::Node { node, op, reason: "it makes nothing".into() });
+        }
+        let names: Vec<String> = stems.iter().map(|stem| self.builder.fresh(stem)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.builder.push(&names, Arc::new(op), inputs, String::new())
+    }
+
+    /// A constant of f32.
+    pub(super) fn floats(
+        &mut self,
+        stem: &str,
+        shape: &[usize],
+        values: &[f32],
+    ) -> Result<ValueId, BuildError> {
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let tensor = Tensor::new(stem, DType::F32, shape.to_vec(), bytes.into());
+        let wrong = |e: kinglet_tensor::TensorError| BuildError::Node {
+            node: stem.into(),
+            op: "constant".into(),
+            reason: e.to_string(),
+        };
+        self.weight(stem, tensor.map_err(wrong)?)
+    }
+
+    /// A constant vector of I64.
+    pub(super) fn ints(&mut self, stem: &str, values: &[i64]) -> Result<ValueId, BuildError> {
+        let wrong = || BuildError::Node {
+            node: stem.into(),
+            op: "constant".into(),
+            reason: "impossible integers".into(),
+        };
+        let tensor = int_tensor(vec![values.len()], values).ok_or_else(wrong)?;
+        self.weight(stem, tensor)
+    }
+
+    /// A constant.
+    pub(super) fn weight(&mut self, stem: &str, tensor: Tensor) -> Result<ValueId, BuildError> {
+        let name = self.builder.fresh(stem);
+        self.builder.weight_as(&name, tensor)
+    }
+
+    /// Number of dimensions of a value, when it is known.
+    pub(super) fn rank(&self, id: ValueId) -> Option<usize> {
+        match self.builder.ty(id) {
+            Type::Tensor(ty) => Some(ty.rank()),
+            _ => None,
+        }
+    }
+
+    /// Sizes of a value, when they are known.
+    pub(super) fn dims(&self, id: ValueId) -> Option<Vec<usize>> {
+        self.builder.ty(id).tensor()?.dims()
+    }
+
+    /// The graph with these outputs.
+    pub(super) fn finish(mut self, outputs: &[ValueId]) -> (Graph, Vec<String>) {
+        outputs.iter().for_each(|id| self.builder.output(*id));
+        (self.builder.finish(), self.notes)
+    }
+}

@@ -1,0 +1,252 @@
+//! ML Programs: what the importer of an operation sees, and the walk over the program.
+
+use std::collections::HashMap;
+
+use kinglet_graph::ops::Identity;
+use kinglet_graph::{BuildError, Dim, Op as GraphOp, TensorType, Type, ValueId};
+use kinglet_tensor::{DType, Tensor};
+
+use super::making::Making;
+use super::{Imported, check_supported, ops};
+use crate::coreml::CoreMlError;
+use crate::coreml::program::{Argument, Op, Program, ValueType};
+use crate::coreml::value::{self, Literal};
+
+pub(super) fn import(program: &Program) -> Result<Imported, CoreMlError> {
+    let function = program.main().ok_or(CoreMlError::NoFunction)?;
+    let block = &function.block;
+    let constant = |kind: &str| kind == "const" || kind.starts_with("constexpr_");
+    let used = block.ops.iter().map(|op| (op.kind.as_str(), op.name.as_str()));
+    check_supported(used, |kind| constant(kind) || ops::importer(kind).is_some())?;
+    let mut making = Making::default();
+    for (name, ty) in &function.inputs {
+        let ty = input_type(&mut making, name, ty)?;
+        let id = making.builder.input(name, ty)?;
+        making.bind(name, id);
+    }
+    let known = block.constants()?;
+    for op in block.ops.iter().filter(|op| !constant(&op.kind)) {
+        let import = ops::importer(&op.kind).ok_or_else(|| op.fails("it cannot be imported"))?;
+        import(&mut Cx { op, known: &known, making: &mut making, temps: 0 })?;
+    }
+    let mut outputs = Vec::with_capacity(block.outputs.len());
+    for name in &block.outputs {
+        let made = match making.find(name) {
+            Some(id) => id,
+            None => {
+                let literal = known.get(name).ok_or_else(|| CoreMlError::Dangling(name.clone()))?;
+                constant_value(&mut making, name, literal)?
+            }
+        };
+        outputs.push(named(&mut making, name, made)?);
+    }
+    let (graph, notes) = making.finish(&outputs);
+    Ok(Imported { graph, notes })
+}
+
+/// The value under exactly this name, which callers ask for.
+pub(super) fn named(making: &mut Making, name: &str, id: ValueId) -> Result<ValueId, BuildError> {
+    if making.builder.graph().value(id).name == name { Ok(id) } else { making.op(name, Identity, &[id]) }
+}
+
+/// Type of an input: half precision becomes f32, open sizes are dims of their own.
+fn input_type(making: &mut Making, name: &str, ty: &ValueType) -> Result<Type, CoreMlError> {
+    let ValueType::Tensor(ty) = ty else {
+        return Err(CoreMlError::value(name, "inputs other than tensors (states among them) cannot run yet"));
+    };
+    let dtype = ty.dtype.ok_or_else(|| CoreMlError::value(name, "text inputs cannot run"))?;
+    let dim = |(axis, dim): (usize, &value::Dim)| match dim {
+        value::Dim::Fixed(n) => Dim::Fixed(*n),
+        value::Dim::Unknown => making.builder.dim(&format!("{name}.{axis}"), usize::MAX),
+    };
+    let shape = ty.shape.iter().enumerate().map(dim).collect();
+    Ok(TensorType { dtype: widened(dtype), shape }.into())
+}
+
+/// The type in which numbers of `dtype` are computed.
+fn widened(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 | DType::F64 => DType::F32,
+        DType::I8 | DType::I16 | DType::U16 | DType::U32 | DType::U64 => DType::I32,
+        other => other,
+    }
+}
+
+/// A constant as a value of the graph.
+fn constant_value(making: &mut Making, name: &str, literal: &Literal) -> Result<ValueId, CoreMlError> {
+    let no_numbers = || CoreMlError::value(name, "texts and lists are no values of a graph");
+    let tensor = literal.tensor().ok_or_else(no_numbers)?;
+    let (dtype, shape) = (widened(tensor.dtype()), tensor.shape().to_vec());
+    let tensor = match dtype {
+        same if same == tensor.dtype() => tensor.clone(),
+        DType::F32 => {
+            let values = literal.floats().ok_or_else(no_numbers)?;
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            Tensor::new(name, DType::F32, shape, bytes.into())?
+        }
+        _ => {
+            let values = literal.ints().ok_or_else(no_numbers)?;
+            let bytes: Vec<u8> = values.iter().flat_map(|n| (*n as i32).to_le_bytes()).collect();
+            Tensor::new(name, DType::I32, shape, bytes.into())?
+        }
+    };
+    let id = making.weight(name, tensor)?;
+    making.bind(name, id);
+    Ok(id)
+}
+
+/// Adds the ops for one operation.
+pub(super) type Import = fn(&mut Cx<'_>) -> Result<(), CoreMlError>;
+
+/// An operation being imported.
+pub(super) struct Cx<'a> {
+    pub(super) op: &'a Op,
+    known: &'a HashMap<String, Literal>,
+    pub(super) making: &'a mut Making,
+    temps: usize,
+}
+
+impl Cx<'_> {
+    /// The value of a parameter.
+    pub(super) fn input(&mut self, parameter: &str) -> Result<ValueId, CoreMlError> {
+        let given = self.maybe(parameter)?;
+        given.ok_or_else(|| self.fail(format!("`{parameter}` is missing")))
+    }
+
+    /// The value of a parameter, when it is given.
+    pub(super) fn maybe(&mut self, parameter: &str) -> Result<Option<ValueId>, CoreMlError> {
+        let Some(first) = self.op.inputs.get(parameter).and_then(|list| list.first()) else {
+            return Ok(None);
+        };
+        self.argument(parameter, first).map(Some)
+    }
+
+    /// All values of a parameter.
+    pub(super) fn list(&mut self, parameter: &str) -> Result<Vec<ValueId>, CoreMlError> {
+        let list = self.op.inputs.get(parameter).map_or(&[][..], Vec::as_slice);
+        list.iter().map(|argument| self.argument(parameter, argument)).collect()
+    }
+
+    fn argument(&mut self, parameter: &str, argument: &Argument) -> Result<ValueId, CoreMlError> {
+        match argument {
+            Argument::Name(name) => match (self.making.find(name), self.known.get(name)) {
+                (Some(id), _) => Ok(id),
+                (None, Some(literal)) => constant_value(self.making, name, literal),
+                (None, None) => {
+                    Err(self.fail(format!("`{parameter}` reads `{name}`, which nothing made before")))
+                }
+            },
+            Argument::Value(literal) => {
+                let name = format!("{}.{parameter}", self.op.name);
+                constant_value(self.making, &name, literal)
+            }
+        }
+    }
+
+    /// A parameter that must be known before the program runs.
+    pub(super) fn literal(&self, parameter: &str) -> Option<Literal> {
+        self.op.value(parameter, &|name| self.known.get(name).cloned())
+    }
+
+    /// Whole numbers that must be known; none when not given.
+    pub(super) fn ints(&self, parameter: &str) -> Result<Option<Vec<i64>>, CoreMlError> {
+        if !self.op.inputs.contains_key(parameter) && !self.op.attributes.contains_key(parameter) {
+            return Ok(None);
+        }
+        let values = self.literal(parameter).and_then(|literal| literal.ints());
+        values.map(Some).ok_or_else(|| self.fail(format!("`{parameter}` is not constant whole numbers")))
+    }
+
+    /// Whole numbers that must be given.
+    pub(super) fn required(&self, parameter: &str) -> Result<Vec<i64>, CoreMlError> {
+        self.ints(parameter)?.ok_or_else(|| self.fail(format!("`{parameter}` is missing")))
+    }
+
+    /// Sizes; `default` when not given.
+    pub(super) fn sizes(&self, parameter: &str, default: &[usize]) -> Result<Vec<usize>, CoreMlError> {
+        let Some(list) = self.ints(parameter)? else { return Ok(default.to_vec()) };
+        let size = |n: &i64| usize::try_from(*n).ok().filter(|n| *n < 1 << 31);
+        let sizes: Option<Vec<usize>> = list.iter().map(size).collect();
+        sizes.ok_or_else(|| self.fail(format!("`{parameter}` holds an impossible size")))
+    }
+
+    pub(super) fn int(&self, parameter: &str, default: i64) -> i64 {
+        self.literal(parameter).and_then(|l| l.int()).unwrap_or(default)
+    }
+
+    pub(super) fn flag(&self, parameter: &str, default: bool) -> bool {
+        self.literal(parameter).and_then(|l| l.bool()).unwrap_or(default)
+    }
+
+    pub(super) fn float(&self, parameter: &str, default: f32) -> f32 {
+        self.literal(parameter).and_then(|l| l.float()).unwrap_or(default)
+    }
+
+    pub(super) fn text(&self, parameter: &str) -> Option<String> {
+        self.literal(parameter)?.text().map(str::to_owned)
+    }
+
+    /// Number of dimensions of a value; an error when only the data decides.
+    pub(super) fn rank(&self, id: ValueId) -> Result<usize, CoreMlError> {
+        self.making.rank(id).ok_or_else(|| self.fail("the number of dimensions is not known"))
+    }
+
+    /// Whether a value holds whole numbers.
+    pub(super) fn is_whole(&self, id: ValueId) -> bool {
+        self.making.builder.dtype(id).is_some_and(|dtype| !matches!(dtype, DType::F32 | DType::Bool))
+    }
+
+    /// The operation's outputs as those of one op.
+    pub(super) fn emit(&mut self, op: impl GraphOp, inputs: &[ValueId]) -> Result<(), CoreMlError> {
+        let names: Vec<String> = self.op.outputs.iter().map(|(name, _)| name.clone()).collect();
+        let made = self.making.ops(&names, op, inputs).map_err(|e| self.named(e))?;
+        names.iter().zip(made).for_each(|(name, id)| self.making.bind(name, id));
+        Ok(())
+    }
+
+    /// Makes a value that was made by other means the first output.
+    pub(super) fn bind(&mut self, id: ValueId) {
+        if let Some((name, _)) = self.op.outputs.first() {
+            self.making.bind(name, id);
+        }
+    }
+
+    /// An intermediate value.
+    pub(super) fn temp(&mut self, op: impl GraphOp, inputs: &[ValueId]) -> Result<ValueId, CoreMlError> {
+        let name = self.temp_name();
+        self.making.op(&name, op, inputs).map_err(|e| self.named(e))
+    }
+
+    /// A constant scalar of f32.
+    pub(super) fn scalar(&mut self, value: f32) -> Result<ValueId, CoreMlError> {
+        let name = self.temp_name();
+        Ok(self.making.floats(&name, &[], &[value])?)
+    }
+
+    /// A constant vector of I64.
+    pub(super) fn constant_ints(&mut self, values: &[i64]) -> Result<ValueId, CoreMlError> {
+        let name = self.temp_name();
+        Ok(self.making.ints(&name, values)?)
+    }
+
+    pub(super) fn absent(&mut self) -> ValueId {
+        self.making.builder.absent()
+    }
+
+    pub(super) fn fail(&self, why: impl Into<String>) -> CoreMlError {
+        self.op.fails(why)
+    }
+
+    fn temp_name(&mut self) -> String {
+        self.temps += 1;
+        format!("{}.{}", self.op.name, self.temps)
+    }
+
+    /// A build error under the operation's own name.
+    fn named(&self, error: BuildError) -> CoreMlError {
+        match error {
+            BuildError::Node { reason, .. } => self.fail(reason),
+            other => other.into(),
+        }
+    }
+}
