@@ -194,7 +194,7 @@ fn lut(params: &Params<'_>) -> Result<Vec<Dense>, CoreMlError> {
     let indices = params.tensor("indices")?;
     let tables = Tables::of(params, &indices.shape, table)?;
     let mut shape = indices.shape.clone();
-    shape[tables.axis] *= tables.width;
+    shape[tables.axis] = shape[tables.axis].saturating_mul(tables.width);
     let inner: usize = indices.shape[tables.axis + 1..].iter().product();
     let mut data = vec![
         0.0;

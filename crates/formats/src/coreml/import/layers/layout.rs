@@ -101,7 +101,7 @@ fn crop(cx: &mut Cx<'_>) -> Done {
     }
     let x = cx.picture(0)?;
     let [top, bottom, left, right] = borders(cx, 1)?;
-    padded(cx, x, [-top, -bottom, -left, -right], PadMode::Constant, 0.0)
+    padded(cx, x, [top, bottom, left, right].map(i64::saturating_neg), PadMode::Constant, 0.0)
 }
 
 /// `[1, C, H, W]` to `[1, C * H * W, 1, 1]`, channels slowest, or fastest.
@@ -146,7 +146,8 @@ fn sliced(cx: &mut Cx<'_>, x: ValueId, lists: [&[i64]; 4]) -> Result<ValueId, Co
 fn slice(cx: &mut Cx<'_>) -> Done {
     let x = cx.picture(0)?;
     let params = cx.params();
-    let (start, end, step, axis) = (params.int(1), params.int(2), params.int(3).max(1), params.int(4) + 1);
+    let (start, end, step, axis) =
+        (params.int(1), params.int(2), params.int(3).max(1), params.int(4).saturating_add(1));
     // An end of -1 is the last element, which is included.
     let end = if end < 0 { if end == -1 { i64::MAX } else { end + 1 } } else { end };
     let y = sliced(cx, x, [&[start], &[end], &[axis], &[step]])?;
@@ -167,7 +168,7 @@ fn slice_static(cx: &mut Cx<'_>) -> Done {
             starts[i] = if steps[i] > 0 { 0 } else { i64::MAX };
         }
         if set(&squeezes, i) {
-            ends[i] = if starts[i] == -1 { i64::MAX } else { starts[i] + 1 };
+            ends[i] = if starts[i] == -1 { i64::MAX } else { starts[i].saturating_add(1) };
         } else if set(&end_masks, i) {
             ends[i] = if steps[i] > 0 { i64::MAX } else { i64::MIN };
         }

@@ -192,7 +192,7 @@ fn slice(cx: &mut Cx<'_>) -> Done {
             begin[axis] = if forward { 0 } else { i64::MAX };
         }
         if single[axis] {
-            end[axis] = if begin[axis] == -1 { i64::MAX } else { begin[axis] + 1 };
+            end[axis] = if begin[axis] == -1 { i64::MAX } else { begin[axis].saturating_add(1) };
         } else if open_end[axis] {
             end[axis] = if forward { i64::MAX } else { i64::MIN };
         }
