@@ -222,7 +222,7 @@ fn reverse(cx: &mut Cx<'_>) -> Done {
     let x = cx.input("x")?;
     let rank = cx.rank(x)?;
     let axes = cx.ints("axes")?.unwrap_or_else(|| (0..rank as i64).collect());
-    let turned = |axis: i64| axes.iter().any(|a| *a == axis || *a + rank as i64 == axis);
+    let turned = |axis: i64| axes.iter().any(|a| *a == axis || a.saturating_add(rank as i64) == axis);
     let pick = |yes: i64, no: i64| {
         (0..rank as i64).map(|axis| if turned(axis) { yes } else { no }).collect::<Vec<_>>()
     };
