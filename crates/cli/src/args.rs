@@ -60,6 +60,7 @@ pub(crate) enum Command {
     Show(commands::show::Args),
     Rm(commands::rm::Args),
     Device(commands::device::Args),
+    Embed(commands::embed::Args),
     Explain(commands::explain::Args),
     Bench(commands::bench::Args),
     Profile(commands::profile::Args),

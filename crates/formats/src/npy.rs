@@ -57,9 +57,11 @@ pub fn read(name: &str, bytes: &Bytes) -> Result<Tensor, FormatError> {
 /// Writes an array; none for types that NumPy has no spelling for.
 pub fn write(tensor: &Tensor) -> Option<Vec<u8>> {
     let (spelt, _) = TYPES.iter().find(|(_, dtype)| *dtype == tensor.dtype())?;
-    let dims: Vec<String> = tensor.shape().iter().map(|n| format!("{n},")).collect();
-    let mut header =
-        format!("{{'descr': '{spelt}', 'fortran_order': False, 'shape': ({}), }}", dims.join(" "));
+    let dims: Vec<String> = tensor.shape().iter().map(usize::to_string).collect();
+    // Python's tuple of one ends with a comma.
+    let comma = if dims.len() == 1 { "," } else { "" };
+    let shape = format!("({}{comma})", dims.join(", "));
+    let mut header = format!("{{'descr': '{spelt}', 'fortran_order': False, 'shape': {shape}, }}");
     // NumPy pads so that the elements begin at a multiple of 64.
     while !(header.len() + 11).is_multiple_of(64) {
         header.push(' ');

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use kinglet_formats::FormatError;
+use kinglet_formats::coreml::CoreMlError;
+use kinglet_formats::onnx::OnnxError;
 use kinglet_graph::ExecError;
 use kinglet_models::ModelError;
-use kinglet_tensor::AllocError;
+use kinglet_models::task::TaskError;
+use kinglet_tensor::{AllocError, DType};
 
 use crate::catalog::CatalogError;
 
@@ -21,6 +24,18 @@ pub enum Error {
     Lonely { path: PathBuf },
     #[error("{folder}: `{name}` is missing", folder = folder.display())]
     MissingFile { folder: PathBuf, name: String },
+    #[error("{path}: {source}", path = path.display())]
+    Onnx { path: PathBuf, source: Box<OnnxError> },
+    #[error("{path}: {source}", path = path.display())]
+    CoreMl { path: PathBuf, source: Box<CoreMlError> },
+    #[error("the model does not take one picture; give its inputs as tensors")]
+    NoPicture,
+    #[error("output `{output}` is no tensor")]
+    NoTensor { output: String },
+    #[error("input `{input}` takes {dtype}, which no picture gives; give its inputs as tensors")]
+    Input { input: String, dtype: DType },
+    #[error(transparent)]
+    Task(#[from] TaskError),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     #[error(transparent)]
@@ -67,6 +82,14 @@ impl Error {
 
     pub(crate) fn format(path: &Path, source: FormatError) -> Self {
         Self::Format { path: path.into(), source: Box::new(source) }
+    }
+
+    pub(crate) fn onnx(path: &Path, source: OnnxError) -> Self {
+        Self::Onnx { path: path.into(), source: Box::new(source) }
+    }
+
+    pub(crate) fn core_ml(path: &Path, source: CoreMlError) -> Self {
+        Self::CoreMl { path: path.into(), source: Box::new(source) }
     }
 
     /// What to do about it, when the message does not say it already.

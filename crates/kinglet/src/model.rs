@@ -211,7 +211,8 @@ fn both<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B
     })
 }
 
-fn backend(options: &LoadOptions) -> Result<CpuBackend, Error> {
+/// The CPU as the options want it used.
+pub(crate) fn backend(options: &LoadOptions) -> Result<CpuBackend, Error> {
     let threads = options.threads.unwrap_or_else(hardware::cores);
     if threads == 0 || threads > 1024 {
         return Err(Error::Option {

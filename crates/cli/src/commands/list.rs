@@ -74,9 +74,14 @@ fn known(ui: &Ui) -> Result<()> {
         let row = |k: &kinglet::catalog::known::Known| json!({ "name": k.id(), "hub": k.hub, "bytes": k.bytes, "license": k.license });
         return ui.value(&KNOWN.iter().map(row).collect::<Vec<_>>());
     }
-    let mut table = Table::new(&["NAME", ">DOWNLOAD", "LICENCE", "ON THE HUB"]);
+    let mut table = Table::new(&["NAME", ">DOWNLOAD", "LICENCE", "FROM"]);
     for known in KNOWN {
-        table.row([known.id(), bytes(known.bytes), known.license.into(), known.hub.into()]);
+        table.row([
+            known.id(),
+            bytes(known.bytes),
+            known.license.into(),
+            known.hub.unwrap_or("a package").into(),
+        ]);
     }
     ui.line(table)
 }

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod device;
+pub(crate) mod embed;
 pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod man;
@@ -26,6 +27,7 @@ pub(crate) fn run(command: Command, ui: &Ui) -> Result<()> {
     match command {
         Command::Run(args) => run::run(&args, ui),
         Command::Serve(args) => serve::run(&args, ui),
+        Command::Embed(args) => embed::run(&args, ui),
         Command::Explain(args) => explain::run(&args, ui),
         Command::Perplexity(args) => perplexity::run(&args, ui),
         Command::Bench(args) => bench::run(&args, ui),

@@ -48,6 +48,11 @@ enum KvArg {
 }
 
 impl LoadArgs {
+    /// For models without tokens: threads, instruction set and precision.
+    pub(crate) fn plain(&self) -> LoadOptions {
+        LoadOptions { threads: self.threads, isa: self.isa.clone(), ..LoadOptions::default() }
+    }
+
     fn options(&self, parallel: usize, catalog: &Catalog, model: &catalog::Model) -> LoadOptions {
         LoadOptions {
             threads: self.threads,

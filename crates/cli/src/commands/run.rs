@@ -2,6 +2,7 @@
 
 mod answer;
 mod chat;
+mod graph;
 
 use std::io::{IsTerminal, Read};
 use std::time::Instant;
@@ -17,10 +18,12 @@ use crate::commands::sampling::SamplerArgs;
 use crate::failure::hinted;
 use crate::ui::Ui;
 
-/// Ask a language model, or chat with it
+/// Ask a language model, chat with it, or run a model on pictures
 ///
 /// With a prompt, or with text on standard input, the model answers once. Without, a conversation begins; `/help`
 /// there lists what it can do. A model that is not here is fetched first.
+///
+/// ONNX files, Core ML files and packages, and folders of OCR models take pictures instead of a prompt, or tensors.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -28,11 +31,15 @@ Examples:
   kinglet run smollm2                                chat
   git diff | kinglet run qwen2.5-coder:0.5b \"Write a commit message for this:\"
   kinglet run ./model.gguf --temperature 0 --max-tokens 64 \"Once upon a time\" --raw
+  kinglet run ./mobilenet_v2.onnx photo.jpg            what is in the picture
+  kinglet run ./FastestDet.onnx street.jpg             objects, drawn into street.found.png
+  kinglet run ppocr receipt.jpg                        the text, in reading order
+  kinglet run ./model.mlpackage --input x=x.npy --output y.npz
   kinglet --json run smollm2 \"Name three birds\"      the answer and its figures as JSON")]
 pub(crate) struct Args {
     /// A model's name, path or address
     model: String,
-    /// What to ask; standard input is added to it when it is no terminal
+    /// What to ask (standard input is added to it when it is no terminal), or pictures
     #[arg(value_name = "PROMPT")]
     prompt: Vec<String>,
     /// What the model is told before the conversation
@@ -51,9 +58,14 @@ pub(crate) struct Args {
     sampler: SamplerArgs,
     #[command(flatten)]
     load: LoadArgs,
+    #[command(flatten)]
+    graph: graph::GraphArgs,
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
+    if let Some(subject) = graph::Subject::find(&args.model, ui)? {
+        return graph::run(args, &subject, ui);
+    }
     let prompt = prompt(args)?;
     let started = Instant::now();
     let model = args.load.load(&args.model, 1, ui)?;

@@ -1,11 +1,15 @@
 //! `kinglet show`: what a model is, what is in its files, and the memory it needs. Nothing is fetched or loaded.
 
+mod graph;
 mod json;
 mod summary;
 mod values;
 
+use std::path::Path;
+
 use anyhow::Result;
 use kinglet::catalog::{Catalog, Model};
+use kinglet::graphs::GraphFiles;
 use kinglet::tensor::Tensor;
 use kinglet::{ModelFiles, Overview};
 
@@ -20,6 +24,7 @@ use crate::ui::{Table, Ui, brief, bytes, count, plain};
 #[command(after_help = "\
 Examples:
   kinglet show smollm2
+  kinglet show ./model.onnx                         inputs, outputs, operations
   kinglet show ./model.gguf --tensors               every tensor with its type and shape
   kinglet show smollm2 --template > chat.jinja      the chat template
   kinglet show smollm2 --json | jq .parameters      everything, for programs")]
@@ -39,6 +44,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
+    let path = Path::new(&args.model);
+    if GraphFiles::is_one(path) {
+        return graph::show(path, ui);
+    }
     let model = find(&args.model)?;
     let files = ModelFiles::of(&model)?;
     if ui.json() {

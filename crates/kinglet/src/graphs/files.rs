@@ -1,0 +1,115 @@
+//! The files of an ONNX or Core ML model, opened and read to a graph.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Component, Path, PathBuf};
+
+use kinglet_formats::coreml::{Classes, CoreMl, CoreMlError, Interface, Package};
+use kinglet_formats::onnx;
+use kinglet_graph::Graph;
+use kinglet_tensor::{Bytes, map_file};
+
+use crate::Error;
+
+/// A model read to a graph, with what its file says about it.
+pub struct GraphFiles {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its computation.
+    pub graph: Graph,
+    /// `ONNX, opset 13` or `Core ML, specification 7`.
+    pub format: String,
+    /// What its makers noted.
+    pub metadata: BTreeMap<String, String>,
+    /// Inputs and outputs as a Core ML model tells them.
+    pub interface: Option<Interface>,
+    /// What was read otherwise than it stands in the file.
+    pub notes: Vec<String>,
+}
+
+impl GraphFiles {
+    /// Whether a path looks like a model of this kind.
+    pub fn is_one(path: &Path) -> bool {
+        let end = path.extension().and_then(|end| end.to_str()).map(str::to_lowercase);
+        matches!(end.as_deref(), Some("onnx" | "mlmodel" | "mlpackage"))
+    }
+
+    /// Reads a `.onnx` or `.mlmodel` file or a `.mlpackage` folder.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        match path.extension().and_then(|end| end.to_str()).map(str::to_lowercase).as_deref() {
+            Some("mlmodel") => {
+                Self::core_ml(path, CoreMl::parse(map(path)?, &kinglet_formats::coreml::NoBlobs))
+            }
+            Some("mlpackage") => Self::package(path),
+            // Files of the store are named by their content.
+            _ => Self::onnx(path),
+        }
+    }
+
+    /// The names of classes that the file holds.
+    pub fn classes(&self) -> Option<&Classes> {
+        self.interface.as_ref()?.classes.as_ref()
+    }
+
+    fn onnx(path: &Path) -> Result<Self, Error> {
+        let folder = Folder(path.parent().unwrap_or(Path::new("")).to_owned());
+        let model = onnx::read(map(path)?, &folder).map_err(|e| Error::onnx(path, e))?;
+        Ok(Self {
+            path: path.to_owned(),
+            graph: model.graph,
+            format: format!("ONNX, opset {}", model.opset),
+            metadata: model.metadata,
+            interface: None,
+            notes: Vec::new(),
+        })
+    }
+
+    fn package(path: &Path) -> Result<Self, Error> {
+        let manifest = map(&path.join("Manifest.json"))?;
+        let package = Package::parse(&manifest).map_err(|e| Error::core_ml(path, e))?;
+        let blobs = |name: &str| {
+            map(&path.join(package.blob(name)?)).map_err(|_| CoreMlError::MissingBlob(name.into()))
+        };
+        Self::core_ml(path, CoreMl::parse(map(&path.join(&package.model))?, &blobs))
+    }
+
+    fn core_ml(path: &Path, model: Result<CoreMl, CoreMlError>) -> Result<Self, Error> {
+        let fail = |e| Error::core_ml(path, e);
+        let model = model.map_err(fail)?;
+        let imported = model.graph().map_err(fail)?;
+        Ok(Self {
+            path: path.to_owned(),
+            graph: imported.graph,
+            format: format!("Core ML, specification {}", model.version),
+            metadata: model.interface.notes.clone(),
+            interface: Some(model.interface),
+            notes: imported.notes,
+        })
+    }
+}
+
+/// Files beside an ONNX model.
+struct Folder(PathBuf);
+
+impl onnx::External for Folder {
+    fn read(&self, location: &str, offset: u64, length: Option<u64>) -> Result<Bytes, String> {
+        let inside = Path::new(location).components().all(|part| matches!(part, Component::Normal(_)));
+        if !inside {
+            return Err(format!("`{location}` points outside the model's folder; do not trust this model"));
+        }
+        let bytes = map(&self.0.join(location)).map_err(|e| e.to_string())?;
+        let start = usize::try_from(offset).ok().filter(|start| *start <= bytes.len());
+        let end = start.and_then(|start| match length {
+            None => Some(bytes.len()),
+            Some(length) => start.checked_add(usize::try_from(length).ok()?),
+        });
+        match (start, end.filter(|end| *end <= bytes.len())) {
+            (Some(start), Some(end)) => Ok(bytes.slice(start..end)),
+            _ => Err(format!("`{location}` has {} bytes, fewer than the model says", bytes.len())),
+        }
+    }
+}
+
+pub(super) fn map(path: &Path) -> Result<Bytes, Error> {
+    File::open(path).and_then(|file| map_file(&file)).map_err(|e| Error::open(path, e))
+}

@@ -1,0 +1,134 @@
+//! A model bound to this machine, run on tensors.
+
+use std::path::Path;
+
+use kinglet_cpu::{Feed, Session, SessionOptions, TensorView, Value};
+use kinglet_graph::{Dim, Graph, Type, ValueId};
+use kinglet_models::image::Array;
+use kinglet_tensor::{Bytes, DType, Tensor};
+
+use super::files::GraphFiles;
+use crate::model::backend;
+use crate::{Error, LoadOptions};
+
+/// An ONNX or Core ML model, ready to run.
+pub struct GraphModel {
+    pub(super) files: GraphFiles,
+    session: Session,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+/// An input or output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Element type, when it is a tensor.
+    pub dtype: Option<DType>,
+    /// Sizes, none where a run decides.
+    pub shape: Vec<Option<usize>>,
+    /// All of it in words: `F32[N, 3, 224, 224]`.
+    pub text: String,
+}
+
+impl GraphModel {
+    /// Opens a `.onnx` or `.mlmodel` file or a `.mlpackage` folder.
+    pub fn open(path: &Path, options: &LoadOptions) -> Result<Self, Error> {
+        let mut files = GraphFiles::open(path)?;
+        let graph = std::mem::take(&mut files.graph);
+        let (inputs, outputs) = (ports(&graph, graph.inputs()), ports(&graph, graph.outputs()));
+        let session = Session::new(graph, &SessionOptions::new(backend(options)?))?;
+        Ok(Self { files, session, inputs, outputs })
+    }
+
+    /// What each run brings, in order.
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    /// What each run leaves, in order.
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    /// What was read otherwise than it stands in the file.
+    pub fn notes(&self) -> &[String] {
+        &self.files.notes
+    }
+
+    /// What its makers noted under this key.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.files.metadata.get(key).map(String::as_str)
+    }
+
+    /// Its graph, plans and figures.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Runs it on one tensor for each input, in order.
+    pub fn run(&mut self, feeds: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+        let feeds: Vec<Feed<'_>> = feeds
+            .iter()
+            .map(|t| Feed::Tensor(TensorView { dtype: t.dtype(), shape: t.shape(), data: t.data() }))
+            .collect();
+        self.session.run(&feeds)?;
+        (0..self.session.outputs()).map(|i| self.output(i)).collect()
+    }
+
+    fn output(&self, i: usize) -> Result<Tensor, Error> {
+        let name = self.outputs.get(i).map_or("", |port| &port.name);
+        let (dtype, shape, data) = match self.session.output(i)? {
+            Feed::Tensor(view) => (view.dtype, view.shape.to_vec(), view.data),
+            Feed::Value(Value::Tensor(array)) => (array.dtype(), array.shape().to_vec(), array.bytes()),
+            Feed::Value(_) => return Err(Error::NoTensor { output: name.into() }),
+        };
+        Tensor::new(name, dtype, shape, Bytes::copy_from_slice(data)).map_err(|e| Error::Model(e.into()))
+    }
+}
+
+fn ports(graph: &Graph, ids: &[ValueId]) -> Vec<Port> {
+    let port = |id: &ValueId| {
+        let value = graph.value(*id);
+        let ty = value.ty.tensor();
+        let size = |dim: &Dim| dim.fixed();
+        Port {
+            name: value.name.clone(),
+            dtype: ty.map(|ty| ty.dtype),
+            shape: ty.map_or_else(Vec::new, |ty| ty.shape.iter().map(size).collect()),
+            text: graph.type_text(&value.ty),
+        }
+    };
+    ids.iter().map(port).collect()
+}
+
+impl Port {
+    /// Whether a run may bring a value of any type here.
+    pub fn is_open(&self) -> bool {
+        self.text == Graph::default().type_text(&Type::Unknown)
+    }
+
+    /// The array as a tensor of this port's element type.
+    pub(super) fn tensor(&self, array: &Array) -> Result<Tensor, Error> {
+        let dtype = self.dtype.unwrap_or(DType::F32);
+        let mut bytes = Vec::new();
+        match dtype {
+            DType::U8 => bytes.extend(array.data.iter().map(|x| x.round().clamp(0.0, 255.0) as u8)),
+            DType::F64 => bytes.extend(array.data.iter().flat_map(|x| f64::from(*x).to_le_bytes())),
+            DType::F32 | DType::F16 | DType::BF16 => {
+                kinglet_tensor::quant::quantize(dtype, &array.data, &mut bytes).map_err(|source| {
+                    Error::Model(kinglet_models::ModelError::Values { name: self.name.clone(), source })
+                })?;
+            }
+            other => return Err(Error::Input { input: self.name.clone(), dtype: other }),
+        }
+        Tensor::new(&self.name, dtype, array.shape.clone(), bytes.into()).map_err(|e| Error::Model(e.into()))
+    }
+}
+
+/// A tensor's numbers as f32; none for texts.
+pub fn floats(tensor: &Tensor) -> Option<Array> {
+    let literal = kinglet_formats::coreml::Literal::Tensor(tensor.clone());
+    Array::new(tensor.shape(), literal.floats()?)
+}

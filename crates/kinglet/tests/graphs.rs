@@ -1,0 +1,112 @@
+//! ONNX and Core ML models: the same numbers from both, labels, text and vectors. What needs real models looks for them
+//! below the folder that `KINGLET_MODELS` names, and is skipped without them.
+
+use std::path::{Path, PathBuf};
+
+use kinglet::LoadOptions;
+use kinglet::formats::npy;
+use kinglet::graphs::{Embedder, GraphModel, floats, write_npz};
+use kinglet::models::task::cosine;
+use kinglet::tensor::{DType, Tensor};
+
+/// The first path below `KINGLET_MODELS` that ends so.
+fn real(end: &str) -> Option<PathBuf> {
+    fn find(folder: &Path, end: &str) -> Option<PathBuf> {
+        let entries = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+        let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = entries.partition(|path| path.is_dir());
+        let fits = |path: &&PathBuf| path.to_string_lossy().ends_with(end);
+        let here = folders.iter().chain(&files).find(fits).cloned();
+        here.or_else(|| folders.iter().find_map(|folder| find(folder, end)))
+    }
+    let found = std::env::var_os("KINGLET_MODELS").and_then(|folder| find(Path::new(&folder), end));
+    if found.is_none() {
+        println!("skipped: {end} is not below KINGLET_MODELS");
+    }
+    found
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/data/coreml").join(name)
+}
+
+fn tensor(name: &str, shape: &[usize], values: &[f32]) -> Tensor {
+    let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    Tensor::new(name, DType::F32, shape.to_vec(), bytes.into()).expect("as many values as the shape says")
+}
+
+/// Fails when values differ by more than `bound` of the largest.
+fn check_near(what: &str, found: &[f32], expected: &[f32], bound: f32) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let most = expected.iter().fold(0f32, |most, x| most.max(x.abs()));
+    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= bound * most, "{what}: off by {worst}, the largest value is {most}");
+}
+
+#[test]
+fn a_network_computes_what_its_weights_say() {
+    let mut model = GraphModel::open(&fixture("nn-full.mlmodel"), &LoadOptions::default()).expect("opens");
+    let golden = std::fs::read(fixture("golden.bin")).expect("values");
+    // The weights of `nn-full`, [16, 32], are the last in the file; the bias is what a zero input leaves.
+    let weights: Vec<f32> =
+        golden[golden.len() - 4 * 512..].as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let bias = floats(&model.run(&[tensor("x", &[32], &[0.0; 32])]).expect("runs")[0]).expect("numbers").data;
+    let x: Vec<f32> = (0..32).map(|i| (i as f32 * 0.7).sin()).collect();
+    let found = floats(&model.run(&[tensor("x", &[32], &x)]).expect("runs")[0]).expect("numbers").data;
+    let row = |o: usize| {
+        weights[o * 32..][..32].iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>()
+    };
+    let expected: Vec<f32> = (0..16).map(|o| (row(o) + f64::from(bias[o])) as f32).collect();
+    check_near("nn-full", &found, &expected, 1e-5);
+}
+
+#[test]
+fn a_core_ml_package_computes_what_its_onnx_twin_does() {
+    let (Some(package), Some(onnx)) = (real("nmp.mlpackage"), real("nmp.onnx")) else { return };
+    let options = LoadOptions::default();
+    let wave: Vec<f32> = (0..43844).map(|i| (i as f32 * 0.125).sin() * (i as f32 * 1e-4).cos()).collect();
+    let run = |path: &Path| {
+        let mut model = GraphModel::open(path, &options).expect("opens");
+        let name = model.inputs()[0].name.clone();
+        let outputs = model.run(&[tensor(&name, &[1, 43844, 1], &wave)]).expect("runs");
+        let mut arrays: Vec<_> = outputs.iter().map(|t| floats(t).expect("numbers")).collect();
+        // Contours have 264 bins; notes and onsets 88: the twins list them in different orders.
+        arrays.sort_by_key(|array| std::cmp::Reverse(array.shape[2]));
+        arrays
+    };
+    let (core_ml, onnx) = (run(&package), run(&onnx));
+    check_near("contours", &core_ml[0].data, &onnx[0].data, 1e-3);
+    let direct = check_pair(&core_ml[1].data, &onnx[1].data) && check_pair(&core_ml[2].data, &onnx[2].data);
+    let crossed = check_pair(&core_ml[1].data, &onnx[2].data) && check_pair(&core_ml[2].data, &onnx[1].data);
+    assert!(direct || crossed, "notes and onsets differ");
+}
+
+fn check_pair(a: &[f32], b: &[f32]) -> bool {
+    a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-3)
+}
+
+#[test]
+fn vectors_of_related_sentences_lie_close() {
+    let Some(model) = real("all-MiniLM-L6-v2") else { return };
+    let mut embedder = Embedder::open(&model, &LoadOptions::default()).expect("opens");
+    let mut vector = |text: &str| embedder.embed(text).expect("embeds");
+    let (a, b) = (vector("How old are you?"), vector("What is your age?"));
+    let far = vector("The spacecraft entered orbit around Mars.");
+    assert_eq!(a.len(), 384);
+    assert!(cosine(&a, &b) > 0.8, "{}", cosine(&a, &b));
+    assert!(cosine(&a, &far).abs() < 0.2, "{}", cosine(&a, &far));
+}
+
+#[test]
+fn outputs_go_to_a_file_that_numpy_reads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("y.npz");
+    write_npz(&path, &[tensor("a/b", &[2], &[1.0, 2.0]), tensor("", &[1], &[3.0])]).expect("written");
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(&path).expect("there")).expect("a ZIP");
+    let mut read = |name: &str| {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut archive.by_name(name).expect(name), &mut bytes).expect("readable");
+        floats(&npy::read("x", &bytes.into()).expect("an array")).expect("numbers").data
+    };
+    assert_eq!(read("a_b.npy"), [1.0, 2.0]);
+    assert_eq!(read("output 1.npy"), [3.0]);
+}
