@@ -63,7 +63,13 @@ fn a_network_computes_what_its_weights_say() {
 fn a_core_ml_package_computes_what_its_onnx_twin_does() {
     let (Some(package), Some(onnx)) = (real("nmp.mlpackage"), real("nmp.onnx")) else { return };
     let options = LoadOptions::default();
-    let wave: Vec<f32> = (0..43844).map(|i| (i as f32 * 0.125).sin() * (i as f32 * 1e-4).cos()).collect();
+    // Noise: the model takes logarithms of powers, which silent frequencies would make a matter of rounding.
+    let mut state = 1u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let wave: Vec<f32> = (0..43844).map(|_| noise()).collect();
     let run = |path: &Path| {
         let mut model = GraphModel::open(path, &options).expect("opens");
         let name = model.inputs()[0].name.clone();
@@ -74,14 +80,14 @@ fn a_core_ml_package_computes_what_its_onnx_twin_does() {
         arrays
     };
     let (core_ml, onnx) = (run(&package), run(&onnx));
-    check_near("contours", &core_ml[0].data, &onnx[0].data, 1e-3);
+    check_near("contours", &core_ml[0].data, &onnx[0].data, 1e-4);
     let direct = check_pair(&core_ml[1].data, &onnx[1].data) && check_pair(&core_ml[2].data, &onnx[2].data);
     let crossed = check_pair(&core_ml[1].data, &onnx[2].data) && check_pair(&core_ml[2].data, &onnx[1].data);
     assert!(direct || crossed, "notes and onsets differ");
 }
 
 fn check_pair(a: &[f32], b: &[f32]) -> bool {
-    a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-3)
+    a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4)
 }
 
 #[test]
@@ -92,7 +98,7 @@ fn vectors_of_related_sentences_lie_close() {
     let (a, b) = (vector("How old are you?"), vector("What is your age?"));
     let far = vector("The spacecraft entered orbit around Mars.");
     assert_eq!(a.len(), 384);
-    assert!(cosine(&a, &b) > 0.8, "{}", cosine(&a, &b));
+    assert!(cosine(&a, &b) > 0.7, "{}", cosine(&a, &b));
     assert!(cosine(&a, &far).abs() < 0.2, "{}", cosine(&a, &far));
 }
 

@@ -344,7 +344,8 @@ fn type_of(ty: &proto::Type, builder: &mut GraphBuilder, dims: &mut HashMap<Stri
 fn dim_of(dim: &proto::Dimension, builder: &mut GraphBuilder, dims: &mut HashMap<String, Dim>) -> Dim {
     match &dim.value {
         Some(DimensionValue::Value(n)) => usize::try_from(*n).map_or(Dim::Unknown, Dim::Fixed),
-        Some(DimensionValue::Param(name)) if !name.is_empty() => {
+        // Exporters write "?" for sizes that have nothing to do with each other.
+        Some(DimensionValue::Param(name)) if !name.is_empty() && name != "?" => {
             *dims.entry(name.clone()).or_insert_with(|| builder.dim(name, usize::MAX))
         }
         _ => Dim::Unknown,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kinglet_graph::ops::int_tensor;
+use kinglet_graph::ops::{Aspect, Coordinates, Resize, ResizeMode, int_tensor};
 use kinglet_graph::{BuildError, Graph, GraphBuilder, Op, Type, ValueId};
 use kinglet_tensor::{DType, Tensor};
 
@@ -99,5 +99,18 @@ impl Making {
     pub(super) fn finish(mut self, outputs: &[ValueId]) -> (Graph, Vec<String>) {
         outputs.iter().for_each(|id| self.builder.output(*id));
         (self.builder.finish(), self.notes)
+    }
+}
+
+/// Resizes rows and columns, the last two dimensions.
+pub(super) fn rescale(mode: ResizeMode, coordinates: Coordinates) -> Resize {
+    Resize {
+        mode,
+        coordinates,
+        axes: vec![-2, -1],
+        aspect: Aspect::Stretch,
+        exclude_outside: false,
+        outside: 0.0,
+        antialias: false,
     }
 }

@@ -1,14 +1,18 @@
-//! Convolutions and pooling.
+//! Convolutions, pooling and resizing.
 
-use kinglet_graph::ops::{Conv, ConvTranspose, Pads, Pool, PoolKind, Window};
+use kinglet_graph::ops::{
+    Conv, ConvTranspose, Coordinates, NearestRule, Pads, Pool, PoolKind, ResizeMode, Window,
+};
 
 use super::Entry;
 use crate::coreml::CoreMlError;
+use crate::coreml::import::making::rescale;
 use crate::coreml::import::network::Cx;
 
 type Done = Result<(), CoreMlError>;
 
-pub(super) const LAYERS: &[Entry] = &[("convolution", convolution), ("pooling", pooling)];
+pub(super) const LAYERS: &[Entry] =
+    &[("convolution", convolution), ("pooling", pooling), ("resizeBilinear", resize), ("upsample", upsample)];
 
 /// Pads of a layer whose `valid` and `same` are in these fields.
 fn pads(cx: &Cx<'_>, valid: u32, same: u32) -> Result<Pads, CoreMlError> {
@@ -61,4 +65,35 @@ fn pooling(cx: &mut Cx<'_>) -> Done {
     };
     let window = Window { strides: cx.sizes(20, &[1, 1]), dilations: Vec::new(), pads };
     cx.emit(Pool { kind, kernel: cx.sizes(10, &[3, 3]), window, ceil }, &[x])
+}
+
+/// To the rows and columns in field 1.
+fn resize(cx: &mut Cx<'_>) -> Done {
+    let x = cx.picture(0)?;
+    let coordinates = match cx.params().message(2)?.unwrap_or_default().int(1) {
+        0 | 1 => Coordinates::AlignCorners,
+        2 => Coordinates::Asymmetric,
+        other => return Err(cx.fail(format!("sampling mode {other} cannot run"))),
+    };
+    let sizes = cx.params().ints(1);
+    let (absent, sizes) = (cx.making.builder.absent(), cx.ints(&sizes)?);
+    cx.emit(rescale(ResizeMode::Linear, coordinates), &[x, absent, absent, sizes])
+}
+
+/// By the factors in field 1 (whole) or 7.
+fn upsample(cx: &mut Cx<'_>) -> Done {
+    let x = cx.picture(0)?;
+    let params = cx.params();
+    let (mode, coordinates) = match (params.int(5), params.int(6)) {
+        (0, _) => (ResizeMode::Nearest(NearestRule::Floor), Coordinates::Asymmetric),
+        (_, 0) => (ResizeMode::Linear, Coordinates::Asymmetric),
+        (_, 1) => (ResizeMode::Linear, Coordinates::AlignCorners),
+        _ => (ResizeMode::Linear, Coordinates::HalfPixel),
+    };
+    let whole: Vec<f32> = params.ints(1).iter().map(|n| *n as f32).collect();
+    let scales = if whole.is_empty() { params.floats(7) } else { whole };
+    let name = format!("{}.scales", cx.layer.name);
+    let scales = cx.making.floats(&name, &[scales.len()], &scales)?;
+    let absent = cx.making.builder.absent();
+    cx.emit(rescale(mode, coordinates), &[x, absent, scales])
 }

@@ -1,10 +1,13 @@
-//! Convolutions and pooling.
+//! Convolutions, pooling and resizing.
 
 use kinglet_graph::ValueId;
-use kinglet_graph::ops::{Conv, ConvTranspose, Pads, Pool, PoolKind, Window};
+use kinglet_graph::ops::{
+    Conv, ConvTranspose, Coordinates, NearestRule, Pads, Pool, PoolKind, ResizeMode, Window,
+};
 
 use super::Entry;
 use crate::coreml::CoreMlError;
+use crate::coreml::import::making::rescale;
 use crate::coreml::import::program::Cx;
 
 type Done = Result<(), CoreMlError>;
@@ -18,6 +21,15 @@ pub(super) const OPS: &[Entry] = &[
     ("conv_transpose", conv_transpose),
     ("l2_pool", |cx| pool(cx, PoolKind::Lp(2))),
     ("max_pool", |cx| pool(cx, PoolKind::Max { column_major: false })),
+    ("resize_bilinear", resize),
+    ("upsample_bilinear", |cx| {
+        let aligned = cx.flag("align_corners", true);
+        let coordinates = if aligned { Coordinates::AlignCorners } else { Coordinates::HalfPixel };
+        upsample(cx, ResizeMode::Linear, coordinates)
+    }),
+    ("upsample_nearest_neighbor", |cx| {
+        upsample(cx, ResizeMode::Nearest(NearestRule::Floor), Coordinates::Asymmetric)
+    }),
 ];
 
 /// The window over `x`; `pad` lists begin and end of each spatial dimension in turn.
@@ -68,4 +80,25 @@ fn pool(cx: &mut Cx<'_>, kind: PoolKind) -> Done {
     let ceil = cx.flag("ceil_mode", false);
     let window = window(cx, x)?;
     cx.emit(Pool { kind, kernel, window, ceil }, &[x])
+}
+
+fn resize(cx: &mut Cx<'_>) -> Done {
+    let x = cx.input("x")?;
+    let coordinates = match cx.text("sampling_mode").as_deref() {
+        Some("STRICT_ALIGN_CORNERS" | "ALIGN_CORNERS") => Coordinates::AlignCorners,
+        Some("UNALIGN_CORNERS") => Coordinates::HalfPixel,
+        other => return Err(cx.fail(format!("sampling mode {other:?} cannot run"))),
+    };
+    let size = [cx.int("target_size_height", 1), cx.int("target_size_width", 1)];
+    let (absent, size) = (cx.absent(), cx.constant_ints(&size)?);
+    cx.emit(rescale(ResizeMode::Linear, coordinates), &[x, absent, absent, size])
+}
+
+fn upsample(cx: &mut Cx<'_>, mode: ResizeMode, coordinates: Coordinates) -> Done {
+    let x = cx.input("x")?;
+    let scales = [cx.float("scale_factor_height", 1.0), cx.float("scale_factor_width", 1.0)];
+    let name = format!("{}.scales", cx.op.name);
+    let scales = cx.making.floats(&name, &[2], &scales)?;
+    let absent = cx.absent();
+    cx.emit(rescale(mode, coordinates), &[x, absent, scales])
 }
