@@ -53,7 +53,7 @@ pub(crate) enum Color {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    Run(commands::run::Args),
+    Run(Box<commands::run::Args>),
     Serve(commands::serve::Args),
     Pull(commands::pull::Args),
     List(commands::list::Args),

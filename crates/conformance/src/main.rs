@@ -1,6 +1,6 @@
 //! `kinglet-conformance onnx --data DIR`: runs the ONNX backend tests and counts what passes.
 //!
-//! Each case runs in every [`case::MODES`]. A case that is known to fail stands in `ignored.txt` with the reason; the run
+//! Each case runs in every mode (raw, planned, fused). A case that is known to fail stands in `ignored.txt` with the reason; the run
 //! fails when an ignored case passes, and when any other case fails.
 #![forbid(unsafe_code)]
 

@@ -44,8 +44,11 @@ macro_rules! hosts {
     ($($op:ty),* $(,)?) => { &[$((TypeId::of::<$op>, run::<$op>)),*] };
 }
 
+/// An op's type and its kernel.
+type Row = (fn() -> TypeId, Host);
+
 /// Every op that can be computed here.
-const HOSTS: &[(fn() -> TypeId, Host)] = hosts![
+const HOSTS: &[Row] = hosts![
     ArgReduce,
     BatchNorm,
     Binary,

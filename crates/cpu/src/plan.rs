@@ -73,7 +73,7 @@ struct Dynamic {
 
 enum Kind {
     Host(Host),
-    Control(Control),
+    Control(Box<Control>),
 }
 
 impl Plan {
@@ -166,7 +166,7 @@ impl Plan {
 
     fn dynamic(&self, graph: &Graph, node: &Node, env: &Arc<Env>) -> Result<Dynamic, ExecError> {
         let kind = match Control::of(graph, node, env)? {
-            Some(control) => Kind::Control(control),
+            Some(control) => Kind::Control(Box::new(control)),
             None => Kind::Host(host(&*node.op).ok_or_else(|| ExecError::Unsupported {
                 op: node.op.name().into(),
                 node: node.name.clone(),

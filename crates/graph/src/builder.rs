@@ -167,8 +167,8 @@ impl GraphBuilder {
 /// `Ok` unless the known dimensions alone are more than any memory holds.
 fn check_size(ty: &Type) -> Result<(), String> {
     let Type::Tensor(TensorType { dtype, shape }) = ty else { return Ok(()) };
-    let known = shape.iter().filter_map(|dim| dim.fixed()).filter(|n| *n > 0);
-    let bytes = known.fold(Some(dtype.block_bytes()), |n, dim| n?.checked_mul(dim));
+    let mut known = shape.iter().filter_map(|dim| dim.fixed()).filter(|n| *n > 0);
+    let bytes = known.try_fold(dtype.block_bytes(), usize::checked_mul);
     match bytes {
         Some(bytes) if bytes <= MAX_BYTES => Ok(()),
         _ => Err(format!("a result of shape {shape:?} is too large")),

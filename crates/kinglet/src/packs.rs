@@ -259,7 +259,9 @@ mod tests {
     fn names_are_told_apart() {
         let home = tempfile::tempdir().expect("a folder");
         let folder = PackFolder::new(home.path(), 100);
-        [kept(&folder, "a%3Ab", 1, 1), kept(&folder, "a%3Ab-c", 2, 2), kept(&folder, "other", 4, 3)];
+        kept(&folder, "a%3Ab", 1, 1);
+        kept(&folder, "a%3Ab-c", 2, 2);
+        kept(&folder, "other", 4, 3);
         let bytes = |name: &str| folder.list(Some(name)).iter().map(|kept| kept.bytes).sum::<u64>();
         assert_eq!((bytes("a:b"), bytes("a:b-c"), bytes("a")), (1, 2, 0));
         assert_eq!(folder.remove(Some("a:b")), 1);

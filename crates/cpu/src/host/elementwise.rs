@@ -145,8 +145,11 @@ fn softplus(x: f64) -> f64 {
 /// The error function by its series near zero and its continued fraction beyond; absolute error below 1e-12.
 pub(super) fn erf(x: f64) -> f64 {
     let size = x.abs();
-    if !(size < 6.5) {
-        return if x.is_nan() { x } else { 1f64.copysign(x) };
+    if x.is_nan() {
+        return x;
+    }
+    if size >= 6.5 {
+        return 1f64.copysign(x);
     }
     if size < 2.5 {
         let (mut term, mut sum) = (x, x);

@@ -207,6 +207,9 @@ pub struct Cut {
     pub count: usize,
 }
 
+/// Axis, start, end and step of a sliced dimension.
+type Part = (usize, i64, i64, i64);
+
 impl Slice {
     /// Each dimension's cut; none when only the data decides.
     pub fn cuts(args: &Args<'_>, shape: &[usize]) -> Result<Option<Vec<Cut>>, String> {
@@ -219,7 +222,7 @@ impl Slice {
     }
 
     /// Axis, start, end and step of each sliced dimension.
-    fn parts(args: &Args<'_>, rank: usize) -> Result<Option<Vec<(usize, i64, i64, i64)>>, String> {
+    fn parts(args: &Args<'_>, rank: usize) -> Result<Option<Vec<Part>>, String> {
         let (Some(starts), Some(ends)) = (args.ints(1), args.ints(2)) else { return Ok(None) };
         let given = |i: usize, default: Vec<i64>| if args.has(i) { args.ints(i) } else { Some(default) };
         let (Some(axes), Some(steps)) =
