@@ -3,8 +3,8 @@
 //! Contract: a template renders byte for byte as Transformers renders it, and the result says where the template itself
 //! wrote special tokens. Only there are they recognised, so that a message cannot forge one.
 //! How: each template is rendered twice, once as it stands and once with the special tokens in its own text replaced by
-//! characters that occur nowhere else ([`jinja`]). Where those come out, the template wrote them. The second rendering
-//! counts only if it reads as the first; if marks would change what a template does, fewer of its texts are marked.
+//! characters that occur nowhere else. Where those come out, the template wrote them. The second rendering counts only
+//! if it reads as the first; if marks would change what a template does, fewer of its texts are marked.
 //! A template is untrusted code: nesting, work, memory and output are bounded, and there is nothing in it to call out.
 
 mod date;
