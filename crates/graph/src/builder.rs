@@ -10,7 +10,7 @@ use crate::ir::{Def, Dim, Graph, Node, SymDim, TensorType, Type, Value, ValueId}
 use crate::ops::Op;
 
 /// Values take at most this many bytes: sizes and offsets stay far from overflow.
-const MAX_BYTES: usize = 1 << 46;
+const MAX_BYTES: u64 = 1 << 46;
 
 /// Why a node could not be added.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -170,7 +170,7 @@ fn check_size(ty: &Type) -> Result<(), String> {
     let mut known = shape.iter().filter_map(|dim| dim.fixed()).filter(|n| *n > 0);
     let bytes = known.try_fold(dtype.block_bytes(), usize::checked_mul);
     match bytes {
-        Some(bytes) if bytes <= MAX_BYTES => Ok(()),
+        Some(bytes) if bytes as u64 <= MAX_BYTES => Ok(()),
         _ => Err(format!("a result of shape {shape:?} is too large")),
     }
 }
