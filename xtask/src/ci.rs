@@ -238,7 +238,8 @@ fn client() -> Result<Outcome> {
         return Ok(Skipped("Python's package `openai` cannot be installed here".into()));
     }
     let python = std::path::absolute(PYTHON)?;
-    let what = "--locked -p kinglet-server --test api openai_client";
+    // As in `test`, so that nothing is compiled again with fewer features.
+    let what = "--locked --workspace openai_client";
     run_tests(what, &[("PYTHON", python.to_str().unwrap_or(PYTHON))])
 }
 
