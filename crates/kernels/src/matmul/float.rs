@@ -97,7 +97,7 @@ pub unsafe fn matmul_f32(
     Ok(())
 }
 
-/// Weight rows multiplied at once.
+/// Most weight rows multiplied at once.
 const BLOCK: usize = 4;
 /// Rows of activations up to which converting weights as they are loaded beats decoding them first.
 const FEW_ROWS: usize = 2;
@@ -166,23 +166,33 @@ impl Job<'_> {
     #[inline(always)]
     unsafe fn over_panel<I: Isa, L: Load>(&self, isa: I, w: *const u8, stride: usize, rows: Range<usize>) {
         let count = self.x.len() / self.w.cols;
-        let wide = if I::REGISTERS >= 16 { count / 4 * 4 } else { 0 };
-        for m in (0..wide).step_by(4) {
-            // SAFETY: by the caller's promise; four rows of `x` follow `m`.
-            unsafe { self.over_rows::<I, L, 4>(isa, w, stride, rows.clone(), m) };
-        }
-        for m in wide..count {
-            // SAFETY: by the caller's promise; row `m` of `x` is there.
-            unsafe { self.over_rows::<I, L, 1>(isa, w, stride, rows.clone(), m) };
+        let many = if I::REGISTERS >= 16 { count / 6 * 6 } else { 0 };
+        let pairs = if I::REGISTERS >= 16 { count / 2 * 2 } else { 0 };
+        // SAFETY: by the caller's promise; the rows of `x` that are named are there.
+        unsafe {
+            for m in (0..many).step_by(6) {
+                // As many sums as there are registers for, beside the weights and one vector of activations.
+                if I::REGISTERS >= 32 {
+                    self.over_rows::<I, L, 6, BLOCK>(isa, w, stride, rows.clone(), m);
+                } else {
+                    self.over_rows::<I, L, 6, 2>(isa, w, stride, rows.clone(), m);
+                }
+            }
+            for m in (many..pairs).step_by(2) {
+                self.over_rows::<I, L, 2, BLOCK>(isa, w, stride, rows.clone(), m);
+            }
+            for m in pairs..count {
+                self.over_rows::<I, L, 1, BLOCK>(isa, w, stride, rows.clone(), m);
+            }
         }
     }
 
-    /// `MR` rows of activations from `m` on over some rows of weights.
+    /// `MR` rows of activations from `m` on over some rows of weights, `NR` at a time.
     ///
     /// # Safety
     /// As for [`over_panel`](Self::over_panel), and `x` has the rows.
     #[inline(always)]
-    unsafe fn over_rows<I: Isa, L: Load, const MR: usize>(
+    unsafe fn over_rows<I: Isa, L: Load, const MR: usize, const NR: usize>(
         &self,
         isa: I,
         w: *const u8,
@@ -190,11 +200,11 @@ impl Job<'_> {
         rows: Range<usize>,
         m: usize,
     ) {
-        let whole = rows.len() / BLOCK * BLOCK;
+        let whole = rows.len() / NR * NR;
         // SAFETY: by the caller's promise; `i` and the block behind it are within the rows.
         unsafe {
-            for i in (0..whole).step_by(BLOCK) {
-                self.dots::<I, L, MR, BLOCK>(isa, w.add(i * stride), stride, rows.start + i, m);
+            for i in (0..whole).step_by(NR) {
+                self.dots::<I, L, MR, NR>(isa, w.add(i * stride), stride, rows.start + i, m);
             }
             for i in whole..rows.len() {
                 self.dots::<I, L, MR, 1>(isa, w.add(i * stride), stride, rows.start + i, m);
