@@ -1,6 +1,8 @@
 //! ONNX and Core ML models: the same numbers from both, labels, text and vectors. What needs real models looks for them
 //! below the folder that `KINGLET_MODELS` names, and is skipped without them.
 
+mod real;
+
 use std::path::{Path, PathBuf};
 
 use kinglet::LoadOptions;
@@ -8,22 +10,7 @@ use kinglet::formats::npy;
 use kinglet::graphs::{Embedder, GraphModel, floats, write_npz};
 use kinglet::models::task::cosine;
 use kinglet::tensor::{DType, Tensor};
-
-/// The first path below `KINGLET_MODELS` that ends so.
-fn real(end: &str) -> Option<PathBuf> {
-    fn find(folder: &Path, end: &str) -> Option<PathBuf> {
-        let entries = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-        let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = entries.partition(|path| path.is_dir());
-        let fits = |path: &&PathBuf| path.to_string_lossy().ends_with(end);
-        let here = folders.iter().chain(&files).find(fits).cloned();
-        here.or_else(|| folders.iter().find_map(|folder| find(folder, end)))
-    }
-    let found = std::env::var_os("KINGLET_MODELS").and_then(|folder| find(Path::new(&folder), end));
-    if found.is_none() {
-        println!("skipped: {end} is not below KINGLET_MODELS");
-    }
-    found
-}
+use real::real;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/data/coreml").join(name)
