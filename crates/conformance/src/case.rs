@@ -4,12 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use kinglet_cpu::{CpuBackend, Feed, Precision, Session, SessionOptions, Value};
-use kinglet_formats::onnx::{self, NoExternal, OnnxModel};
+use kinglet_formats::onnx::{self, NoExternal, OnnxModel, proto};
 use kinglet_graph::{Dim, Type};
 use kinglet_tensor::Bytes;
+use prost::Message;
 
 use crate::compare::compare;
-use crate::data::{arrays, ramp};
+use crate::data::{Kind, arrays, ramp};
 
 /// How a case runs.
 struct Mode {
@@ -45,8 +46,10 @@ pub(crate) fn run(path: &Path) -> Result<(), String> {
 fn run_in(path: &Path, mode: &Mode) -> Result<(), String> {
     let file = if path.is_dir() { path.join("model.onnx") } else { path.to_path_buf() };
     let bytes = std::fs::read(&file).map_err(|e| e.to_string())?;
-    let model = onnx::read(Bytes::from(bytes), &NoExternal).map_err(|e| e.to_string())?;
-    let sets = sets(path, &model)?;
+    let bytes = Bytes::from(bytes);
+    let model = onnx::read(bytes.clone(), &NoExternal).map_err(|e| e.to_string())?;
+    let declared = proto::Model::decode(bytes).map_err(|e| e.to_string())?.graph.unwrap_or_default();
+    let sets = sets(path, &model, &declared)?;
     let mut backend = CpuBackend::new(2);
     backend.precision = Precision::F32;
     let options =
@@ -66,26 +69,27 @@ fn run_in(path: &Path, mode: &Mode) -> Result<(), String> {
 type Set = (Vec<Value>, Vec<Value>);
 
 /// Inputs and expected outputs.
-fn sets(path: &Path, model: &OnnxModel) -> Result<Vec<Set>, String> {
-    let graph = &model.graph;
-    let types = |ids: &[kinglet_graph::ValueId]| -> Vec<Type> {
-        ids.iter().map(|id| graph.value(*id).ty.clone()).collect()
-    };
+fn sets(path: &Path, model: &OnnxModel, declared: &proto::Graph) -> Result<Vec<Set>, String> {
+    let kinds = |list: &[proto::ValueInfo]| -> Vec<Kind> { list.iter().map(Kind::of).collect() };
     if path.is_file() {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let graph = &model.graph;
         let expected = path.with_file_name(format!("{stem}_output_0.pb"));
-        let inputs = types(graph.inputs()).iter().map(input_of).collect::<Result<_, _>>()?;
+        let inputs =
+            graph.inputs().iter().map(|id| input_of(&graph.value(*id).ty)).collect::<Result<_, _>>()?;
         let bytes = std::fs::read(expected).map_err(|e| e.to_string())?;
-        return Ok(vec![(inputs, vec![crate::data::value(bytes, &Type::Unknown)?])]);
+        return Ok(vec![(inputs, vec![crate::data::value(bytes, Kind::Tensor)?])]);
     }
+    let constant = |i: &&proto::ValueInfo| declared.initializer.iter().any(|t| t.name == i.name);
+    let inputs: Vec<_> = declared.input.iter().filter(|i| !constant(i)).cloned().collect();
     let mut sets = Vec::new();
     for n in 0.. {
         let folder = path.join(format!("test_data_set_{n}"));
         if !folder.is_dir() {
             break;
         }
-        let inputs = arrays(&folder, "input", &types(graph.inputs()))?;
-        let outputs = arrays(&folder, "output", &types(graph.outputs()))?;
+        let inputs = arrays(&folder, "input", &kinds(&inputs))?;
+        let outputs = arrays(&folder, "output", &kinds(&declared.output))?;
         sets.push((inputs, outputs));
     }
     if sets.is_empty() { Err("no data".into()) } else { Ok(sets) }

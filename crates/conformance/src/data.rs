@@ -4,12 +4,11 @@ use std::path::Path;
 
 use kinglet_cpu::{Array, Value};
 use kinglet_formats::onnx::{NoExternal, proto, tensor};
-use kinglet_graph::Type;
 use kinglet_tensor::{Bytes, DType};
 use prost::Message;
 
 /// `input_0.pb`, `input_1.pb`, ... of a folder.
-pub(crate) fn arrays(folder: &Path, stem: &str, types: &[Type]) -> Result<Vec<Value>, String> {
+pub(crate) fn arrays(folder: &Path, stem: &str, types: &[Kind]) -> Result<Vec<Value>, String> {
     let mut values = Vec::new();
     for i in 0.. {
         let path = folder.join(format!("{stem}_{i}.pb"));
@@ -17,19 +16,39 @@ pub(crate) fn arrays(folder: &Path, stem: &str, types: &[Type]) -> Result<Vec<Va
             break;
         }
         let bytes = std::fs::read(&path).map_err(|e| e.to_string())?;
-        values.push(value(bytes, types.get(i).unwrap_or(&Type::Unknown))?);
+        values.push(value(bytes, types.get(i).copied().unwrap_or_default())?);
     }
     Ok(values)
 }
 
-/// A value of this type from its file.
-pub(crate) fn value(bytes: Vec<u8>, ty: &Type) -> Result<Value, String> {
+/// How a file stores a value.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Kind {
+    #[default]
+    Tensor,
+    Sequence,
+    Optional,
+}
+
+impl Kind {
+    /// What a model declares.
+    pub(crate) fn of(info: &proto::ValueInfo) -> Self {
+        match info.r#type.as_ref().and_then(|ty| ty.value.as_ref()) {
+            Some(proto::TypeValue::Sequence(_)) => Self::Sequence,
+            Some(proto::TypeValue::Optional(_)) => Self::Optional,
+            _ => Self::Tensor,
+        }
+    }
+}
+
+/// A value of this kind from its file.
+pub(crate) fn value(bytes: Vec<u8>, kind: Kind) -> Result<Value, String> {
     let bytes = Bytes::from(bytes);
     let fail = |e: prost::DecodeError| e.to_string();
-    match ty {
-        Type::Sequence(_) => sequence(&proto::Sequence::decode(bytes).map_err(fail)?),
-        Type::Optional(_) => optional(&proto::Optional::decode(bytes).map_err(fail)?),
-        _ => array(&proto::Tensor::decode(bytes).map_err(fail)?),
+    match kind {
+        Kind::Sequence => sequence(&proto::Sequence::decode(bytes).map_err(fail)?),
+        Kind::Optional => optional(&proto::Optional::decode(bytes).map_err(fail)?),
+        Kind::Tensor => array(&proto::Tensor::decode(bytes).map_err(fail)?),
     }
 }
 

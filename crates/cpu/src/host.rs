@@ -4,6 +4,7 @@
 //! Adding one is an `impl HostOp` in a file under `host/` and its name in [`HOSTS`].
 
 mod attend;
+mod boxes;
 mod einsum;
 mod elementwise;
 mod fill;
@@ -13,10 +14,15 @@ mod matmul;
 mod norm;
 pub(crate) mod numbers;
 mod order;
+mod place;
 mod quantize;
+mod recurrent;
 mod reduce;
 mod resize;
+mod sample;
 mod sequence;
+mod signal;
+mod text;
 mod window;
 
 use std::any::TypeId;
@@ -111,6 +117,22 @@ const HOSTS: &[Row] = hosts![
     Sequence,
     TopK,
     Unique,
+    AffineGrid,
+    CentreCropPad,
+    Col2Im,
+    DeformConv,
+    Determinant,
+    Dft,
+    GridSample,
+    LinearAttention,
+    MaxUnpool,
+    NonMaxSuppression,
+    Recurrent,
+    RoiAlign,
+    Stft,
+    TensorScatter,
+    Text,
+    TfIdf,
 ];
 
 fn run<T: HostOp>(op: &dyn Op, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {

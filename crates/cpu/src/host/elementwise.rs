@@ -40,7 +40,7 @@ fn of_int(fun: Fun, n: i64, dtype: DType) -> i64 {
     }
 }
 
-fn of_float(fun: Fun, x: f64) -> f64 {
+pub(super) fn of_float(fun: Fun, x: f64) -> f64 {
     let wide = |x: f32| f64::from(x);
     let truth = |yes: bool| f64::from(u8::from(yes));
     match fun {

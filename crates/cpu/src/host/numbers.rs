@@ -189,10 +189,14 @@ impl SmallFloat {
         }
         let sign = u8::from(x.is_sign_negative()) << (self.bits - 1);
         let (nan, infinity) = match self.kind {
-            Kind::Ieee => (sign | self.magnitude(), sign | (self.largest() + 1)),
+            // The quiet NaN: the upper half of the fractions behind infinity.
+            Kind::Ieee => {
+                (sign | (self.largest() + 1) | 1 << (self.mantissa - 1), sign | (self.largest() + 1))
+            }
             Kind::Finite => (sign | self.magnitude(), sign | self.magnitude()),
             Kind::Unsigned => (1 << (self.bits - 1), 1 << (self.bits - 1)),
-            _ => (sign | self.largest(), sign | self.largest()),
+            // Without a code of its own, NaN is the negative zero.
+            _ => (1 << (self.bits - 1), sign | self.largest()),
         };
         if x.is_nan() {
             return nan;

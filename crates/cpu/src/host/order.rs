@@ -124,56 +124,35 @@ impl HostOp for Cumulative {
     fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
         let x = call.view(0)?;
         let (outer, n, inner) = around(x.shape, axis(call.int(1)?, x.rank())?);
-        let place =
-            |o: usize, k: usize, i: usize| (o * n + if self.reverse { n - 1 - k } else { k }) * inner + i;
+        let sizes = [outer, n, inner];
         if x.dtype.is_integer() {
             let mut values = x.i64s()?.into_owned();
             let join = |a: i64, b: i64| if self.product { a.wrapping_mul(b) } else { a.wrapping_add(b) };
-            self.each(outer, n, inner, &mut values, i64::from(self.product), place, join);
+            run(self, sizes, &mut values, i64::from(self.product), join);
             return store_ints(outs, 0, &values);
         }
         let mut values = x.f64s()?;
         let join = |a: f64, b: f64| if self.product { a * b } else { a + b };
-        self.each(outer, n, inner, &mut values, f64::from(u8::from(self.product)), place, join);
+        run(self, sizes, &mut values, f64::from(u8::from(self.product)), join);
         store(outs, 0, &values)
     }
 }
 
-trait Running {
-    #[allow(clippy::too_many_arguments, reason = "a helper of one caller")]
-    fn each<T: Copy>(
-        &self,
-        outer: usize,
-        n: usize,
-        inner: usize,
-        values: &mut [T],
-        start: T,
-        place: impl Fn(usize, usize, usize) -> usize,
-        join: impl Fn(T, T) -> T,
-    );
-}
-
-impl Running for Cumulative {
-    fn each<T: Copy>(
-        &self,
-        outer: usize,
-        n: usize,
-        inner: usize,
-        values: &mut [T],
-        start: T,
-        place: impl Fn(usize, usize, usize) -> usize,
-        join: impl Fn(T, T) -> T,
-    ) {
-        for o in 0..outer {
-            for i in 0..inner {
-                let mut sum = start;
-                for k in 0..n {
-                    let at = place(o, k, i);
-                    let next = join(sum, values[at]);
-                    values[at] = if self.exclusive { sum } else { next };
-                    sum = next;
-                }
-            }
+/// Replaces each element of `[outer, n, inner]` by what is joined up to it, in the order of the op.
+fn run<T: Copy>(
+    op: &Cumulative,
+    [outer, n, inner]: [usize; 3],
+    values: &mut [T],
+    start: T,
+    join: impl Fn(T, T) -> T,
+) {
+    for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))) {
+        let mut sum = start;
+        for k in 0..n {
+            let at = (o * n + if op.reverse { n - 1 - k } else { k }) * inner + i;
+            let next = join(sum, values[at]);
+            values[at] = if op.exclusive { sum } else { next };
+            sum = next;
         }
     }
 }

@@ -6,7 +6,7 @@ use kinglet_tensor::DType;
 use super::{Call, HostOp, Outcome, Outs, View, shape_of, store, store_ints, strides};
 
 /// Calls `f` with every index below `shape`, in order.
-fn each(shape: &[usize], mut f: impl FnMut(&[usize])) {
+pub(super) fn each(shape: &[usize], mut f: impl FnMut(&[usize])) {
     if shape.contains(&0) {
         return;
     }
@@ -20,7 +20,13 @@ fn each(shape: &[usize], mut f: impl FnMut(&[usize])) {
 }
 
 /// The input place of a tap along each dimension; none in the padding.
-fn place(axes: &[Axis], out: &[usize], tap: &[usize], sizes: &[usize], steps: &[usize]) -> Option<usize> {
+pub(super) fn place(
+    axes: &[Axis],
+    out: &[usize],
+    tap: &[usize],
+    sizes: &[usize],
+    steps: &[usize],
+) -> Option<usize> {
     let mut at = 0;
     for d in 0..axes.len() {
         let i = (out[d] * axes[d].stride + tap[d] * axes[d].dilation) as i64 - axes[d].before;

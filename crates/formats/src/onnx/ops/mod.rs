@@ -11,9 +11,13 @@ mod norm;
 mod order;
 mod pool;
 mod quantize;
+mod recurrent;
 mod reduce;
 mod resize;
+mod sample;
 mod sequence;
+mod signal;
+mod text;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -37,9 +41,13 @@ const FAMILIES: &[&[Entry]] = &[
     order::OPS,
     pool::OPS,
     quantize::OPS,
+    recurrent::OPS,
     reduce::OPS,
     resize::OPS,
+    sample::OPS,
     sequence::OPS,
+    signal::OPS,
+    text::OPS,
 ];
 
 /// The importer of an operator, when there is one.

@@ -1,6 +1,9 @@
 //! Normalisations and softmax.
 
-use kinglet_graph::ops::{BatchNorm, GroupNorm, Identity, LayerNorm, LpNorm, Lrn, Softmax, SoftmaxKind};
+use kinglet_graph::ops::{
+    BatchNorm, Binary, Fun, Fun2, GroupNorm, Identity, LayerNorm, LpNorm, Lrn, Reduce, ReduceKind, Softmax,
+    SoftmaxKind, Unary,
+};
 
 use super::Entry;
 use crate::onnx::error::OnnxError;
@@ -30,6 +33,7 @@ pub(super) const OPS: &[Entry] = &[
     ("", "LpNormalization", |cx| {
         cx.emit(LpNorm { axis: cx.int("axis", -1), p: cx.int("p", 2).max(0) as u32 })
     }),
+    ("", "MeanVarianceNormalization", mean_variance),
     ("", "Softmax", |cx| softmax(cx, SoftmaxKind::Soft)),
     ("", "LogSoftmax", |cx| softmax(cx, SoftmaxKind::Log)),
     ("", "Hardmax", |cx| softmax(cx, SoftmaxKind::Hard)),
@@ -43,6 +47,22 @@ fn batch_norm(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     }
     let op = BatchNorm { eps: cx.float("epsilon", 1e-5), momentum: cx.float("momentum", 0.9), training };
     cx.emit(op)
+}
+
+/// `(x - mean) / (sqrt(mean(x^2) - mean^2) + 1e-9)`.
+fn mean_variance(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
+    let x = cx.input(0);
+    let axes = cx.ints(cx.attrs.ints("axes").unwrap_or(&[0, 2, 3]))?;
+    let dtype = cx.builder().dtype(x).unwrap_or(kinglet_tensor::DType::F32);
+    let mean = Reduce { kind: ReduceKind::Mean, keep_dims: true, keep_all: false };
+    let middle = cx.temp(mean, &[x, axes])?;
+    let centred = cx.temp(Binary(Fun2::Sub), &[x, middle])?;
+    let squares = cx.temp(Binary(Fun2::Mul), &[centred, centred])?;
+    let variance = cx.temp(mean, &[squares, axes])?;
+    let deviation = cx.temp(Unary(Fun::Sqrt), &[variance])?;
+    let least = cx.scalar(dtype, 1e-9)?;
+    let deviation = cx.temp(Binary(Fun2::Add), &[deviation, least])?;
+    cx.emit_with(Binary(Fun2::Div), &[centred, deviation])
 }
 
 /// Before version 13, the axis starts a group of dimensions.
