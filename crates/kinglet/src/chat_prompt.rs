@@ -1,6 +1,6 @@
 //! Conversations become prompts.
 
-use kinglet_text::chat::{ChatTemplate, Message, RenderOptions, TemplateTokens};
+use kinglet_text::chat::{ChatError, ChatTemplate, Message, RenderOptions, TemplateTokens};
 use kinglet_text::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::Error;
@@ -8,18 +8,19 @@ use crate::Error;
 /// Turns conversations into tokens with the model's own template.
 pub(crate) struct Prompter {
     tokenizer: Tokenizer,
-    template: Option<ChatTemplate>,
+    /// A template that cannot be read fails conversations only: plain text needs none.
+    template: Option<Result<ChatTemplate, ChatError>>,
 }
 
 impl Prompter {
     /// Reads the template, when there is one.
-    pub(crate) fn new(tokenizer: &Tokenizer, source: Option<&str>) -> Result<Self, Error> {
+    pub(crate) fn new(tokenizer: &Tokenizer, source: Option<&str>) -> Self {
         let ids = tokenizer.special_ids();
         let text = |id: Option<u32>| id.and_then(|id| Some(tokenizer.token_text(id).ok()?.into_owned()));
         let special = tokenizer.special_texts();
         let tokens = TemplateTokens { bos: text(ids.bos), eos: text(ids.eos), others: Vec::new(), special };
-        let template = source.map(|source| ChatTemplate::parse(source, &tokens)).transpose()?;
-        Ok(Self { tokenizer: tokenizer.clone(), template })
+        let template = source.map(|source| ChatTemplate::parse(source, &tokens));
+        Self { tokenizer: tokenizer.clone(), template }
     }
 
     /// The tokens of a conversation; special tokens are recognised in the template's own text only.
@@ -28,7 +29,7 @@ impl Prompter {
         messages: &[Message],
         options: &RenderOptions,
     ) -> Result<Vec<u32>, Error> {
-        let template = self.template.as_ref().ok_or(Error::NoTemplate)?;
+        let template = self.template.as_ref().ok_or(Error::NoTemplate)?.as_ref().map_err(ChatError::clone)?;
         let rendered = template.render(messages, options)?;
         let first = rendered.spans.first().filter(|span| span.trusted);
         let begins = self.begins_with_bos(first.map_or("", |span| &span.text));

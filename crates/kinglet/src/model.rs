@@ -91,7 +91,7 @@ impl Model {
             ..EngineConfig::new(compiled.context)
         };
         let template = vocabulary::template_source(files);
-        let prompter = Prompter::new(&tokenizer, template)?;
+        let prompter = Prompter::new(&tokenizer, template);
         let engine = Engine::spawn(compiled.executable, tokenizer.clone(), compiled.vocab, config)?;
         Ok(Self {
             name: name.into(),

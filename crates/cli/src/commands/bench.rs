@@ -68,6 +68,7 @@ struct Outcome {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
+    let baseline = args.baseline.as_deref().map(baseline::read).transpose()?;
     let tests = tests(args);
     let sequences = tests.iter().map(|test| test.batch).max().unwrap_or(1);
     let (name, files, options) = args.load.open(&args.model, sequences, ui)?;
@@ -99,7 +100,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     } else {
         print(&name, &outcomes, &ceilings, load_ms, ui)?;
     }
-    args.baseline.as_deref().map_or(Ok(()), |path| baseline::compare(path, &report, args.tolerance, ui))
+    baseline.map_or(Ok(()), |before| baseline::compare(&before, &report, args.tolerance, ui))
 }
 
 /// A number of repetitions: at least one.

@@ -4,8 +4,9 @@ mod answer;
 mod chat;
 mod graph;
 
-use std::io::{IsTerminal, Read};
-use std::time::Instant;
+use std::io::{BufRead, IsTerminal, Read};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use kinglet::Model;
@@ -17,6 +18,9 @@ use crate::commands::options::LoadArgs;
 use crate::commands::sampling::SamplerArgs;
 use crate::failure::hinted;
 use crate::ui::Ui;
+
+/// How long a prompt waits for the beginning of standard input.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Ask a language model, chat with it, or run a model on pictures
 ///
@@ -39,7 +43,7 @@ Examples:
 pub(crate) struct Args {
     /// A model's name, path or address
     model: String,
-    /// What to ask (standard input is added to it when it is no terminal), or pictures
+    /// What to ask (standard input is added to it when it is no terminal and begins within 3 s), or pictures
     #[arg(value_name = "PROMPT")]
     prompt: Vec<String>,
     /// What the model is told before the conversation
@@ -66,7 +70,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     if let Some(subject) = graph::Subject::find(&args.model, ui)? {
         return graph::run(args, &subject, ui);
     }
-    let prompt = prompt(args)?;
+    let prompt = prompt(args, ui)?;
     let started = Instant::now();
     let model = args.load.load(&args.model, 1, ui)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
@@ -82,11 +86,10 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
 }
 
 /// The prompt from the command line and from standard input; none when a person is to be asked.
-fn prompt(args: &Args) -> Result<Option<String>> {
+fn prompt(args: &Args, ui: &Ui) -> Result<Option<String>> {
     let mut prompt = args.prompt.join(" ");
     if !std::io::stdin().is_terminal() {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).context("standard input")?;
+        let bytes = piped((!prompt.is_empty()).then_some(PATIENCE), ui)?;
         let text = String::from_utf8(bytes).map_err(|e| {
             let at = e.utf8_error().valid_up_to();
             hinted(
@@ -107,6 +110,25 @@ fn prompt(args: &Args) -> Result<Option<String>> {
         ));
     }
     Ok(Some(prompt))
+}
+
+/// All of standard input; nothing when none of it, nor its end, came within `patience`: a pipe that whoever started the
+/// command left open.
+fn piped(patience: Option<Duration>, ui: &Ui) -> Result<Vec<u8>> {
+    let (began, begun) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        let first = stdin.fill_buf().map(|_| ());
+        // Nobody listens any more when this came too late.
+        let _ = began.send(());
+        let mut bytes = Vec::new();
+        first.and_then(|()| stdin.read_to_end(&mut bytes)).map(|_| bytes)
+    });
+    if patience.is_some_and(|patience| begun.recv_timeout(patience) == Err(RecvTimeoutError::Timeout)) {
+        ui.note(format_args!("standard input is open but silent: answering the prompt alone"));
+        return Ok(Vec::new());
+    }
+    reader.join().expect("reading does not panic").context("standard input")
 }
 
 fn once(args: &Args, prompt: &str, model: &Model, asking: &Asking, load_ms: f64, ui: &Ui) -> Result<()> {

@@ -540,8 +540,42 @@ fn benches_that_cannot_run_are_refused() {
         (["--pp", "65"], 1, "takes 65 tokens of context, there are 64"),
         (["--depth", "60"], 1, "tokens of context, there are 64"),
         (["--pp", "many"], 2, "invalid"),
+        (["--baseline", "/nowhere/before.json"], 1, "/nowhere/before.json"),
+        (["--baseline", &model], 1, "m.gguf"),
     ] {
         let ended = kinglet(home.path(), &[&["bench", &model, "--tg", "8"], &options[..]].concat());
         assert!(ended.status == Some(status) && ended.error.contains(says), "{options:?}: {}", ended.error);
     }
+}
+
+#[test]
+fn a_broken_template_fails_conversations_only() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("m.gguf");
+    let template = MetaValue::Str("{% for message in messages %}".into());
+    fs::write(&path, Tiny::new().set("tokenizer.chat_template", template).bytes()).expect("written");
+    let ask = ["run", &path.display().to_string(), "abc", "--max-tokens", "2"].map(str::to_owned);
+    let ask = ask.iter().map(String::as_str).collect::<Vec<_>>();
+    let Ended { status, error, .. } = kinglet(home.path(), &ask);
+    assert!(status == Some(1) && error.contains("chat template"), "{error}");
+    let Ended { status, error, .. } = kinglet(home.path(), &[&ask[..], &["--raw"]].concat());
+    assert!(status == Some(0), "{error}");
+}
+
+#[test]
+fn a_prompt_does_not_wait_for_a_silent_pipe() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("m.gguf");
+    fs::write(&path, tiny()).expect("written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinglet"));
+    command
+        .args(["run", &path.display().to_string(), "abc", "--max-tokens", "2"])
+        .env("KINGLET_HOME", home.path());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let open = child.stdin.take();
+    let output = child.wait_with_output().expect("it ends");
+    drop(open);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && error.contains("standard input is open but silent"), "{error}");
 }

@@ -8,11 +8,22 @@ use serde_json::Value;
 use crate::failure::hinted;
 use crate::ui::{Table, Ui};
 
-/// Compares test by test; an error names every test that became slower than `tolerance` percent allow.
-pub(super) fn compare(path: &Path, report: &Value, tolerance: f64, ui: &Ui) -> Result<()> {
+/// How to make a file that can be compared with.
+const HINT: &str = "write it with `kinglet --json bench MODEL` and the same --pp, --tg, --depth and --batch";
+
+/// An earlier report, which has results.
+pub(super) fn read(path: &Path) -> Result<Value> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    let before: Value = serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
-    let earlier = results(&before);
+    let report: Value = serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
+    if results(&report).is_empty() {
+        bail!(hinted(format!("{}: not a report of `kinglet bench`", path.display()), HINT));
+    }
+    Ok(report)
+}
+
+/// Compares test by test; an error names every test that became slower than `tolerance` percent allow.
+pub(super) fn compare(before: &Value, report: &Value, tolerance: f64, ui: &Ui) -> Result<()> {
+    let earlier = results(before);
     let mut table =
         Table::new(&["test", ">depth", ">batch", ">before", ">now", ">change", ">of ceiling", ">change"]);
     let (mut slower, mut compared) = (Vec::new(), 0);
@@ -41,10 +52,7 @@ pub(super) fn compare(path: &Path, report: &Value, tolerance: f64, ui: &Ui) -> R
         ]);
     }
     if compared == 0 {
-        bail!(hinted(
-            format!("{}: no test in common with this run", path.display()),
-            "write it with `kinglet --json bench MODEL` and the same --pp, --tg, --depth and --batch",
-        ));
+        bail!(hinted("the baseline has no test in common with this run", HINT));
     }
     if !ui.json() {
         ui.line(format_args!("\n{table}"))?;
