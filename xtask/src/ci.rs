@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     Step { name: "typos", what: "spelling, where the tool is installed", quick: true, run: typos },
     Step { name: "clippy", what: "lints, without a warning", quick: true, run: clippy },
     Step { name: "test", what: "tests of the whole workspace", quick: true, run: test },
+    Step { name: "client", what: "OpenAI's Python client against the server", quick: false, run: client },
     Step { name: "doctest", what: "examples in the documentation", quick: false, run: doctest },
     Step { name: "doc", what: "documentation, without a warning", quick: false, run: doc },
     Step { name: "deny", what: "licences, bans and sources of dependencies", quick: false, run: deny },
@@ -37,7 +38,6 @@ const STEPS: &[Step] = &[
     Step { name: "apple", what: "floors 0-4 for macOS on ARM64", quick: false, run: apple },
     Step { name: "asm", what: "no vector operation of the kernels is a call", quick: false, run: asm },
     Step { name: "fuzz", what: "fuzz targets compile", quick: false, run: fuzz },
-    Step { name: "client", what: "OpenAI's Python client against the server", quick: false, run: client },
     Step { name: "arm64", what: "kernels' tests on emulated ARM64", quick: false, run: arm64 },
 ];
 
@@ -238,7 +238,7 @@ fn client() -> Result<Outcome> {
         return Ok(Skipped("Python's package `openai` cannot be installed here".into()));
     }
     let python = std::path::absolute(PYTHON)?;
-    // As in `test`, so that nothing is compiled again with fewer features.
+    // As in `test`, and right after it, so that nothing is compiled again.
     let what = "--locked --workspace openai_client";
     run_tests(what, &[("PYTHON", python.to_str().unwrap_or(PYTHON))])
 }
