@@ -1,7 +1,9 @@
 //! One case: a model with inputs and expected outputs, run in every mode.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use kinglet_cpu::{CpuBackend, Feed, Precision, Session, SessionOptions, Value};
 use kinglet_formats::onnx::{self, NoExternal, OnnxModel, proto};
@@ -11,6 +13,7 @@ use prost::Message;
 
 use crate::compare::compare;
 use crate::data::{Kind, arrays, ramp};
+use crate::odd;
 
 /// How a case runs.
 struct Mode {
@@ -33,23 +36,51 @@ pub(crate) fn run(path: &Path) -> Result<(), String> {
         match outcome {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(format!("{}: {error}", mode.name)),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?");
-                return Err(format!("{}: PANIC {text}", mode.name));
-            }
+            Err(panic) => return Err(format!("{}: PANIC {}", mode.name, panic_text(&*panic))),
         }
     }
     Ok(())
 }
 
-fn run_in(path: &Path, mode: &Mode) -> Result<(), String> {
+/// Feeds the case's model with odd inputs; an error lists the panics.
+pub(crate) fn run_odd(path: &Path) -> Result<(), String> {
+    let Ok((model, declared)) = read(path) else { return Ok(()) };
+    let graph = declared.graph.clone().unwrap_or_default();
+    let Some((inputs, _)) = sets(path, &model, &graph)?.into_iter().next() else { return Ok(()) };
+    let panics = odd::panics(&declared, &inputs);
+    if panics.is_empty() { Ok(()) } else { Err(panics.join("; ")) }
+}
+
+/// Where the last panic happened.
+static PLACE: Mutex<String> = Mutex::new(String::new());
+
+/// Keeps panics quiet, and remembers where they happen.
+pub(crate) fn catch_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(String::new, ToString::to_string);
+        *PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }));
+}
+
+/// What the last panic said, and where.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+    let place = PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+    format!("{text} ({place})")
+}
+
+/// The case's model, and its file's message.
+fn read(path: &Path) -> Result<(OnnxModel, proto::Model), String> {
     let file = if path.is_dir() { path.join("model.onnx") } else { path.to_path_buf() };
-    let bytes = std::fs::read(&file).map_err(|e| e.to_string())?;
-    let bytes = Bytes::from(bytes);
+    let bytes = Bytes::from(std::fs::read(&file).map_err(|e| e.to_string())?);
     let model = onnx::read(bytes.clone(), &NoExternal).map_err(|e| e.to_string())?;
-    let declared = proto::Model::decode(bytes).map_err(|e| e.to_string())?.graph.unwrap_or_default();
-    let sets = sets(path, &model, &declared)?;
+    Ok((model, proto::Model::decode(bytes).map_err(|e| e.to_string())?))
+}
+
+fn run_in(path: &Path, mode: &Mode) -> Result<(), String> {
+    let (model, declared) = read(path)?;
+    let sets = sets(path, &model, &declared.graph.unwrap_or_default())?;
     let mut backend = CpuBackend::new(2);
     backend.precision = Precision::F32;
     let options =

@@ -8,6 +8,7 @@ mod case;
 mod compare;
 mod data;
 mod ignored;
+mod odd;
 mod suite;
 
 use std::path::PathBuf;
@@ -35,13 +36,17 @@ enum Suite {
         /// Only cases whose name contains this.
         #[arg(long, default_value = "")]
         filter: String,
+        /// Feed every model with empty, odd and huge inputs instead, and fail when one panics.
+        #[arg(long)]
+        odd: bool,
     },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Args { suite: Suite::Onnx { data, json, filter } } = Args::parse();
-    std::panic::set_hook(Box::new(|_| {}));
-    let results = suite::run(&suite::find(&data)?, &filter)?;
+    let Args { suite: Suite::Onnx { data, json, filter, odd } } = Args::parse();
+    case::catch_panics();
+    let root = suite::find(&data)?;
+    let results = if odd { suite::run_odd(&root, &filter)? } else { suite::run(&root, &filter)? };
     if json {
         println!("{}", serde_json::to_string_pretty(&suite::json(&results))?);
     }

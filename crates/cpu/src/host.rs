@@ -10,6 +10,7 @@ mod elementwise;
 mod fill;
 mod index;
 mod layout;
+mod linear_attention;
 mod matmul;
 mod norm;
 pub(crate) mod numbers;
@@ -136,7 +137,22 @@ const HOSTS: &[Row] = hosts![
 ];
 
 fn run<T: HostOp>(op: &dyn Op, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
-    op.downcast::<T>().ok_or("the registry named another op")?.host(call, outs)
+    let op = op.downcast::<T>().ok_or("the registry named another op")?;
+    if emptied(outs)? { Ok(()) } else { op.host(call, outs) }
+}
+
+/// Makes the outputs when all of them are known to have no elements: then there is nothing to compute.
+fn emptied(outs: &mut dyn Outs) -> Result<bool, String> {
+    let planned: Vec<_> = (0..).take_while(|i| outs.wants(*i)).map(|i| outs.planned(i)).collect();
+    if planned.is_empty()
+        || !planned.iter().all(|ty| ty.as_ref().is_some_and(|(_, shape)| shape.contains(&0)))
+    {
+        return Ok(false);
+    }
+    for (i, (dtype, shape)) in planned.into_iter().flatten().enumerate() {
+        outs.make(i, dtype, &shape)?;
+    }
+    Ok(true)
 }
 
 /// The kernel of an op, when there is one.
@@ -293,10 +309,13 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
 }
 
 /// Distances in an input broadcast to `shape`: 0 where it repeats.
-pub(crate) fn broadcast_strides(from: &[usize], shape: &[usize]) -> Vec<usize> {
+pub(crate) fn broadcast_strides(from: &[usize], shape: &[usize]) -> Result<Vec<usize>, String> {
     let own = strides(from);
-    let skip = shape.len() - from.len();
-    (0..shape.len()).map(|i| if i < skip || from[i - skip] == 1 { 0 } else { own[i - skip] }).collect()
+    let skip = shape.len().checked_sub(from.len());
+    let fits = |skip: usize| from.iter().zip(&shape[skip..]).all(|(a, b)| *a == 1 || a == b);
+    let skip = skip.filter(|skip| fits(*skip));
+    let skip = skip.ok_or_else(|| format!("{from:?} cannot be broadcast to {shape:?}"))?;
+    Ok((0..shape.len()).map(|i| if i < skip || from[i - skip] == 1 { 0 } else { own[i - skip] }).collect())
 }
 
 /// Calls `f` with the offset in each input for every element of `shape` in order.

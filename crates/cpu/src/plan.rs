@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kinglet_graph::{Def, ExecError, Graph, Node, PlanReport, Profiler, TensorType, Type, ValueId};
 use kinglet_kernels::{Arena, Limits, Program, RunArgs, RunError, Span};
-use kinglet_tensor::{BufferPool, Contents, DType, PooledBuffer, Tensor};
+use kinglet_tensor::{Contents, DType, PooledBuffer, Tensor};
 
 use crate::control::Control;
 use crate::host::{Arg, Call, Host, Outs, View, host};
@@ -367,14 +367,17 @@ fn compute(env: &Env, node: &Node, kernel: Host, args: &[Arg<'_>]) -> Result<Vec
     let mut planned: Vec<Option<TensorType>> = types.iter().map(|ty| ty.known().cloned()).collect();
     planned.truncate(count);
     planned.resize(count, None);
-    let mut outs = Outputs::new(&env.pool, planned);
+    for ty in planned.iter().flatten() {
+        env.admit(ty.dtype, &ty.dims().unwrap_or_default())?;
+    }
+    let mut outs = Outputs::new(env, planned);
     kernel(&*node.op, &call, &mut outs)?;
     outs.finish().into_iter().map(|v| v.ok_or_else(|| "an output was not made".to_owned())).collect()
 }
 
 /// Outputs in buffers of the pool.
 pub(crate) struct Outputs<'a> {
-    pool: &'a BufferPool,
+    env: &'a Env,
     planned: Vec<Option<TensorType>>,
     made: Vec<Option<Made>>,
 }
@@ -385,9 +388,9 @@ enum Made {
 }
 
 impl<'a> Outputs<'a> {
-    pub(crate) fn new(pool: &'a BufferPool, planned: Vec<Option<TensorType>>) -> Self {
+    pub(crate) fn new(env: &'a Env, planned: Vec<Option<TensorType>>) -> Self {
         let made = planned.iter().map(|_| None).collect();
-        Self { pool, planned, made }
+        Self { env, planned, made }
     }
 
     pub(crate) fn finish(self) -> Vec<Option<Value>> {
@@ -411,8 +414,8 @@ impl Outs for Outputs<'_> {
 
     fn make(&mut self, i: usize, dtype: DType, shape: &[usize]) -> Result<&mut [u8], String> {
         let slot = self.made.get_mut(i).ok_or_else(|| format!("no output {i}"))?;
-        let bytes = Tensor::bytes_of(dtype, shape).ok_or("the size overflows")?;
-        let buffer = self.pool.acquire(bytes, Contents::Stale).map_err(|e| e.to_string())?;
+        let bytes = self.env.admit(dtype, shape)?;
+        let buffer = self.env.pool.acquire(bytes, Contents::Stale).map_err(|e| e.to_string())?;
         match slot.insert(Made::Buffer(dtype, shape.to_vec(), buffer)) {
             Made::Buffer(.., buffer) => Ok(&mut buffer[..]),
             Made::Value(_) => Err("the output is no buffer".into()),

@@ -26,6 +26,20 @@ pub(crate) struct Env {
     pub(crate) fuse: bool,
     /// Whether ops are run one by one, without programs.
     pub(crate) interpret: bool,
+    /// Most elements of a value whose size only the data decides.
+    pub(crate) max_elements: usize,
+}
+
+impl Env {
+    /// The bytes of a value whose size the data decided; an error when it is too large to compute.
+    pub(crate) fn admit(&self, dtype: DType, shape: &[usize]) -> Result<usize, String> {
+        let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        let bytes = elements.filter(|n| *n <= self.max_elements).and(Tensor::bytes_of(dtype, shape));
+        bytes.ok_or_else(|| {
+            let most = self.max_elements;
+            format!("the data asks for a result {dtype}{shape:?}; at most {most} elements are allowed")
+        })
+    }
 }
 
 /// How a session treats its graph.
@@ -39,12 +53,15 @@ pub struct SessionOptions {
     pub interpret: bool,
     /// What the pool may keep.
     pub pool: PoolLimits,
+    /// Most elements of a value whose size the data decides (`Expand`, `Range`, `Pad` by computed sizes).
+    pub max_elements: usize,
 }
 
 impl SessionOptions {
     /// Everything that makes it fast.
     pub fn new(backend: CpuBackend) -> Self {
-        Self { backend, fuse: true, interpret: false, pool: PoolLimits::default() }
+        let pool = PoolLimits::default();
+        Self { backend, fuse: true, interpret: false, pool, max_elements: 1 << 28 }
     }
 }
 
@@ -108,6 +125,7 @@ impl Session {
             pool: BufferPool::new(options.pool),
             fuse: options.fuse,
             interpret: options.interpret,
+            max_elements: options.max_elements,
         };
         Self::within(Arc::new(env), Arc::new(graph), Vec::new())
     }
@@ -221,7 +239,7 @@ impl Session {
                 None => Binding::Input(types.next().cloned().unwrap_or(Type::Unknown)),
             })
             .collect();
-        let bound = specialise(&self.graph, &bindings, &Fold).map_err(build_error)?;
+        let bound = specialise(&self.graph, &bindings, &Fold(&self.env)).map_err(build_error)?;
         let bound =
             if self.env.fuse { kinglet_graph::passes::fuse(bound).map_err(build_error)? } else { bound };
         Plan::new(bound, &self.env)
@@ -300,9 +318,9 @@ pub(crate) fn build_error(e: kinglet_graph::BuildError) -> ExecError {
 }
 
 /// Folds constants with the host kernels.
-struct Fold;
+struct Fold<'a>(&'a Env);
 
-impl Evaluate for Fold {
+impl Evaluate for Fold<'_> {
     fn evaluate(&self, op: &dyn Op, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Option<Vec<Tensor>> {
         let kernel = host(op)?;
         let args: Vec<Arg<'_>> = inputs
@@ -314,8 +332,8 @@ impl Evaluate for Fold {
                 }
             })
             .collect();
-        let pool = BufferPool::default();
-        let mut outs = Outputs::new(&pool, outputs.iter().map(|ty| ty.known().cloned()).collect());
+        let planned: Vec<_> = outputs.iter().map(|ty| ty.known().cloned()).collect();
+        let mut outs = Outputs::new(self.0, planned);
         kernel(op, &Call { args: &args }, &mut outs).ok()?;
         outs.finish().into_iter().map(|value| value?.tensor()?.tensor()).collect()
     }

@@ -40,51 +40,35 @@ fn joined(
     Ok((length + s, all))
 }
 
+/// What a mask adds to scores `[B, H, S, T]`; positions behind its last dimension are masked, unless it repeats.
+fn masked(mask: View<'_>, [b, h, s, t]: [usize; 4], sum: &mut [f64]) -> Outcome {
+    let width = mask.shape.last().copied().unwrap_or(1);
+    let (values, repeats) = (mask.f64s()?, width == 1);
+    let outer = [b, h, s, if repeats { 1 } else { width }];
+    if !repeats && width > t {
+        return Err(format!("a mask {:?} for {t} keys", mask.shape));
+    }
+    let mut steps = broadcast_strides(mask.shape, &outer)?;
+    steps[3] = 0;
+    let logic = mask.dtype == DType::Bool;
+    let mut rows = sum.chunks_exact_mut(t.max(1));
+    walk(&[b, h, s, 1], [&steps], |[at]| {
+        for (j, x) in rows.next().into_iter().flatten().enumerate() {
+            *x += match values.get(if repeats { at } else { at + j }).filter(|_| repeats || j < width) {
+                Some(value) if !logic => *value,
+                Some(value) if *value != 0.0 => 0.0,
+                _ => f64::NEG_INFINITY,
+            };
+        }
+    });
+    Ok(())
+}
+
 /// What is added to scores `[B, H, S, T]`.
 fn bias(call: &Call<'_>, op: &Attend, [b, h, s, t]: [usize; 4], past: usize) -> Result<Vec<f64>, String> {
     let mut sum = vec![0.0; b * h * s * t];
     if let Some(mask) = call.get(3) {
-        let mut padded = mask.shape.to_vec();
-        let width = padded.last().copied().unwrap_or(1);
-        if padded.len() < 4 && padded.is_empty() {
-            padded.push(1);
-        }
-        let values = mask.f64s()?;
-        let cols = if width == 1 && t != 1 { 1 } else { width };
-        let mut wide = padded.clone();
-        if let Some(last) = wide.last_mut() {
-            *last = t;
-        }
-        let mut steps = broadcast_strides(&padded, &padded);
-        for (step, n) in steps.iter_mut().zip(&padded) {
-            if *n == 1 {
-                *step = 0;
-            }
-        }
-        let full = [b, h, s, t];
-        let skip = 4usize.saturating_sub(padded.len());
-        let own: Vec<usize> =
-            (0..4).map(|d| if d < skip || padded[d - skip] == 1 { 0 } else { steps[d - skip] }).collect();
-        let mut i = 0;
-        let last_step = own[3];
-        let outer = [own[0], own[1], own[2], 0];
-        walk(&full, [&outer], |[at]| {
-            let j = i % t;
-            let inside = cols == 1 || j < cols;
-            let value = if inside { values[at + j * last_step] } else { f64::NEG_INFINITY };
-            let value = match (mask.dtype == DType::Bool, inside) {
-                (true, true) => {
-                    if value != 0.0 {
-                        0.0
-                    } else {
-                        f64::NEG_INFINITY
-                    }
-                }
-                _ => value,
-            };
-            sum[i] += value;
-            i += 1;
-        });
+        masked(mask, [b, h, s, t], &mut sum)?;
     }
     let valid = call.get(6).map(|v| v.i64s().map(|v| v.into_owned())).transpose()?;
     for (i, x) in sum.iter_mut().enumerate() {
@@ -103,7 +87,14 @@ impl HostOp for Attend {
         let ([b, h, s, d], q) = split(call.view(0)?, self.heads)?;
         let (kd, k) = split(call.view(1)?, self.kv_heads)?;
         let (vd, v) = split(call.view(2)?, self.kv_heads)?;
-        let ((t, keys), (_, values)) = (joined(call.get(4), &k, kd)?, joined(call.get(5), &v, vd)?);
+        let grouped = kd[1] > 0 && h.is_multiple_of(kd[1]);
+        if kd != [b, kd[1], kd[2], d] || vd[..3] != kd[..3] || !grouped {
+            return Err(format!("{h} heads of {d} queries {b} times, keys {kd:?} and values {vd:?}"));
+        }
+        let ((t, keys), (also, values)) = (joined(call.get(4), &k, kd)?, joined(call.get(5), &v, vd)?);
+        if t != also {
+            return Err(format!("{t} keys and {also} values with the past"));
+        }
         let (kv_heads, width) = (kd[1], vd[3]);
         let scale = self.scale.map_or(1.0 / (d as f64).sqrt(), f64::from);
         let bias = bias(call, self, [b, h, s, t], t - kd[2])?;
@@ -176,11 +167,10 @@ impl HostOp for Rotate {
                     Some(ids) => *ids.get(b * length + t).ok_or("too few position ids")?,
                     None => (b * length + t) as i64,
                 };
-                let row = usize::try_from(row).map_err(|_| "a negative position")? * half;
-                let (c, s) = (
-                    c.get(row..row + half).ok_or("a position is outside of the table")?,
-                    &s[row..row + half],
-                );
+                let row = usize::try_from(row).map_err(|_| "a negative position")?.checked_mul(half);
+                let row = row.and_then(|from| Some(from..from.checked_add(half)?));
+                let angles = row.and_then(|row| c.get(row.clone()).zip(s.get(row)));
+                let (c, s) = angles.ok_or("a position is outside of the table")?;
                 for h in 0..heads {
                     let start = b * steps[0] + t * steps[1] + h * steps[2];
                     for i in 0..half {

@@ -20,6 +20,11 @@ impl HostOp for Einsum {
             dims.filter(|(c, _)| *c == letter).map(|(_, n)| *n).max().unwrap_or(1)
         };
         let sizes: Vec<usize> = letters.iter().map(size).collect();
+        for (term, view) in terms.inputs.iter().zip(&views) {
+            if term.iter().zip(view.shape).any(|(c, n)| *n != 1 && *n != size(c)) {
+                return Err(format!("`{}` for {:?}: sizes differ", self.equation, view.shape));
+            }
+        }
         let steps = |t: &[char], shape: &[usize]| -> Vec<usize> {
             let own = strides(shape);
             let one = |letter: &char| {
@@ -56,7 +61,13 @@ impl HostOp for NllLoss {
     fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
         let (x, target) = (call.view(0)?, call.view(1)?.i64s()?);
         let weights = call.get(2).map(|w| w.f64s()).transpose()?;
-        let (_, classes, inner) = around(x.shape, 1);
+        if x.rank() < 2 {
+            return Err(format!("takes [N, classes, ..], got {:?}", x.shape));
+        }
+        let (batch, classes, inner) = around(x.shape, 1);
+        if target.len() != batch * inner || weights.as_ref().is_some_and(|w| w.len() != classes) {
+            return Err(format!("{} targets for {:?}", target.len(), x.shape));
+        }
         let values = x.f64s()?;
         let (mut each, mut total) = (Vec::with_capacity(target.len()), 0.0);
         for (i, class) in target.iter().enumerate() {

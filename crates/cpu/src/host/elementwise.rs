@@ -167,7 +167,7 @@ impl HostOp for Binary {
     fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
         let (a, b) = (call.view(0)?, call.view(1)?);
         let shape = shape_of(outs, 0)?;
-        let steps = [broadcast_strides(a.shape, &shape), broadcast_strides(b.shape, &shape)];
+        let steps = [broadcast_strides(a.shape, &shape)?, broadcast_strides(b.shape, &shape)?];
         let mut places = Vec::with_capacity(shape.iter().product());
         walk(&shape, [&steps[0], &steps[1]], |at| places.push(at));
         if a.dtype == DType::Str {
@@ -342,7 +342,8 @@ impl HostOp for Where {
     fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
         let (condition, a, b) = (call.view(0)?, call.view(1)?, call.view(2)?);
         let shape = shape_of(outs, 0)?;
-        let steps = [condition, a, b].map(|v| broadcast_strides(v.shape, &shape));
+        let steps_of = |v: View<'_>| broadcast_strides(v.shape, &shape);
+        let steps = [steps_of(condition)?, steps_of(a)?, steps_of(b)?];
         let mut places = Vec::with_capacity(shape.iter().product());
         walk(&shape, [&steps[0], &steps[1], &steps[2]], |at| places.push(at));
         if a.dtype == DType::Str {

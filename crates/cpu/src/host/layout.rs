@@ -18,6 +18,9 @@ pub(super) fn pick(x: View<'_>, outs: &mut dyn Outs, i: usize, shape: &[usize], 
         let texts = places.iter().map(|at| x.texts[*at].clone()).collect();
         return outs.put(i, Array::texts(shape.to_vec(), texts).ok_or("texts do not fill the shape")?.into());
     }
+    if places.iter().any(|at| *at >= x.len()) {
+        return Err(format!("an index lies outside of {:?}", x.shape));
+    }
     let out = outs.make(i, x.dtype, shape)?;
     match x.width() {
         1 => copy::<1>(x.data, places, out),
@@ -99,7 +102,7 @@ impl HostOp for Expand {
         let x = call.view(0)?;
         let shape = shape_of(outs, 0)?;
         let mut places = Vec::with_capacity(shape.iter().product());
-        walk(&shape, [&broadcast_strides(x.shape, &shape)], |[at]| places.push(at));
+        walk(&shape, [&broadcast_strides(x.shape, &shape)?], |[at]| places.push(at));
         pick(x, outs, 0, &shape, &places)
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn matmul(a: &[usize], x: &[f64], b: &[usize], y: &[f64]) -> Result<V
     let outer: Vec<usize> =
         (0..rank).map(|i| if at(outer_a, i) == 1 { at(outer_b, i) } else { at(outer_a, i) }).collect();
     let mut values = vec![0.0; outer.iter().product::<usize>() * m * n];
-    let (sa, sb) = (broadcast_strides(outer_a, &outer), broadcast_strides(outer_b, &outer));
+    let (sa, sb) = (broadcast_strides(outer_a, &outer)?, broadcast_strides(outer_b, &outer)?);
     let mut done = 0;
     walk(&outer, [&sa, &sb], |[i, j]| {
         let (a, b) = ((&x[i * m * k..], k, 1), (&y[j * k * n..], n, 1));
@@ -86,7 +86,7 @@ impl HostOp for Gemm {
         product(m, n, k, (&a.f64s()?, sa.0, sa.1), (&b.f64s()?, sb.0, sb.1), &mut values);
         values.iter_mut().for_each(|x| *x *= f64::from(self.alpha));
         if let Some(c) = call.get(2) {
-            let (c_values, steps) = (c.f64s()?, broadcast_strides(c.shape, &shape));
+            let (c_values, steps) = (c.f64s()?, broadcast_strides(c.shape, &shape)?);
             let mut i = 0;
             walk(&shape, [&steps], |[at]| {
                 values[i] += f64::from(self.beta) * c_values[at];

@@ -31,9 +31,9 @@ impl HostOp for LayerNorm {
         }
         let bias = call
             .get(2)
-            .map(|b| Ok::<_, String>((b.f64s()?, broadcast_strides(b.shape, x.shape))))
+            .map(|b| Ok::<_, String>((b.f64s()?, broadcast_strides(b.shape, x.shape)?)))
             .transpose()?;
-        let (w, steps) = (scale.f64s()?, broadcast_strides(scale.shape, x.shape));
+        let (w, steps) = (scale.f64s()?, broadcast_strides(scale.shape, x.shape)?);
         let mut i = 0;
         match &bias {
             Some((b, more)) => walk(x.shape, [&steps, more], |[at, add]| {

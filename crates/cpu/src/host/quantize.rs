@@ -36,6 +36,17 @@ fn owners(x: &[usize], scale: View<'_>, along: i64, block: usize) -> Result<Vec<
     Ok((0..total).map(owner).collect())
 }
 
+/// The zero points, one for each scale, when they are given.
+fn zeros(call: &Call<'_>, scale: View<'_>) -> Result<Option<Vec<f64>>, String> {
+    let zeros = call.get(2).map(|z| z.f64s()).transpose()?;
+    match zeros {
+        Some(list) if list.len() != scale.len() => {
+            Err(format!("{} zero points for {} scales", list.len(), scale.len()))
+        }
+        other => Ok(other),
+    }
+}
+
 /// Least and greatest code of an integer type.
 fn range(dtype: DType) -> Option<(f64, f64)> {
     Some(match dtype {
@@ -56,7 +67,7 @@ impl HostOp for Quantize {
     fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
         let (x, scale) = (call.view(0)?, call.view(1)?);
         let owners = owners(x.shape, scale, self.axis, self.block)?;
-        let zeros = call.get(2).map(|z| z.f64s()).transpose()?;
+        let zeros = zeros(call, scale)?;
         let to = call.get(2).map_or(self.to, |z| z.dtype);
         let (values, scales) = (x.f64s()?, scale.f64s()?);
         // Quotients are rounded as the arithmetic of the input's type rounds them.
@@ -82,7 +93,7 @@ impl HostOp for Dequantize {
     fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
         let (x, scale) = (call.view(0)?, call.view(1)?);
         let owners = owners(x.shape, scale, self.axis, self.block)?;
-        let zeros = call.get(2).map(|z| z.f64s()).transpose()?;
+        let zeros = zeros(call, scale)?;
         let (codes, scales) = (x.f64s()?, scale.f64s()?);
         let one = |i: usize| (codes[i] - zeros.as_ref().map_or(0.0, |z| z[owners[i]])) * scales[owners[i]];
         store(outs, 0, &(0..codes.len()).map(one).collect::<Vec<_>>())

@@ -1,9 +1,8 @@
-//! `Recurrent` and `LinearAttention`: one position after the other, in f64.
+//! `Recurrent`: one position after the other, in f64.
 
-use kinglet_graph::ops::{Cell, Fun, LinearAttention, Recurrent};
+use kinglet_graph::ops::{Cell, Fun, Recurrent};
 
 use super::elementwise::of_float;
-use super::numbers::from_f64;
 use super::{Call, HostOp, Outcome, Outs, store};
 
 /// A matrix whose rows are added up: `[from, to]`.
@@ -98,60 +97,104 @@ impl Direction<'_> {
     }
 }
 
+/// The sizes of a layer.
+struct Sizes {
+    time: usize,
+    batch: usize,
+    wide: usize, // elements of an input
+    directions: usize,
+    rows: usize, // gates * H
+    hidden: usize,
+}
+
+impl Sizes {
+    fn of(op: &Recurrent, [x, w, r]: [&[usize]; 3]) -> Result<Self, String> {
+        let &[a, b, wide] = x else { return Err("takes sequences of 3 dimensions".into()) };
+        let (time, batch) = if op.batch_first { (b, a) } else { (a, b) };
+        let &[directions, rows, hidden] = r else { return Err("takes matrices of 3 dimensions".into()) };
+        if w != [directions, rows, wide]
+            || directions != op.backwards.len()
+            || rows != op.cell.gates() * hidden
+        {
+            return Err(format!("matrices {w:?} and {r:?} for an input of {wide}"));
+        }
+        Ok(Self { time, batch, wide, directions, rows, hidden })
+    }
+
+    /// Elements of the states of all sequences.
+    fn states(&self) -> usize {
+        self.directions * self.batch * self.hidden
+    }
+
+    /// Where the state of sequence `n` starts.
+    fn state(&self, op: &Recurrent, d: usize, n: usize) -> usize {
+        (if op.batch_first { n * self.directions + d } else { d * self.batch + n }) * self.hidden
+    }
+
+    /// Where the input and the hidden state of sequence `n` at position `t` start.
+    fn position(&self, op: &Recurrent, d: usize, n: usize, t: usize) -> (usize, usize) {
+        let (from, to) = if op.batch_first {
+            (n * self.time + t, (n * self.time + t) * self.directions + d)
+        } else {
+            (t * self.batch + n, (t * self.directions + d) * self.batch + n)
+        };
+        (from * self.wide, to * self.hidden)
+    }
+}
+
+/// The optional input `i` of `n` elements; zeros when it is absent.
+fn list(call: &Call<'_>, i: usize, n: usize) -> Result<Vec<f64>, String> {
+    match call.get(i) {
+        Some(view) if view.len() != n => Err(format!("input {i} has {} elements, expected {n}", view.len())),
+        Some(view) => view.f64s(),
+        None => Ok(vec![0.0; n]),
+    }
+}
+
+/// The weights and functions of every direction.
+fn directions<'a>(op: &'a Recurrent, call: &Call<'_>, of: &Sizes) -> Result<Vec<Direction<'a>>, String> {
+    let (w, r) = (call.view(1)?.f64s()?, call.view(2)?.f64s()?);
+    let biases = list(call, 3, of.directions * of.rows * 2)?;
+    let peeps = list(call, 7, of.directions * 3 * of.hidden)?;
+    let (rows, hidden, per) = (of.rows, of.hidden, op.cell.functions());
+    let direction = |d: usize| {
+        let (bias, state_bias) = biases[d * 2 * rows..][..2 * rows].split_at(rows);
+        Ok(Direction {
+            op,
+            functions: op.functions.get(d * per..(d + 1) * per).ok_or("too few functions")?,
+            hidden,
+            input: Matrix::transposed(&w[d * rows * of.wide..][..rows * of.wide], rows, of.wide),
+            state: Matrix::transposed(&r[d * rows * hidden..][..rows * hidden], rows, hidden),
+            bias: bias.to_vec(),
+            state_bias: state_bias.to_vec(),
+            peep: peeps[d * 3 * hidden..][..3 * hidden].to_vec(),
+        })
+    };
+    (0..of.directions).map(direction).collect()
+}
+
 impl HostOp for Recurrent {
     fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
-        let (x, w, r) = (call.view(0)?, call.view(1)?, call.view(2)?);
-        let &[a, b, wide] = x.shape else { return Err("takes sequences of 3 dimensions".into()) };
-        let (time, batch) = if self.batch_first { (b, a) } else { (a, b) };
-        let &[directions, rows, hidden] = r.shape else {
-            return Err("takes matrices of 3 dimensions".into());
+        let x = call.view(0)?;
+        let of = Sizes::of(self, [x.shape, call.view(1)?.shape, call.view(2)?.shape])?;
+        let lengths: Vec<usize> = match call.get(4) {
+            Some(_) => list(call, 4, of.batch)?.iter().map(|n| (*n as usize).min(of.time)).collect(),
+            None => vec![of.time; of.batch],
         };
-        if w.shape != [directions, rows, wide] || directions != self.backwards.len() {
-            return Err(format!("matrices {:?} and {:?} for an input of {wide}", w.shape, r.shape));
-        }
-        let (wv, rv) = (w.f64s()?, r.f64s()?);
-        let list = |i: usize, n: usize| match call.get(i) {
-            Some(view) if view.len() != n => {
-                Err(format!("input {i} has {} elements, expected {n}", view.len()))
-            }
-            Some(view) => view.f64s(),
-            None => Ok(vec![0.0; n]),
-        };
-        let biases = list(3, directions * rows * 2)?;
-        let lengths = match call.get(4) {
-            Some(_) => list(4, batch)?.iter().map(|n| (*n as usize).min(time)).collect(),
-            None => vec![time; batch],
-        };
-        let states = directions * batch * hidden;
-        let (mut h, mut c) = (list(5, states)?, list(6, states)?);
-        let peeps = list(7, directions * 3 * hidden)?;
+        let (mut h, mut c) = (list(call, 5, of.states())?, list(call, 6, of.states())?);
         let values = x.f64s()?;
-        let mut all = vec![0.0; time * states];
-        for d in 0..directions {
-            let per = self.cell.functions();
-            let bias = &biases[d * 2 * rows..][..2 * rows];
-            let direction = Direction {
-                op: self,
-                functions: self.functions.get(d * per..(d + 1) * per).ok_or("too few functions")?,
-                hidden,
-                input: Matrix::transposed(&wv[d * rows * wide..][..rows * wide], rows, wide),
-                state: Matrix::transposed(&rv[d * rows * hidden..][..rows * hidden], rows, hidden),
-                bias: bias[..rows].to_vec(),
-                state_bias: bias[rows..].to_vec(),
-                peep: peeps[d * 3 * hidden..][..3 * hidden].to_vec(),
-            };
+        let mut all = vec![0.0; of.time * of.states()];
+        // Without hidden elements there is nothing to compute.
+        let layers = if of.hidden == 0 { Vec::new() } else { directions(self, call, &of)? };
+        for (d, direction) in layers.iter().enumerate() {
             for (n, length) in lengths.iter().enumerate() {
-                let state = if self.batch_first { n * directions + d } else { d * batch + n } * hidden;
-                let (h, c) = (&mut h[state..][..hidden], &mut c[state..][..hidden]);
+                let state = of.state(self, d, n);
+                let (h, c) = (&mut h[state..][..of.hidden], &mut c[state..][..of.hidden]);
                 for i in 0..*length {
                     let t = if self.backwards[d] { length - 1 - i } else { i };
-                    let (from, to) = if self.batch_first {
-                        (n * time + t, (n * time + t) * directions + d)
-                    } else {
-                        (t * batch + n, (t * directions + d) * batch + n)
-                    };
-                    direction.step(&values[from * wide..][..wide], h, c);
-                    all[to * hidden..][..hidden].copy_from_slice(h);
+                    let (from, to) = of.position(self, d, n, t);
+                    direction.step(&values[from..][..of.wide], h, c);
+                    all[to..][..of.hidden].copy_from_slice(h);
                 }
             }
         }
@@ -159,68 +202,6 @@ impl HostOp for Recurrent {
             if outs.wants(i) {
                 store(outs, i, values)?;
             }
-        }
-        Ok(())
-    }
-}
-
-impl HostOp for LinearAttention {
-    fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
-        let (q, k, v) = (call.view(0)?, call.view(1)?, call.view(2)?);
-        let &[batch, time, wide] = q.shape else { return Err("takes queries of 3 dimensions".into()) };
-        let (heads, kv) = (self.heads, self.kv_heads);
-        let (keys, width) = (wide / heads, v.shape[2] / kv);
-        if k.shape != [batch, time, kv * keys] || v.shape != [batch, time, kv * width] {
-            return Err(format!("queries {:?}, keys {:?}, values {:?}", q.shape, k.shape, v.shape));
-        }
-        let rows = batch * time;
-        // Lists of one of these sizes for each row.
-        let list = |i: usize, rows: usize, sizes: &[usize]| match call.get(i) {
-            Some(v) if sizes.iter().any(|n| v.len() == rows * n) => v.f64s().map(Some),
-            Some(v) => Err(format!("input {i} is {:?}, expected {sizes:?} for each of {rows}", v.shape)),
-            None => Ok(None),
-        };
-        let before = list(3, batch, &[kv * keys * width])?;
-        let mut states = before.unwrap_or_else(|| vec![0.0; batch * kv * keys * width]);
-        let (decay, rate) = (list(4, rows, &[kv * keys, kv])?, list(5, rows, &[kv, 1])?);
-        let (qv, kvs, vv) = (q.f64s()?, k.f64s()?, v.f64s()?);
-        let scale = self.scale.map_or(1.0 / (keys as f64).sqrt(), f64::from);
-        let mut made = vec![0.0; rows * heads * width];
-        // An element of a list that has one for each key dimension, for each head, or for all heads.
-        let of = |list: &[f64], row: usize, head: usize, i: usize| {
-            let each = list.len() / rows;
-            list[row * each + if each == kv * keys { head * keys + i } else { head.min(each - 1) }]
-        };
-        for (row, head) in (0..rows).flat_map(|row| (0..kv).map(move |head| (row, head))) {
-            let state = &mut states[(row / time * kv + head) * keys * width..][..keys * width];
-            let key = &kvs[(row * kv + head) * keys..][..keys];
-            let mut value = vv[(row * kv + head) * width..][..width].to_vec();
-            if let Some(decay) = &decay {
-                for (i, line) in state.chunks_exact_mut(width).enumerate() {
-                    let factor = of(decay, row, head, i).exp();
-                    line.iter_mut().for_each(|s| *s *= factor);
-                }
-            }
-            if self.delta {
-                for (line, k) in state.chunks_exact(width).zip(key) {
-                    value.iter_mut().zip(line).for_each(|(v, s)| *v -= s * k);
-                }
-            }
-            let rate = rate.as_ref().map_or(1.0, |list| of(list, row, head, 0));
-            for (line, k) in state.chunks_exact_mut(width).zip(key) {
-                line.iter_mut().zip(&value).for_each(|(s, v)| *s += k * rate * v);
-            }
-            for query in head * heads / kv..(head + 1) * heads / kv {
-                let out = &mut made[(row * heads + query) * width..][..width];
-                for (line, q) in state.chunks_exact(width).zip(&qv[(row * heads + query) * keys..]) {
-                    out.iter_mut().zip(line).for_each(|(y, s)| *y += scale * q * s);
-                }
-            }
-        }
-        store(outs, 0, &made)?;
-        if outs.wants(1) {
-            let dtype = call.get(3).map_or(q.dtype, |s| s.dtype);
-            from_f64(dtype, &states, outs.make(1, dtype, &[batch, kv, keys, width])?)?;
         }
         Ok(())
     }

@@ -21,6 +21,9 @@ impl HostOp for Resize {
         let mut outside = vec![false; values.len()];
         for (i, s) in scaled.iter().enumerate() {
             let n = shape[s.axis];
+            if n == 0 {
+                return Err(format!("nothing to resize in {:?}", x.shape));
+            }
             if n == s.output && s.scale == 1.0 && region.is_empty() {
                 continue;
             }

@@ -23,6 +23,9 @@ impl HostOp for GridSample {
         if area == 0 && count > 0 {
             return Err("the image has no elements".into());
         }
+        if x.shape[0] != shape[0] || places.len() != shape[0] * count * sizes.len() {
+            return Err(format!("a grid {:?} for images {:?}", grid.shape, x.shape));
+        }
         let mut made = vec![0.0; shape.iter().product()];
         for n in 0..shape[0] {
             for i in 0..count {

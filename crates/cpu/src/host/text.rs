@@ -30,7 +30,7 @@ fn join(a: View<'_>, b: View<'_>, outs: &mut dyn Outs) -> Outcome {
     let at = |v: View<'_>, d: usize| (d + v.rank()).checked_sub(rank).map_or(1, |d| v.shape[d]);
     let one = |d: usize| if at(a, d) == 1 { at(b, d) } else { at(a, d) };
     let shape: Vec<usize> = (0..rank).map(one).collect();
-    let steps = [broadcast_strides(a.shape, &shape), broadcast_strides(b.shape, &shape)];
+    let steps = [broadcast_strides(a.shape, &shape)?, broadcast_strides(b.shape, &shape)?];
     let mut texts = Vec::new();
     walk(&shape, [&steps[0], &steps[1]], |[i, j]| texts.push(format!("{}{}", a.texts[i], b.texts[j])));
     put(outs, shape, texts)

@@ -59,6 +59,9 @@ pub(super) fn conv(
     shape: &[usize],
 ) -> Result<Vec<f64>, String> {
     let rank = xs.len() - 2;
+    if bias.is_some_and(|b| b.len() != ws[0]) {
+        return Err(format!("takes {} biases", ws[0]));
+    }
     let axes: Vec<Axis> =
         (0..rank).map(|i| op.window.axis(i, rank, xs[i + 2], ws[i + 2], false)).collect::<Result<_, _>>()?;
     let steps = strides(&xs[2..]);

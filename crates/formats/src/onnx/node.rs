@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kinglet_graph::ops::int_tensor;
+use kinglet_graph::ops::{Identity, int_tensor};
 use kinglet_graph::{BuildError, Graph, GraphBuilder, Op, Type, ValueId};
 use kinglet_tensor::{Bytes, DType, Tensor};
 
@@ -98,6 +98,15 @@ impl<'r, 'a> Cx<'r, 'a> {
             None => Ok(()),
             Some(_) => Err(BuildError::DuplicateName(name.clone()).into()),
         }
+    }
+
+    /// Makes a value that was made by other means output `i`, under the output's own name.
+    pub(crate) fn pass(&mut self, i: usize, id: ValueId) -> Result<(), OnnxError> {
+        let Some(name) = self.node.output.get(i).filter(|name| !name.is_empty()) else { return Ok(()) };
+        let builder = self.builder();
+        let fresh = builder.fresh(name);
+        let made = builder.push(&[&fresh], Arc::new(Identity), &[id], String::new());
+        self.bind(i, made.map_err(|e| self.named(e))?[0])
     }
 
     /// An intermediate value.

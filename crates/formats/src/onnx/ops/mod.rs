@@ -7,6 +7,7 @@ mod elementwise;
 mod index;
 mod layout;
 mod linear;
+mod microsoft;
 mod norm;
 mod order;
 mod pool;
@@ -56,6 +57,7 @@ pub(crate) fn importer(domain: &str, op: &str) -> Option<Import> {
     let table = TABLE.get_or_init(|| {
         FAMILIES
             .iter()
+            .chain(microsoft::FAMILIES)
             .flat_map(|family| family.iter())
             .map(|(domain, op, import)| ((*domain, *op), *import))
             .collect()

@@ -49,7 +49,7 @@ fn batch_norm(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     cx.emit(op)
 }
 
-/// `(x - mean) / (sqrt(mean(x^2) - mean^2) + 1e-9)`.
+/// `(x - mean) / (sqrt(mean((x - mean)^2)) + 1e-9)`; the operator's own `mean(x^2) - mean^2` cancels.
 fn mean_variance(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     let x = cx.input(0);
     let axes = cx.ints(cx.attrs.ints("axes").unwrap_or(&[0, 2, 3]))?;

@@ -1,0 +1,287 @@
+#!/usr/bin/env python3
+"""Write the golden cases of ONNX Runtime's own operators: crates/conformance/data/microsoft/CASE/{model.onnx,test_data_set_0}.
+
+    python3 tools/golden/microsoft_ops.py
+
+Needs numpy, onnx and onnxruntime. The layout is that of the ONNX backend tests; expected outputs are ONNX Runtime's on the CPU.
+"""
+
+import pathlib
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import helper, numpy_helper
+
+ROOT = pathlib.Path(__file__).resolve().parents[2] / "crates/conformance/data/microsoft"
+MS = "com.microsoft"
+RNG = np.random.default_rng(7)
+
+
+def f32(*shape, scale=1.0):
+    return (RNG.standard_normal(shape) * scale).astype(np.float32)
+
+
+def u8(*shape):
+    return RNG.integers(0, 256, shape, dtype=np.uint8)
+
+
+def i8(*shape):
+    return RNG.integers(-127, 128, shape, dtype=np.int8)
+
+
+def build(name, op, inputs, outputs, constants=(), domain=MS, infos=(), **attributes):
+    """A model of one node. `inputs`: (name, array or None); those in `constants` become initialisers."""
+    given = [(n, a) for n, a in inputs if a is not None]
+    node = helper.make_node(
+        op, [n if a is not None else "" for n, a in inputs], list(outputs), domain=domain, name=name, **attributes
+    )
+    fed = [typed(n, a) for n, a in given if n not in constants]
+    weights = [numpy_helper.from_array(a, n) for n, a in given if n in constants]
+    infos = infos or [onnx.ValueInfoProto(name=n) for n in outputs if n]
+    graph = helper.make_graph([node], name, fed, infos, weights)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid(MS, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def typed(name, array):
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
+
+def answer(model, inputs):
+    """What ONNX Runtime makes of it."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    fed = {i.name for i in model.graph.input}
+    return session.run(None, {n: a for n, a in inputs if n in fed})
+
+
+def case(name, op, inputs, outputs, constants=(), same_as=None, **attributes):
+    """Writes a case. `same_as`: other inputs with which the operator gives the same, where ONNX Runtime lacks this form."""
+    asked = build(name, op, same_as or inputs, outputs, constants, **attributes)
+    results = answer(asked, same_as or inputs)
+    wanted = [n for n in outputs if n]
+    infos = [typed(n, a) for n, a in zip(wanted, results)]
+    model = build(name, op, inputs, outputs, constants, infos=infos, **attributes)
+    folder = ROOT / name / "test_data_set_0"
+    folder.mkdir(parents=True)
+    (folder.parent / "model.onnx").write_bytes(model.SerializeToString())
+    arrays = dict(inputs)
+    for i, info in enumerate(model.graph.input):
+        data = numpy_helper.from_array(arrays[info.name], info.name)
+        (folder / f"input_{i}.pb").write_bytes(data.SerializeToString())
+    for i, (n, a) in enumerate(zip(wanted, results)):
+        (folder / f"output_{i}.pb").write_bytes(numpy_helper.from_array(a, n).SerializeToString())
+
+
+def elementwise():
+    x, b = f32(2, 3, 8, scale=2), f32(8)
+    case("gelu", "Gelu", [("x", x)], ["y"])
+    case("quick_gelu", "QuickGelu", [("x", x)], ["y"], alpha=1.5)
+    case("bias_gelu", "BiasGelu", [("x", x), ("b", b)], ["y"])
+    # Where the result vanishes, ONNX Runtime's own has no digits left.
+    near = np.clip(x, -2, 2), np.clip(b, -1, 1)
+    case("fast_gelu", "FastGelu", [("x", near[0])], ["y"])
+    case("fast_gelu_bias", "FastGelu", [("x", near[0]), ("b", near[1])], ["y"])
+    case("trilu", "Trilu", [("x", f32(2, 4, 4))], ["y"], upper=0)
+    case("expand_dims", "ExpandDims", [("x", x), ("axis", np.array(-2, np.int32))], ["y"])
+
+
+def norms():
+    x, s, g, b, c = f32(2, 3, 16), f32(2, 3, 16), f32(16), f32(16), f32(16)
+    case("simplified_layer_norm", "SimplifiedLayerNormalization", [("x", x), ("g", g)], ["y"], domain="", epsilon=1e-5)
+    case(
+        "skip_layer_norm",
+        "SkipLayerNormalization",
+        [("x", x), ("s", s), ("g", g), ("b", b), ("c", c)],
+        ["y", "", "", "sum"],
+        epsilon=1e-5,
+    )
+    case("skip_layer_norm_plain", "SkipLayerNormalization", [("x", x), ("s", s), ("g", g)], ["y"], epsilon=1e-3)
+    case(
+        "skip_simplified_layer_norm",
+        "SkipSimplifiedLayerNormalization",
+        [("x", x), ("s", s), ("g", g), ("c", c)],
+        ["y", "", "", "sum"],
+        epsilon=1e-6,
+    )
+    ids, segments = np.array([[1, 4, 2], [3, 0, 5]], np.int32), np.array([[0, 0, 1], [1, 0, 0]], np.int32)
+    tables = [("words", f32(6, 8)), ("places", f32(4, 8)), ("kinds", f32(2, 8)), ("g", f32(8)), ("b", f32(8))]
+    mask = np.array([[1, 1, 0], [1, 1, 1]], np.int32)
+    case(
+        "embed_layer_norm",
+        "EmbedLayerNormalization",
+        [("ids", ids), ("segments", segments), *tables, ("mask", mask)],
+        ["y", "lengths", "sum"],
+        epsilon=1e-5,
+    )
+    no_kinds = [(n, None if n == "kinds" else a) for n, a in tables]
+    places = np.array([[2, 1, 0], [3, 3, 1]], np.int32)
+    case(
+        "embed_layer_norm_positions",
+        "EmbedLayerNormalization",
+        [("ids", ids), ("segments", None), *no_kinds, ("mask", None), ("places_of", places)],
+        ["y", "lengths"],
+        epsilon=1e-5,
+    )
+
+
+def products():
+    case("fused_matmul", "FusedMatMul", [("a", f32(2, 5, 3)), ("b", f32(2, 4, 5))], ["y"], transA=1, transB=1, alpha=0.5)
+    case("fused_matmul_plain", "FusedMatMul", [("a", f32(3, 4)), ("b", f32(4, 2))], ["y"])
+    gemm = [("a", f32(3, 4)), ("b", f32(5, 4)), ("c", f32(5))]
+    case("fused_gemm", "FusedGemm", gemm, ["y"], transB=1, alpha=0.7, beta=0.3, activation="LeakyRelu", activation_alpha=0.2)
+    conv = [("x", f32(1, 4, 6, 6)), ("w", f32(4, 4, 3, 3, scale=0.3)), ("b", f32(4))]
+    case("fused_conv", "FusedConv", conv, ["y"], pads=[1, 1, 1, 1], activation="Relu")
+    case(
+        "fused_conv_sum",
+        "FusedConv",
+        [*conv, ("z", f32(1, 4, 6, 6))],
+        ["y"],
+        pads=[1, 1, 1, 1],
+        activation="Relu",
+    )
+    case("fused_conv_clip", "FusedConv", conv, ["y"], pads=[1, 1, 1, 1], activation="Clip", activation_params=[0.0, 1.5])
+
+
+def packed(bits, n, k, block, zeros, bias=False):
+    blocks = -(-k // block)
+    inputs = [
+        ("x", f32(2, 3, k)),
+        ("w", u8(n, blocks, block * bits // 8)),
+        ("s", np.abs(f32(n * blocks, scale=0.1))),
+    ]
+    if zeros == "codes":
+        inputs.append(("z", u8(n * -(-blocks * bits // 8))))
+    elif zeros == "numbers":
+        inputs.append(("z", f32(n * blocks, scale=2) + 8))
+    if bias:
+        inputs += [("z", None)] * (4 - len(inputs)) + [("g", None), ("c", f32(n))]
+    name = f"matmul_{bits}_bits_{zeros}" + ("_bias" if bias else "") + ("" if k % block == 0 else "_odd")
+    case(name, "MatMulNBits", inputs, ["y"], ("w", "s", "z", "c"), K=k, N=n, bits=bits, block_size=block)
+
+
+def weights():
+    packed(4, 5, 64, 32, "none")
+    packed(4, 5, 64, 16, "codes")
+    packed(4, 6, 80, 32, "codes")
+    packed(4, 4, 64, 32, "numbers")
+    packed(4, 4, 64, 32, "none", bias=True)
+    packed(8, 4, 64, 32, "none")
+    packed(8, 4, 64, 32, "codes")
+
+
+def attentions():
+    b, s, t, n, d, dv = 2, 3, 5, 2, 4, 6
+    q, k, v = ("q", f32(b, s, n * d)), ("k", f32(b, t, n * d)), ("v", f32(b, t, n * dv))
+    mha = "MultiHeadAttention"
+    case("mha", mha, [q, k, v], ["y"], num_heads=n)
+    case("mha_scale", mha, [q, k, v], ["y"], num_heads=n, scale=0.3)
+    case("mha_bias", mha, [q, k, v, ("bias", f32(2 * n * d + n * dv))], ["y"], num_heads=n)
+    mask = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 1, 1]], np.int32)
+    case("mha_padding", mha, [q, k, v, ("bias", None), ("mask", mask)], ["y"], num_heads=n)
+    none = [("bias", None), ("mask", None)]
+    case("mha_scores", mha, [q, k, v, *none, ("extra", f32(1, n, s, t))], ["y"], num_heads=n)
+    same = [("q", f32(b, s, n * d)), ("k", f32(b, s, n * d)), ("v", f32(b, s, n * d))]
+    case("mha_causal", mha, same, ["y"], num_heads=n, unidirectional=1)
+    past = [("pk", f32(b, n, 2, d)), ("pv", f32(b, n, 2, d))]
+    case(
+        "mha_past", mha, [*same, *none, ("extra", None), *past], ["y", "keys", "values"], num_heads=n
+    )
+    qkv, kv = f32(b, s, n, 3, d), f32(b, t, n, 2, d)
+    apart = [(x, qkv[:, :, :, i].reshape(b, s, n * d)) for i, x in enumerate("qkv")]
+    case("mha_packed", mha, [("qkv", qkv)], ["y"], same_as=apart, num_heads=n)
+    apart = [same[0]] + [(x, kv[:, :, :, i].reshape(b, t, n * d)) for i, x in enumerate("kv")]
+    case("mha_packed_kv", mha, [same[0], ("kv", kv)], ["y"], same_as=apart, num_heads=n)
+    case(
+        "mha_cross", mha, [("q", f32(b, s, n * d)), ("k", f32(b, n, t, d)), ("v", f32(b, n, t, d))], ["y"], num_heads=n
+    )
+    x, w, bias = ("x", f32(b, s, 8)), ("w", f32(8, 3 * n * d)), ("b", f32(3 * n * d))
+    case("attention", "Attention", [x, w, bias], ["y"], num_heads=n)
+    case("attention_lengths", "Attention", [x, w, bias, ("m", np.array([2, 3], np.int32))], ["y"], num_heads=n)
+    raw = np.array([[1, 1, 0], [1, 1, 1]], np.int32)
+    case("attention_mask", "Attention", [x, w, bias, ("m", raw)], ["y"], num_heads=n)
+    case("attention_causal", "Attention", [x, w, bias], ["y"], num_heads=n, unidirectional=1)
+    both = ("past", f32(2, b, n, 2, d))
+    case("attention_past", "Attention", [x, w, bias, ("m", None), both], ["y", "present"], num_heads=n)
+    sized = [x, ("w", f32(8, 8 + 8 + 12)), ("b", f32(28))]
+    case("attention_sizes", "Attention", sized, ["y"], num_heads=n, qkv_hidden_sizes=[8, 8, 12])
+
+
+def decoders():
+    b, s, n, kv, d = 2, 3, 4, 2, 16
+    angles = np.outer(np.arange(16), 1 / 100 ** (np.arange(d // 2) / (d // 2)))
+    cos, sin = ("cos", np.cos(angles).astype(np.float32)), ("sin", np.sin(angles).astype(np.float32))
+    ids, first = ("ids", np.array([[0, 1, 2], [4, 5, 6]], np.int64)), ("first", np.array([3], np.int64))
+    case("rotary", "RotaryEmbedding", [("x", f32(b, s, n * d)), ids, cos, sin], ["y"])
+    case("rotary_first", "RotaryEmbedding", [("x", f32(b, n, s, d)), first, cos, sin], ["y"], interleaved=1)
+    q, k, v = ("q", f32(b, s, n * d)), ("k", f32(b, s, kv * d)), ("v", f32(b, s, kv * d))
+    no_past = [("pk", None), ("pv", None)]
+
+    def lengths(total):
+        return [("last", np.full((b,), total - 1, np.int32)), ("total", np.array(total, np.int32))]
+
+    gqa, outputs = "GroupQueryAttention", ["y", "keys", "values"]
+    heads = {"num_heads": n, "kv_num_heads": kv}
+    case("gqa", gqa, [q, k, v, *no_past, *lengths(s)], outputs, **heads)
+    case("gqa_rotary", gqa, [q, k, v, *no_past, *lengths(s), cos, sin], outputs, do_rotary=1, **heads)
+    case("gqa_softcap", gqa, [q, k, v, *no_past, *lengths(s)], outputs, softcap=5.0, scale=0.4, **heads)
+    all_in_one = [("qkv", f32(b, s, (n + 2 * kv) * d)), ("k", None), ("v", None)]
+    case("gqa_packed", gqa, [*all_in_one, *no_past, *lengths(s)], outputs, **heads)
+    one = [("q", f32(b, 1, n * d)), ("k", f32(b, 1, kv * d)), ("v", f32(b, 1, kv * d))]
+    past = [("pk", f32(b, kv, 4, d)), ("pv", f32(b, kv, 4, d))]
+    case("gqa_past", gqa, [*one, *past, *lengths(5), cos, sin], outputs, do_rotary=1, **heads)
+
+
+def quantised():
+    def q(name, shape, scale=0.05, zero=120):
+        return [(name, u8(*shape)), (f"{name}_s", np.array(scale, np.float32)), (f"{name}_z", np.array(zero, np.uint8))]
+
+    def out(scale=0.1, zero=130):
+        return [("y_s", np.array(scale, np.float32)), ("y_z", np.array(zero, np.uint8))]
+
+    case("qlinear_add", "QLinearAdd", [*q("a", (2, 9)), *q("b", (2, 9), 0.03), *out(0.07)], ["y"])
+    case("qlinear_mul", "QLinearMul", [*q("a", (2, 9)), *q("b", (2, 9), 0.03), *out()], ["y"])
+    case("qlinear_sigmoid", "QLinearSigmoid", [*q("a", (2, 9)), *out(1 / 256, 0)], ["y"])
+    case("qlinear_leaky_relu", "QLinearLeakyRelu", [*q("a", (2, 9)), *out(0.06)], ["y"], alpha=0.2)
+    case("qlinear_global_pool", "QLinearGlobalAveragePool", [*q("a", (1, 3, 5, 5)), *out(0.03)], ["y"])
+    case(
+        "qlinear_average_pool", "QLinearAveragePool", [*q("a", (1, 3, 6, 6)), *out(0.03)], ["y"], kernel_shape=[2, 2], strides=[2, 2]
+    )
+    case("qlinear_concat", "QLinearConcat", [*out(0.05, 128), *q("a", (2, 3)), *q("b", (2, 4), 0.04)], ["y"], axis=1)
+    case("qlinear_softmax", "QLinearSoftmax", [*q("a", (3, 6)), *out(1 / 256, 0)], ["y"], axis=-1, opset=13)
+    w = [("w", i8(6, 4)), ("w_s", f32(4) ** 2 * 0.01 + 0.01), ("w_z", np.zeros(4, np.int8))]
+    bias = ("c", RNG.integers(-500, 500, (4,), dtype=np.int32))
+    names = ("w", "w_s", "w_z", "c")
+    case("qgemm", "QGemm", [*q("a", (3, 6)), *w, bias, *out(0.3)], ["y"], names, alpha=1.0)
+    case("qgemm_float", "QGemm", [*q("a", (3, 6)), *w, bias], ["y"], names, alpha=0.5)
+    single = [("b", i8(6, 4)), ("b_s", np.array(0.02, np.float32)), ("b_z", np.array(3, np.int8))]
+    case("dynamic_quantize_matmul", "DynamicQuantizeMatMul", [("a", f32(3, 6)), *single, ("bias", f32(4))], ["y"])
+    case(
+        "matmul_integer_to_float",
+        "MatMulIntegerToFloat",
+        [
+            ("a", u8(3, 6)),
+            ("b", i8(6, 4)),
+            ("a_s", np.array(0.03, np.float32)),
+            ("b_s", np.abs(f32(4, scale=0.05))),
+            ("a_z", np.array(117, np.uint8)),
+            ("b_z", np.zeros(4, np.int8)),
+            ("bias", f32(4)),
+        ],
+        ["y"],
+    )
+
+
+def main():
+    shutil.rmtree(ROOT, ignore_errors=True)
+    for part in (elementwise, norms, products, weights, attentions, decoders, quantised):
+        part()
+    print(f"{len(list(ROOT.iterdir()))} cases")
+
+
+if __name__ == "__main__":
+    main()
