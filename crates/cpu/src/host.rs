@@ -5,6 +5,7 @@
 
 mod attend;
 mod boxes;
+mod custom;
 mod einsum;
 mod elementwise;
 mod fill;
@@ -106,6 +107,7 @@ const HOSTS: &[Row] = hosts![
     CastLike,
     Compress,
     Cumulative,
+    Custom,
     Dequantize,
     DynamicQuantize,
     Einsum,

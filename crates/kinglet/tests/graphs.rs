@@ -103,3 +103,13 @@ fn outputs_go_to_a_file_that_numpy_reads() {
     assert_eq!(read("a_b.npy"), [1.0, 2.0]);
     assert_eq!(read("output 1.npy"), [3.0]);
 }
+
+/// The example that documents them, as a test.
+#[path = "../examples/custom_op.rs"]
+#[allow(dead_code, reason = "its `main` is called by its path")]
+mod custom_op;
+
+#[test]
+fn operators_can_be_registered_from_outside() {
+    custom_op::main().expect("the example runs");
+}

@@ -5,6 +5,7 @@
 //! through [`External`]), training graphs, and evaluating anything.
 
 mod attributes;
+mod custom;
 mod error;
 mod node;
 mod ops;
@@ -13,6 +14,10 @@ mod read;
 mod scope;
 mod tensor;
 
+/// Encoding and decoding of the messages in [`proto`].
+pub use prost;
+
+pub use custom::{CustomNode, CustomOps};
 pub use error::OnnxError;
-pub use read::{OnnxModel, read};
+pub use read::{OnnxModel, read, read_with};
 pub use tensor::{External, NoExternal, dtype_of, tensor};

@@ -7,6 +7,7 @@ use kinglet_graph::{BuildError, Dim, Graph, GraphBuilder, TensorType, Type, Valu
 use kinglet_tensor::{Bytes, DType};
 use prost::Message;
 
+use super::custom::CustomOps;
 use super::error::OnnxError;
 use super::node::Cx;
 use super::proto::{self, DimensionValue, TypeValue};
@@ -35,6 +36,11 @@ pub struct OnnxModel {
 
 /// Reads a model.
 pub fn read(data: Bytes, external: &dyn External) -> Result<OnnxModel, OnnxError> {
+    read_with(data, external, &CustomOps::new())
+}
+
+/// Reads a model that may use these operators besides Kinglet's own.
+pub fn read_with(data: Bytes, external: &dyn External, custom: &CustomOps) -> Result<OnnxModel, OnnxError> {
     let model = proto::Model::decode(data).map_err(|e| OnnxError::Protobuf(e.to_string()))?;
     if model.ir_version > IR_VERSION {
         return Err(OnnxError::IrVersion { found: model.ir_version, most: IR_VERSION });
@@ -42,7 +48,7 @@ pub fn read(data: Bytes, external: &dyn External) -> Result<OnnxModel, OnnxError
     let graph = model.graph.as_ref().ok_or(OnnxError::NoGraph)?;
     let opsets = Opsets::of(&model.opset_import)?;
     let functions = model.functions.iter().map(|f| ((f.domain.as_str(), f.name.as_str()), f)).collect();
-    let mut reader = Reader { scopes: Scopes::default(), external, functions, opsets, depth: 0 };
+    let mut reader = Reader { scopes: Scopes::default(), external, custom, functions, opsets, depth: 0 };
     reader.check_supported(graph)?;
     reader.scopes.top();
     let outputs = reader.graph(graph)?;
@@ -98,6 +104,7 @@ pub(crate) fn label(node: &proto::Node) -> String {
 pub(crate) struct Reader<'a> {
     pub(crate) scopes: Scopes,
     pub(crate) external: &'a dyn External,
+    custom: &'a CustomOps,
     functions: HashMap<(&'a str, &'a str), &'a proto::Function>,
     opsets: Opsets,
     depth: usize,
@@ -175,6 +182,10 @@ impl<'a> Reader<'a> {
             });
         }
         let domain = domain(&node.domain);
+        let (custom, opset) = (self.custom, self.opsets.version(domain));
+        if custom.has(domain, &node.op_type) {
+            return custom.import(domain, &mut Cx::new(self, node, opset, inputs));
+        }
         if let Some(function) = self.functions.get(&(domain, node.op_type.as_str())).copied()
             && super::ops::importer(domain, &node.op_type).is_none()
         {
@@ -182,7 +193,6 @@ impl<'a> Reader<'a> {
         }
         let import = super::ops::importer(domain, &node.op_type)
             .ok_or_else(|| OnnxError::Unsupported(vec![(node.op_type.clone(), vec![label(node)])]))?;
-        let opset = self.opsets.version(domain);
         import(&mut Cx::new(self, node, opset, inputs))
     }
 
@@ -232,7 +242,8 @@ impl<'a> Reader<'a> {
     ) {
         for node in nodes {
             let domain = domain(&node.domain);
-            if super::ops::importer(domain, &node.op_type).is_none() {
+            let known = self.custom.has(domain, &node.op_type);
+            if !known && super::ops::importer(domain, &node.op_type).is_none() {
                 match self.functions.get(&(domain, node.op_type.as_str())) {
                     Some(function) => {
                         if seen.insert((domain.into(), node.op_type.clone())) {

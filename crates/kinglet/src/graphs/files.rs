@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use kinglet_formats::coreml::{Classes, CoreMl, CoreMlError, Interface, Package};
-use kinglet_formats::onnx;
+use kinglet_formats::onnx::{self, CustomOps};
 use kinglet_graph::Graph;
 use kinglet_tensor::{Bytes, map_file};
 
@@ -36,13 +36,18 @@ impl GraphFiles {
 
     /// Reads a `.onnx` or `.mlmodel` file or a `.mlpackage` folder.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_with(path, &CustomOps::new())
+    }
+
+    /// The same for a model that may use these operators besides Kinglet's own; only ONNX files do.
+    pub fn open_with(path: &Path, custom: &CustomOps) -> Result<Self, Error> {
         match path.extension().and_then(|end| end.to_str()).map(str::to_lowercase).as_deref() {
             Some("mlmodel") => {
                 Self::core_ml(path, CoreMl::parse(map(path)?, &kinglet_formats::coreml::NoBlobs))
             }
             Some("mlpackage") => Self::package(path),
             // Files of the store are named by their content.
-            _ => Self::onnx(path),
+            _ => Self::onnx(path, custom),
         }
     }
 
@@ -51,9 +56,9 @@ impl GraphFiles {
         self.interface.as_ref()?.classes.as_ref()
     }
 
-    fn onnx(path: &Path) -> Result<Self, Error> {
+    fn onnx(path: &Path, custom: &CustomOps) -> Result<Self, Error> {
         let folder = Folder(path.parent().unwrap_or(Path::new("")).to_owned());
-        let model = onnx::read(map(path)?, &folder).map_err(|e| Error::onnx(path, e))?;
+        let model = onnx::read_with(map(path)?, &folder, custom).map_err(|e| Error::onnx(path, e))?;
         Ok(Self {
             path: path.to_owned(),
             graph: model.graph,

@@ -35,7 +35,11 @@ pub struct Port {
 impl GraphModel {
     /// Opens a `.onnx` or `.mlmodel` file or a `.mlpackage` folder.
     pub fn open(path: &Path, options: &LoadOptions) -> Result<Self, Error> {
-        let mut files = GraphFiles::open(path)?;
+        Self::new(GraphFiles::open(path)?, options)
+    }
+
+    /// Binds a model that was read to this machine.
+    pub fn new(mut files: GraphFiles, options: &LoadOptions) -> Result<Self, Error> {
         let graph = std::mem::take(&mut files.graph);
         let (inputs, outputs) = (ports(&graph, graph.inputs()), ports(&graph, graph.outputs()));
         let session = Session::new(graph, &SessionOptions::new(backend(options)?))?;
