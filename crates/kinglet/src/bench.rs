@@ -44,21 +44,25 @@ impl Test {
     }
 }
 
-/// Rates of all repetitions of a test.
+/// A figure of each repetition of a test: tokens per second, or milliseconds.
 #[derive(Clone, Debug)]
-pub struct Rates {
-    /// Tokens per second, all sequences together, sorted.
+pub struct Samples {
     sorted: Vec<f64>,
 }
 
-impl Rates {
-    /// The rate that a share `q` of repetitions stays below.
+impl Samples {
+    pub(crate) fn new(mut samples: Vec<f64>) -> Self {
+        samples.sort_by(f64::total_cmp);
+        Self { sorted: samples }
+    }
+
+    /// The figure that a share `q` of repetitions stays below.
     pub fn quantile(&self, q: f64) -> f64 {
         let last = self.sorted.len().saturating_sub(1);
         self.sorted.get((q * last as f64).round() as usize).copied().unwrap_or(0.0)
     }
 
-    /// All of them, from the slowest to the fastest.
+    /// All of them, from the smallest to the largest.
     pub fn all(&self) -> &[f64] {
         &self.sorted
     }
@@ -87,13 +91,13 @@ impl Bench {
         Self { executable, vocab, page_tokens, random: 0x9E37_79B9_7F4A_7C15, runs: None }
     }
 
-    /// Runs a test `reps` times after one repetition to warm up; `progress` hears of each.
+    /// Tokens per second of `reps` repetitions of a test, all sequences together, after one to warm up; `progress` hears of each.
     pub fn run(
         &mut self,
         test: &Test,
         reps: usize,
         mut progress: impl FnMut(usize, f64),
-    ) -> Result<Rates, ExecError> {
+    ) -> Result<Samples, ExecError> {
         let tables = self.tables(test)?;
         let mut rates = Vec::with_capacity(reps);
         for rep in 0..=reps {
@@ -105,8 +109,7 @@ impl Bench {
             }
             progress(rep, rate);
         }
-        rates.sort_by(f64::total_cmp);
-        Ok(Rates { sorted: rates })
+        Ok(Samples::new(rates))
     }
 
     /// The runs of a test's middle repetition, by time, of `reps` after one to warm up.

@@ -64,6 +64,8 @@ pub struct Profile {
     pub wall: f64,
     /// Number of runs.
     pub runs: usize,
+    /// Whether names say nothing of a step's kind, as in graphs that were imported.
+    pub by_kernel: bool,
 }
 
 /// A step, or several that are alike, over all runs.
@@ -118,7 +120,7 @@ impl Profile {
                 }
             }
         }
-        Ok(Self { steps, wall: runs.iter().map(|run| run.wall).sum(), runs: runs.len() })
+        Ok(Self { steps, wall: runs.iter().map(|run| run.wall).sum(), runs: runs.len(), by_kernel: false })
     }
 
     /// Seconds of all steps: the runs' time but for their beginning and end.
@@ -131,11 +133,12 @@ impl Profile {
         self.steps.iter().map(|step| step.least).sum()
     }
 
-    /// Steps of one kernel and one place in their block together, those that take longest first.
+    /// Steps of one kernel and, unless names say nothing, of one place in their block together; those that take longest
+    /// first.
     pub fn kinds(&self) -> Vec<Entry> {
         let mut kinds: Vec<Entry> = Vec::new();
         for step in &self.steps {
-            let name = place(&step.name);
+            let name = if self.by_kernel { "" } else { place(&step.name) };
             match kinds.iter_mut().find(|kind| kind.kernel == step.kernel && kind.name == name) {
                 Some(kind) => {
                     kind.count += 1;

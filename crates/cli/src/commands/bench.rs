@@ -1,14 +1,16 @@
 //! `kinglet bench`: how fast a model runs here, and how close that is to what the machine can do.
 
 mod baseline;
+mod graph;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use kinglet::bench::{Bench, Kind, Rates, Test};
+use kinglet::bench::{Bench, Kind, Samples, Test};
 use kinglet::device::Ceilings;
-use kinglet::graph::cost::Math;
+use kinglet::graph::cost::{Cost, Math, Rates};
+use kinglet::graphs::GraphFiles;
 use kinglet::{Compiled, hardware};
 use serde_json::{Value, json};
 
@@ -20,16 +22,20 @@ use crate::ui::{Steps, Table, Ui};
 ///
 /// `pp` is a prompt of so many tokens, `tg` as many tokens one after the other. Each figure stands beside the ceiling that
 /// holds it, measured in the same run: memory bandwidth for decoding, arithmetic for prompts and large batches.
+///
+/// An ONNX or Core ML model is run as a whole (`run`), on inputs that are made up, and timed in milliseconds.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   kinglet bench smollm2
   kinglet bench smollm2 --pp 512 --tg 128 --depth 0,512,4096 --reps 10
   kinglet bench smollm2 --batch 1,8
+  kinglet bench ./resnet50.onnx --reps 50
+  kinglet bench ./detector.onnx --shape x=1,3,640,640
   kinglet --json bench smollm2 > before.json
   kinglet bench smollm2 --baseline before.json     fails when something became slower
 
-A test counts as slower when its tokens per second and its share of the ceiling both fell by more than --tolerance: where
+A test counts as slower when its speed and its share of the ceiling both fell by more than --tolerance: where
 only the first did, the machine itself was slower.")]
 pub(crate) struct Args {
     /// A model's name, path or address
@@ -43,12 +49,15 @@ pub(crate) struct Args {
     /// Tokens that sequences hold before
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "0")]
     depth: Vec<usize>,
-    /// Sequences decoded together
+    /// Sequences decoded together; for graphs, the size of an outermost dimension that the model leaves open
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1")]
     batch: Vec<usize>,
-    /// Repetitions of each test, after one to warm up
-    #[arg(long, value_name = "N", default_value = "5", value_parser = reps)]
-    reps: usize,
+    /// Repetitions of each test, after some to warm up [default: 5; for graphs, 30]
+    #[arg(long, value_name = "N", value_parser = reps)]
+    reps: Option<usize>,
+    /// Shape of a graph's input (may be given several times)
+    #[arg(long, value_name = "NAME=N,N,…", value_parser = shape)]
+    shape: Vec<(String, Vec<usize>)>,
     /// Compare with the JSON of an earlier run, and fail on a regression
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
@@ -59,19 +68,85 @@ pub(crate) struct Args {
     load: LoadArgs,
 }
 
+/// What was measured.
+pub(super) struct TestName {
+    /// `pp512`, `tg128` or `run`.
+    pub(super) name: String,
+    pub(super) batch: usize,
+    pub(super) depth: usize,
+}
+
+impl TestName {
+    pub(super) fn of(test: &Test) -> Self {
+        Self { name: test.name(), batch: test.batch, depth: test.depth }
+    }
+
+    /// A whole run of a graph.
+    pub(super) fn run(batch: usize) -> Self {
+        Self { name: "run".into(), batch, depth: 0 }
+    }
+}
+
+impl std::fmt::Display for TestName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let depth = if self.name == "run" { String::new() } else { format!(" at depth {}", self.depth) };
+        write!(f, "{}{depth}, batch {}", self.name, self.batch)
+    }
+}
+
+/// In what a test's figures are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    TokensPerSecond,
+    Milliseconds,
+}
+
+impl Unit {
+    /// The key in reports.
+    fn key(self) -> &'static str {
+        if self == Self::Milliseconds { "ms" } else { "tok_s" }
+    }
+}
+
 /// One test's outcome.
 struct Outcome {
-    test: Test,
-    rates: Rates,
+    test: TestName,
+    unit: Unit,
+    samples: Samples,
     percent: f64,
     ceiling: &'static str,
 }
 
+/// All outcomes, and what they were measured on.
+struct Report<'a> {
+    model: &'a str,
+    outcomes: Vec<Outcome>,
+    ceilings: Ceilings,
+    threads: usize,
+    load_ms: f64,
+    peak: Option<u64>,
+}
+
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     let baseline = args.baseline.as_deref().map(baseline::read).transpose()?;
+    let report = if GraphFiles::is_one(Path::new(&args.model)) {
+        graph::measure(args, ui)?
+    } else {
+        measure(args, ui)?
+    };
+    let value = report.json();
+    if ui.json() {
+        ui.value(&value)?;
+    } else {
+        report.print(ui)?;
+    }
+    baseline.map_or(Ok(()), |before| baseline::compare(&before, &value, args.tolerance, ui))
+}
+
+fn measure<'a>(args: &'a Args, ui: &Ui) -> Result<Report<'a>> {
     let tests = tests(args);
     let sequences = tests.iter().map(|test| test.batch).max().unwrap_or(1);
-    let (name, files, options) = args.load.open(&args.model, sequences, ui)?;
+    let (_, files, options) = args.load.open(&args.model, sequences, ui)?;
     let started = Instant::now();
     let compiled = Compiled::new(&files, &options)?;
     tests.iter().try_for_each(|test| check_room(test, compiled.context))?;
@@ -79,28 +154,35 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     let threads = options.threads.unwrap_or_else(hardware::cores);
     let mut bench = Bench::new(compiled);
     let steps = Steps::new(ui, "repetition");
-    let (all, mut done) = (tests.len() * (args.reps + 1), 0);
-    let mut outcomes = Vec::new();
+    let reps = args.reps.unwrap_or(5);
+    let (all, mut done) = (tests.len() * (reps + 1), 0);
+    let mut measured = Vec::new();
     for test in tests {
-        let rates = bench.run(&test, args.reps, |_, rate| {
+        let rates = bench.run(&test, reps, |_, rate| {
             done += 1;
             steps.set(done, all, &format!("{} {rate:.1} tokens/s", test.name()));
         })?;
-        outcomes.push((test, rates));
+        measured.push((test, rates));
     }
     drop(steps);
     let peak = hardware::peak_memory();
-    let isa = options.isa.as_deref();
-    let ceilings = Ceilings::measure(threads, isa, &clock(started)).context("measuring the machine")?;
-    let judged = outcomes.into_iter().map(|(test, rates)| judge(&bench, test, rates, &ceilings));
+    let ceilings = ceilings(threads, options.isa.as_deref())?;
+    let judged = measured.into_iter().map(|(test, rates)| judge(&bench, &test, rates, &ceilings));
     let outcomes = judged.collect::<Result<Vec<_>>>()?;
-    let report = report(args, &outcomes, &ceilings, (load_ms, peak), threads);
-    if ui.json() {
-        ui.value(&report)?;
-    } else {
-        print(&name, &outcomes, &ceilings, load_ms, ui)?;
-    }
-    baseline.map_or(Ok(()), |before| baseline::compare(&before, &report, args.tolerance, ui))
+    Ok(Report { model: &args.model, outcomes, ceilings, threads, load_ms, peak })
+}
+
+fn ceilings(threads: usize, isa: Option<&str>) -> Result<Ceilings> {
+    Ceilings::measure(threads, isa, &clock(Instant::now())).context("measuring the machine")
+}
+
+/// `NAME=1,3,224,224`.
+pub(super) fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let parts = text.rsplit_once('=').and_then(|(name, sizes)| {
+        let sizes: Option<Vec<usize>> = sizes.split(',').map(|n| n.trim().parse().ok()).collect();
+        Some((name.to_owned(), sizes?))
+    });
+    parts.ok_or_else(|| "expected NAME=1,3,224,224".into())
 }
 
 /// A number of repetitions: at least one.
@@ -143,75 +225,78 @@ fn tests(args: &Args) -> Vec<Test> {
     tests
 }
 
-/// Which ceiling holds a test, and how close it came: the larger of the shares of bandwidth and of arithmetic.
-fn judge(bench: &Bench, test: Test, rates: Rates, ceilings: &Ceilings) -> Result<Outcome> {
-    let cost = bench.cost(&test)?;
+/// How close a test came to what holds it.
+fn judge(bench: &Bench, test: &Test, samples: Samples, ceilings: &Ceilings) -> Result<Outcome> {
+    let cost = bench.cost(test)?;
     let device = ceilings.rates(cost.memory_bytes as u64, &clock(Instant::now()))?;
-    let tokens: usize = bench.typical(&test).iter().map(|(_, len)| len).sum();
-    let runs = rates.median() / tokens as f64; // a second
+    let tokens: usize = bench.typical(test).iter().map(|(_, len)| len).sum();
+    let (percent, ceiling) = share(&cost, samples.median() / tokens as f64, &device);
+    Ok(Outcome { test: TestName::of(test), unit: Unit::TokensPerSecond, samples, percent, ceiling })
+}
+
+/// Which ceiling holds `runs` a second of this cost, and how close they come in percent: the larger of the shares of
+/// bandwidth and of arithmetic.
+fn share(cost: &Cost, runs: f64, device: &Rates) -> (f64, &'static str) {
     let peak = if cost.math == Math::Int8 { device.int8 } else { device.float };
     let memory = cost.memory_bytes * runs / device.memory;
     let arithmetic = 2.0 * cost.multiply_adds * runs / peak;
-    let (share, ceiling) = if memory > arithmetic { (memory, "memory") } else { (arithmetic, "arithmetic") };
-    Ok(Outcome { test, rates, percent: 100.0 * share, ceiling })
+    if memory > arithmetic { (100.0 * memory, "memory") } else { (100.0 * arithmetic, "arithmetic") }
 }
 
-fn print(name: &str, outcomes: &[Outcome], ceilings: &Ceilings, load_ms: f64, ui: &Ui) -> Result<()> {
-    let mut table =
-        Table::new(&["test", ">depth", ">batch", ">tokens/s", ">10 %", ">90 %", ">of ceiling", "held by"]);
-    for outcome in outcomes {
-        let rates = &outcome.rates;
-        table.row([
-            outcome.test.name(),
-            outcome.test.depth.to_string(),
-            outcome.test.batch.to_string(),
-            format!("{:.1}", rates.median()),
-            format!("{:.1}", rates.quantile(0.1)),
-            format!("{:.1}", rates.quantile(0.9)),
-            format!("{:.0} %", outcome.percent),
-            outcome.ceiling.to_owned(),
-        ]);
+impl Report<'_> {
+    fn print(&self, ui: &Ui) -> Result<()> {
+        let graph = self.outcomes.iter().any(|outcome| outcome.unit == Unit::Milliseconds);
+        let (unit, digits) = if graph { (">ms", 3) } else { (">tokens/s", 1) };
+        let mut table =
+            Table::new(&["test", ">depth", ">batch", unit, ">10 %", ">90 %", ">of ceiling", "held by"]);
+        for outcome in &self.outcomes {
+            let figure = |q: f64| format!("{:.digits$}", outcome.samples.quantile(q));
+            table.row([
+                outcome.test.name.clone(),
+                outcome.test.depth.to_string(),
+                outcome.test.batch.to_string(),
+                figure(0.5),
+                figure(0.1),
+                figure(0.9),
+                format!("{:.0} %", outcome.percent),
+                outcome.ceiling.to_owned(),
+            ]);
+        }
+        ui.line(table)?;
+        let Self { model, ceilings, load_ms, .. } = self;
+        let memory = ceilings.read.last().map_or(0.0, |read| read.rate.best);
+        ui.line(format_args!(
+            "\n{model} on {} with {} threads, loaded in {load_ms:.0} ms; ceilings: {:.0} int8 GOP/s, {:.0} f32 GFLOP/s, {memory:.0} GB/s",
+            ceilings.level, ceilings.threads, ceilings.int8_dot.best, ceilings.f32_fma.best,
+        ))
     }
-    ui.line(table)?;
-    let memory = ceilings.read.last().map_or(0.0, |read| read.rate.best);
-    ui.line(format_args!(
-        "\n{name} on {} with {} threads, loaded in {load_ms:.0} ms; ceilings: {:.0} int8 GOP/s, {:.0} f32 GFLOP/s, {memory:.0} GB/s",
-        ceilings.level, ceilings.threads, ceilings.int8_dot.best, ceilings.f32_fma.best,
-    ))
-}
 
-fn report(
-    args: &Args,
-    outcomes: &[Outcome],
-    ceilings: &Ceilings,
-    (load_ms, peak): (f64, Option<u64>),
-    threads: usize,
-) -> Value {
-    let quantiles = |rates: &Rates| {
+    fn json(&self) -> Value {
+        let result = |outcome: &Outcome| {
+            let samples = &outcome.samples;
+            let mut value = json!({
+                "test": outcome.test.name,
+                "batch": outcome.test.batch,
+                "depth": outcome.test.depth,
+                "repetitions": samples.all(),
+                "percent_of_ceiling": outcome.percent,
+                "ceiling": outcome.ceiling,
+            });
+            value[outcome.unit.key()] = json!({
+                "median": samples.median(),
+                "p10": samples.quantile(0.1),
+                "p90": samples.quantile(0.9),
+                "p99": samples.quantile(0.99),
+            });
+            value
+        };
         json!({
-            "median": rates.median(),
-            "p10": rates.quantile(0.1),
-            "p90": rates.quantile(0.9),
-            "p99": rates.quantile(0.99),
+            "model": self.model,
+            "threads": self.threads,
+            "ceilings": super::device::json::ceilings_json(&self.ceilings),
+            "peak_rss_mb": self.peak.map(|bytes| bytes as f64 / 1e6),
+            "load_ms": self.load_ms,
+            "results": self.outcomes.iter().map(result).collect::<Vec<_>>(),
         })
-    };
-    let result = |outcome: &Outcome| {
-        json!({
-            "test": outcome.test.name(),
-            "batch": outcome.test.batch,
-            "depth": outcome.test.depth,
-            "tok_s": quantiles(&outcome.rates),
-            "repetitions": outcome.rates.all(),
-            "percent_of_ceiling": outcome.percent,
-            "ceiling": outcome.ceiling,
-        })
-    };
-    json!({
-        "model": args.model,
-        "threads": threads,
-        "ceilings": super::device::json::ceilings_json(ceilings),
-        "peak_rss_mb": peak.map(|bytes| bytes as f64 / 1e6),
-        "load_ms": load_ms,
-        "results": outcomes.iter().map(result).collect::<Vec<_>>(),
-    })
+    }
 }

@@ -12,10 +12,12 @@ use kinglet::bench::{Bench, Kind, Test};
 use kinglet::device::Ceilings;
 use kinglet::graph::PlanReport;
 use kinglet::graph::cost::Rates;
+use kinglet::graphs::{GraphBench, GraphFiles, GraphModel};
 use kinglet::profile::{Entry, Profile, Run};
 use kinglet::{Compiled, hardware};
 use serde_json::{Value, json};
 
+use crate::commands::bench::{TestName, shape};
 use crate::commands::options::LoadArgs;
 use crate::ui::Ui;
 
@@ -23,12 +25,13 @@ use crate::ui::Ui;
 ///
 /// A prompt and a number of decoded tokens run with a clock between all steps. Each step stands beside the least time that
 /// it could take here: by the memory bandwidth at that working set, by the caches, by the arithmetic it uses, or by a
-/// barrier between the threads, all measured in the same run.
+/// barrier between the threads, all measured in the same run. Of an ONNX or Core ML model, one whole run is shown.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   kinglet profile smollm2
   kinglet profile smollm2 --pp 0 --tg 64 --depth 4096    decoding far into a context
+  kinglet profile ./resnet50.onnx --reps 30              a graph
   kinglet profile smollm2 --steps                        every step, not only sums
   kinglet profile smollm2 --svg profile.svg              a picture, for a browser
   kinglet profile smollm2 --trace profile.json           for Perfetto or chrome://tracing")]
@@ -44,9 +47,12 @@ pub(crate) struct Args {
     /// Tokens that sequences hold before
     #[arg(long, value_name = "N", default_value_t = 0)]
     depth: usize,
-    /// Sequences decoded together
+    /// Sequences decoded together; for graphs, the size of an outermost dimension that the model leaves open
     #[arg(long, value_name = "N", default_value_t = 1)]
     batch: usize,
+    /// Shape of a graph's input (may be given several times)
+    #[arg(long, value_name = "NAME=N,N,…", value_parser = shape)]
+    shape: Vec<(String, Vec<usize>)>,
     /// Repetitions, of which the one with the middle time is shown
     #[arg(long, value_name = "N", default_value_t = 5)]
     reps: usize,
@@ -65,7 +71,7 @@ pub(crate) struct Args {
 
 /// One profiled test.
 struct Profiled {
-    test: Test,
+    test: TestName,
     runs: Vec<Run>,
     plan: PlanReport,
     rates: Rates,
@@ -73,7 +79,24 @@ struct Profiled {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
-    let (name, files, options) = args.load.open(&args.model, args.batch.max(1), ui)?;
+    let path = Path::new(&args.model);
+    let graph = GraphFiles::is_one(path);
+    let (threads, level, all) = if graph { graph_run(args, path)? } else { decoder(args, ui)? };
+    let name = path.file_name().map_or(args.model.as_str().into(), |last| last.to_string_lossy());
+    let title = format!("{name} on {level} with {threads} thread{}", if threads == 1 { "" } else { "s" });
+    write(args.trace.as_deref(), || trace::render(&title, &all), ui)?;
+    write(args.svg.as_deref(), || svg::render(&title, &all), ui)?;
+    if ui.json() {
+        return ui.value(&as_json(&name, threads, level, &all));
+    }
+    all.iter().try_for_each(|one| text::print(&title, one, args.steps, ui))
+}
+
+/// Threads, instruction set, and what was measured.
+type Measured = (usize, &'static str, Vec<Profiled>);
+
+fn decoder(args: &Args, ui: &Ui) -> Result<Measured> {
+    let (_, files, options) = args.load.open(&args.model, args.batch.max(1), ui)?;
     let compiled = Compiled::new(&files, &options)?;
     let threads = options.threads.unwrap_or_else(hardware::cores);
     let mut bench = Bench::new(compiled);
@@ -86,17 +109,26 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
         let rates = ceilings.rates(bench.cost(&test)?.memory_bytes as u64, &clock)?;
         let plan = bench.report(&bench.typical(&test))?;
         let profile = Profile::new(&runs, &rates, |seqs| bench.report(seqs))?;
-        all.push(Profiled { test, runs, plan, rates, profile });
+        all.push(Profiled { test: TestName::of(&test), runs, plan, rates, profile });
     }
-    let name = Path::new(&name).file_name().map_or(name.as_str().into(), |last| last.to_string_lossy());
-    let title =
-        format!("{name} on {} with {threads} thread{}", ceilings.level, if threads == 1 { "" } else { "s" });
-    write(args.trace.as_deref(), || trace::render(&title, &all), ui)?;
-    write(args.svg.as_deref(), || svg::render(&title, &all), ui)?;
-    if ui.json() {
-        return ui.value(&as_json(&name, threads, ceilings.level, &all));
-    }
-    all.iter().try_for_each(|one| text::print(&title, one, args.steps, ui))
+    Ok((threads, ceilings.level, all))
+}
+
+fn graph_run(args: &Args, path: &Path) -> Result<Measured> {
+    let options = args.load.plain();
+    let threads = options.threads.unwrap_or_else(hardware::cores);
+    let mut bench = GraphBench::new(GraphModel::open(path, &options)?, &args.shape, args.batch)?;
+    let start = Instant::now();
+    let clock = || start.elapsed().as_nanos() as u64;
+    let ceilings = Ceilings::measure(threads, options.isa.as_deref(), &clock)?;
+    let runs = vec![bench.profile(args.reps)?];
+    let plan = bench.report();
+    let weights: f64 = plan.steps.iter().map(|step| step.cost(&[]).memory_bytes).sum();
+    let rates = ceilings.rates(weights as u64, &clock)?;
+    let profile = Profile::new(&runs, &rates, |_| Ok::<_, anyhow::Error>(plan.clone()))?;
+    let profile = Profile { by_kernel: true, ..profile };
+    let one = Profiled { test: TestName::run(args.batch), runs, plan, rates, profile };
+    Ok((threads, ceilings.level, vec![one]))
 }
 
 fn tests(args: &Args) -> Vec<Test> {
@@ -117,7 +149,7 @@ fn as_json(model: &str, threads: usize, isa: &str, all: &[Profiled]) -> Value {
     let one = |profiled: &Profiled| {
         let Profiled { test, rates, profile, .. } = profiled;
         json!({
-            "test": test.name(),
+            "test": test.name,
             "batch": test.batch,
             "depth": test.depth,
             "runs": profile.runs,

@@ -71,6 +71,10 @@ impl GraphModel {
         &self.session
     }
 
+    pub(super) fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
     /// Runs it on one tensor for each input, in order.
     pub fn run(&mut self, feeds: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         let feeds: Vec<Feed<'_>> = feeds

@@ -72,10 +72,7 @@ fn test(out: &mut String, mut y: f64, profiled: &Profiled) -> f64 {
     let Profiled { test, runs, profile, .. } = profiled;
     let per = profile.runs.max(1) as f64;
     let head = format!(
-        "{}, depth {}, batch {}: {} a run, at least {} by the ceilings ({})",
-        test.name(),
-        test.depth,
-        test.batch,
+        "{test}: {} a run, at least {} by the ceilings ({})",
         time(profile.wall / per),
         time(profile.least() / per),
         percent(profile.least() / profile.wall),

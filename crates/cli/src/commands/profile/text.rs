@@ -12,12 +12,7 @@ pub(super) fn print(title: &str, profiled: &Profiled, every: bool, ui: &Ui) -> R
     let per = profile.runs.max(1) as f64;
     let runs =
         if profile.runs == 1 { "one run".into() } else { format!("the mean of {} runs", profile.runs) };
-    ui.heading(format_args!(
-        "{} at depth {}, batch {}: {runs}; {title}",
-        test.name(),
-        test.depth,
-        test.batch
-    ))?;
+    ui.heading(format_args!("{test}: {runs}; {title}"))?;
     let mut table = Table::new(&[
         "step",
         "kernel",

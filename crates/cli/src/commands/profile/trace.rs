@@ -18,7 +18,7 @@ pub(super) fn render(title: &str, all: &[Profiled]) -> String {
         for run in &profiled.runs {
             events.push(event(
                 1,
-                &profiled.test.name(),
+                &profiled.test.name,
                 "run",
                 start,
                 run.wall,
