@@ -1,10 +1,10 @@
 //! Aligned storage for packed weights, arenas and pooled buffers.
 //!
-//! Contract: memory is always initialised, starts on a cache line (or on a 2 MiB boundary once it is that large, so
-//! that the system can back it with huge pages), never moves, and a failed allocation is an error. It does not
-//! grow: size it first.
+//! Contract: memory is always initialised, starts on a cache line (or on a 2 MiB boundary once it is that large; Linux is
+//! then asked to back it with huge pages), never moves, and a failed allocation is an error. It does not grow: size it
+//! first.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -43,9 +43,8 @@ impl<T: Pod> AlignedBuf<T> {
         if layout.size() == 0 {
             return Ok(Self::default());
         }
-        // SAFETY: the layout's size is not zero.
-        let raw = unsafe { alloc_zeroed(layout) };
-        let data = NonNull::new(raw.cast::<T>()).ok_or(error)?;
+        let raw = if layout.size() >= HUGE_PAGE { huge(layout) } else { zeroed(layout) };
+        let data = raw.ok_or(error)?.cast::<T>();
         Ok(Self { data, len, owned: PhantomData })
     }
 
@@ -72,6 +71,33 @@ impl<T: Pod> AlignedBuf<T> {
         Layout::from_size_align(size, align).ok()
     }
 }
+
+/// Zeroes.
+fn zeroed(layout: Layout) -> Option<NonNull<u8>> {
+    // SAFETY: the layout's size is not zero.
+    NonNull::new(unsafe { alloc_zeroed(layout) })
+}
+
+/// Zeroes, in huge pages where the system has them.
+fn huge(layout: Layout) -> Option<NonNull<u8>> {
+    // SAFETY: the layout's size is not zero.
+    let raw = NonNull::new(unsafe { alloc(layout) })?;
+    want_huge_pages(raw, layout.size());
+    // SAFETY: the memory is as large as the layout says.
+    unsafe { raw.as_ptr().write_bytes(0, layout.size()) };
+    Some(raw)
+}
+
+/// Asks for huge pages before the memory is first touched; without them it is merely slower.
+#[cfg(target_os = "linux")]
+fn want_huge_pages(memory: NonNull<u8>, bytes: usize) {
+    let whole = bytes / HUGE_PAGE * HUGE_PAGE;
+    // SAFETY: advice does not change the memory's content, and the range lies within one allocation.
+    let _refused = unsafe { libc::madvise(memory.as_ptr().cast(), whole, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn want_huge_pages(_: NonNull<u8>, _: usize) {}
 
 impl<T: Pod> Deref for AlignedBuf<T> {
     type Target = [T];
