@@ -6,21 +6,28 @@
 //! become NaN in another of the same sixteen outputs. Where each channel has one or two outputs of its own and images
 //! are blocked, channels are multiplied lane by lane instead.
 
+mod chain;
+mod pack;
+mod pass;
+mod strips;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use kinglet_simd::{Isa, Kernel, Level, dispatch};
 use kinglet_tensor::AlignedBuf;
 
+pub use self::chain::{ConvChain, conv_chain};
+use self::pack::{pack_bias, pack_lanes, pack_panel, panels};
+use self::pass::{Job, Pixels, Place};
+use self::strips::{Strip, Strips};
 use super::NdError;
 use super::act::Act;
 use super::layout::{BLOCK, Layout};
 use super::shape::{Spot, Window};
-use super::tile::{
-    Dynamic, Fixed, Pitch, Tile, Tiles, lane_tiles, panel_blocks, tallest, tallest_pairs, tiles,
-};
+use super::tile::{TALLEST_WIDEST, tallest, tallest_pairs};
 use crate::arena::Span;
-use crate::step::{Access, Check, Step, StepCtx, StepError};
+use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
 
 /// What a convolution computes.
@@ -76,6 +83,36 @@ impl ConvShape {
     }
 }
 
+/// Where outputs go that are only some pixels of a larger image: output `(y, x)` is its pixel `(y, x) * stride + at`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scatter {
+    /// Height and width of the larger image.
+    pub size: [usize; 2],
+    /// Distance of neighbouring outputs.
+    pub stride: [usize; 2],
+    /// Where the first output goes.
+    pub at: [usize; 2],
+}
+
+impl Scatter {
+    /// All outputs, and nothing else.
+    fn none(output: [usize; 2]) -> Self {
+        Self { size: output, stride: [1, 1], at: [0, 0] }
+    }
+
+    /// Whether outputs of this size have a place.
+    fn holds(&self, output: [usize; 2]) -> bool {
+        let end = |i: usize| (output[i] - 1).checked_mul(self.stride[i])?.checked_add(self.at[i]);
+        (0..2).all(|i| self.stride[i] > 0 && end(i).is_some_and(|end| end < self.size[i]))
+    }
+
+    /// The pixel that output `at` of images `width` wide goes to.
+    fn pixel(&self, width: usize, at: usize) -> usize {
+        let [y, x] = [at / width, at % width];
+        (y * self.stride[0] + self.at[0]) * self.size[1] + x * self.stride[1] + self.at[1]
+    }
+}
+
 /// A convolution's weights in the order in which they are read, and the tiles its outputs are cut into.
 #[derive(Debug)]
 pub struct Conv {
@@ -85,10 +122,15 @@ pub struct Conv {
     /// Outputs of each channel, when channels are multiplied lane by lane.
     lanes: Option<usize>,
     output: [usize; 2],
+    scatter: Scatter,
     weights: AlignedBuf<f32>,
     bias: AlignedBuf<f32>,
     panels: Vec<Panel>,
     spots: Vec<Spot>,
+    /// The same for panels of three blocks; empty when there is none.
+    low_spots: Vec<Spot>,
+    /// How images are cut when each channel has one output and a kernel for its window.
+    strips: Option<Strips>,
 }
 
 /// Neighbouring outputs that are computed together.
@@ -102,8 +144,6 @@ struct Panel {
     at: usize,
 }
 
-/// Floats of weights that stay in the first-level cache while pixels pass over them.
-const CHUNK: usize = 32 << 8;
 /// Units of work, at least, for each worker.
 const UNITS: usize = 6;
 /// Floats of input that stay in the second-level cache while panels pass over them.
@@ -119,9 +159,29 @@ impl Conv {
         bias: Option<&[f32]>,
         input: Layout,
     ) -> Result<Self, NdError> {
+        Self::pack_scattered(level, shape, weights, bias, input, None)
+    }
+
+    /// Like [`pack`](Self::pack), for outputs that are some pixels of a larger image; the others are left alone.
+    pub fn pack_scattered(
+        level: Level,
+        shape: ConvShape,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        input: Layout,
+        scatter: Option<Scatter>,
+    ) -> Result<Self, NdError> {
         let output = shape.check(weights.len(), bias.map(<[f32]>::len))?;
+        let wrong = |reason: String| NdError { what: "conv", reason };
         if input == Layout::Rows {
-            return Err(NdError { what: "conv", reason: "images of rows".into() });
+            return Err(wrong("images of rows".into()));
+        }
+        let whole = scatter.is_none();
+        let scatter = scatter.unwrap_or(Scatter::none(output));
+        let area = scatter.size[0].checked_mul(scatter.size[1]);
+        let floats = area.and_then(|pixels| Layout::Blocked.floats(shape.outputs, pixels));
+        if !scatter.holds(output) || floats.is_none_or(|n| n >= isize::MAX as usize / 4) {
+            return Err(wrong(format!("{output:?} outputs in {scatter:?}")));
         }
         let (panels, floats) = panels(level, &shape, input);
         let mut packed = AlignedBuf::try_new(floats)?;
@@ -134,13 +194,42 @@ impl Conv {
         }
         let bias = pack_bias(level, &shape, lanes.unwrap_or(1), bias.unwrap_or_default())?;
         let most = dispatch(level, Tallest { pairs: lanes == Some(2) });
-        let spots = shape.window.spots(most, most);
-        Ok(Self { level, shape, input, lanes, output, weights: packed, bias, panels, spots })
+        let placed = |most| {
+            let mut spots = shape.window.spots(most, most, whole);
+            spots.iter_mut().for_each(|spot| spot.output = scatter.pixel(output[1], spot.output));
+            spots
+        };
+        let widest = panels.iter().any(|panel| panel.blocks.len() > 2);
+        let (spots, low_spots) = (placed(most), if widest { placed(TALLEST_WIDEST) } else { Vec::new() });
+        let strips = Strips::of(&shape, output).filter(|_| lanes == Some(1) && whole);
+        Ok(Self {
+            level,
+            shape,
+            input,
+            lanes,
+            output,
+            scatter,
+            weights: packed,
+            bias,
+            panels,
+            spots,
+            low_spots,
+            strips,
+        })
     }
 
     /// What it computes.
     pub fn shape(&self) -> &ConvShape {
         &self.shape
+    }
+
+    /// Window, groups, activation and what is added, in words.
+    fn name(&self, residual: bool) -> String {
+        let ConvShape { window, groups, act, .. } = &self.shape;
+        let [ky, kx] = window.kernel;
+        let groups = if *groups > 1 { " grouped" } else { "" };
+        let residual = if residual { " + residual" } else { "" };
+        format!("conv {ky}x{kx}{groups}{residual} {}", act.name()).trim_end().into()
     }
 
     /// Bytes of the packed weights.
@@ -155,13 +244,34 @@ impl Conv {
             |layout: Layout, channels, size| layout.floats(channels, pixels(size)).unwrap_or(usize::MAX);
         (
             floats(self.input, self.shape.channels, self.shape.window.input),
-            floats(Layout::Blocked, self.shape.outputs, self.output),
+            floats(Layout::Blocked, self.shape.outputs, self.scatter.size),
         )
     }
 
     /// Outputs that a panel's weights are laid out for.
     fn width(&self, panel: &Panel) -> usize {
         self.lanes.unwrap_or(panel.blocks.len()) * BLOCK
+    }
+
+    /// An image in the views.
+    fn place(
+        &self,
+        image: usize,
+        x: SharedMut<'_, f32>,
+        residual: Option<SharedMut<'_, f32>>,
+        out: SharedMut<'_, f32>,
+    ) -> Place {
+        let (input, output) = self.floats();
+        let ([height, width], Scatter { size, stride, .. }) = (self.shape.window.input, self.scatter);
+        Place {
+            x: x.as_ptr().wrapping_add(image * input),
+            x_width: width,
+            x_plane: height * width * if self.input == Layout::Blocked { BLOCK } else { 1 },
+            out: out.as_mut_ptr().wrapping_add(image * output),
+            out_plane: size[0] * size[1] * BLOCK,
+            out_pitch: [stride[0] * size[1] * BLOCK, stride[1] * BLOCK],
+            residual: residual.map_or(std::ptr::null(), |r| r.as_ptr().wrapping_add(image * output)),
+        }
     }
 
     /// How many parts the spots and the panels are cut into, for so many images and workers.
@@ -193,91 +303,6 @@ impl Kernel for Tallest {
     }
 }
 
-/// Input channels of a round of the outermost tap loop that a tap multiplies one after the other.
-fn unit(shape: &ConvShape, input: Layout) -> usize {
-    if input == Layout::Blocked && shape.lanes(input).is_none() { BLOCK } else { 1 }
-}
-
-/// Floats that a round of the outermost tap loop has for each output.
-fn round(shape: &ConvShape, input: Layout) -> usize {
-    let [ky, kx] = shape.window.kernel;
-    ky * kx * unit(shape, input)
-}
-
-/// The panels, and the floats of all their weights.
-fn panels(level: Level, shape: &ConvShape, input: Layout) -> (Vec<Panel>, usize) {
-    let lanes = shape.lanes(input);
-    let (blocks, most) = (shape.outputs.div_ceil(BLOCK), lanes.unwrap_or(panel_blocks(level.lanes())));
-    let (ins, outs) = (shape.channels / shape.groups, shape.outputs / shape.groups);
-    let unit = if input == Layout::Blocked { BLOCK } else { 1 };
-    let mut at = 0;
-    let panel = |first: usize| {
-        let blocks = first..blocks.min(first + most);
-        let last = (blocks.end * BLOCK).min(shape.outputs) - 1;
-        let groups = blocks.start * BLOCK / outs..last / outs + 1;
-        let rounds = groups.start * ins / unit..(groups.end * ins).div_ceil(unit);
-        let start = at;
-        at += rounds.len() * round(shape, input) * if lanes.is_some() { most } else { blocks.len() } * BLOCK;
-        Panel { blocks, rounds, at: start }
-    };
-    (((0..blocks).step_by(most)).map(panel).collect(), at)
-}
-
-/// Writes a panel's weights: `[round][ky][kx][channel in block][output]`.
-fn pack_panel(shape: &ConvShape, input: Layout, panel: &Panel, weights: &[f32], packed: &mut [f32]) {
-    let (ins, outs) = (shape.channels / shape.groups, shape.outputs / shape.groups);
-    let taps = shape.window.kernel[0] * shape.window.kernel[1];
-    let unit = if input == Layout::Blocked { BLOCK } else { 1 };
-    let width = panel.blocks.len() * BLOCK;
-    let outputs = panel.blocks.start * BLOCK..(panel.blocks.end * BLOCK).min(shape.outputs);
-    for output in outputs.clone() {
-        let group = output / outs;
-        for channel in 0..ins {
-            let full = group * ins + channel;
-            let (round, lane) = (full / unit - panel.rounds.start, full % unit);
-            for tap in 0..taps {
-                let to = ((round * taps + tap) * unit + lane) * width + output - outputs.start;
-                packed[panel.at + to] = weights[(output * ins + channel) * taps + tap];
-            }
-        }
-    }
-}
-
-/// Where an output of a block of channels with `each` outputs a channel stands in the sums: vectors of channels, each
-/// with the first outputs and then the second ones.
-fn lane(level: Level, output: usize, each: usize) -> usize {
-    let (channel, which, lanes) = (output / each, output % each, level.lanes());
-    (channel / lanes * each + which) * lanes + channel % lanes
-}
-
-/// Writes a panel's weights, channel by channel: `[ky][kx][lane]`.
-fn pack_lanes(
-    level: Level,
-    shape: &ConvShape,
-    each: usize,
-    panel: &Panel,
-    weights: &[f32],
-    packed: &mut [f32],
-) {
-    let taps = shape.window.kernel[0] * shape.window.kernel[1];
-    let first = panel.blocks.start * BLOCK;
-    for output in first..shape.outputs.min(first + each * BLOCK) {
-        for tap in 0..taps {
-            packed[panel.at + tap * each * BLOCK + lane(level, output - first, each)] =
-                weights[output * taps + tap];
-        }
-    }
-}
-
-fn pack_bias(level: Level, shape: &ConvShape, each: usize, bias: &[f32]) -> Result<AlignedBuf<f32>, NdError> {
-    let width = each * BLOCK;
-    let mut packed = AlignedBuf::try_new(shape.outputs.next_multiple_of(width.max(2 * BLOCK)))?;
-    for (output, &bias) in bias.iter().enumerate() {
-        packed[output / width * width + lane(level, output % width, each)] = bias;
-    }
-    Ok(packed)
-}
-
 /// `out = act(conv(x) + bias + residual)`. Rows of the spans are images, blocked but for a planar `x`.
 pub fn conv(conv: Arc<Conv>, x: Span, residual: Option<Span>, out: Span) -> Result<Box<dyn Step>, StepError> {
     let check = Check("conv");
@@ -301,11 +326,7 @@ struct ConvStep {
 // SAFETY: touches its spans; each unit, some pixels of some panels of an image, is taken by one worker.
 unsafe impl Step for ConvStep {
     fn label(&self) -> String {
-        let ConvShape { window, groups, act, .. } = &self.conv.shape;
-        let [ky, kx] = window.kernel;
-        let groups = if *groups > 1 { " grouped" } else { "" };
-        let residual = if self.residual.is_some() { " + residual" } else { "" };
-        format!("conv {ky}x{kx}{groups}{residual} {}", act.name()).trim_end().into()
+        self.conv.name(self.residual.is_some())
     }
 
     fn spans(&self) -> Vec<Access> {
@@ -318,8 +339,17 @@ unsafe impl Step for ConvStep {
         self.conv.shape.multiply_adds().saturating_mul(images) <= 1 << 15
     }
 
+    fn needs(&self) -> Needs {
+        let floats = self.conv.strips.map_or(0, |strips| strips.floats);
+        Needs { worker_scratch: floats * size_of::<f32>(), ..Needs::default() }
+    }
+
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
         let images = ctx.rows(self.x.rows);
+        if let Some(strips) = self.conv.strips {
+            // SAFETY: the same promise.
+            return unsafe { self.run_strips(strips, images, ctx, worker) };
+        }
         let (spot_parts, panel_parts) = self.conv.split(images, worker.count());
         let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
         let residual = self.residual.map(|span| ctx.view(&span));
@@ -330,125 +360,37 @@ unsafe impl Step for ConvStep {
                 return;
             }
             let (image, rest) = (unit / (spot_parts * panel_parts), unit % (spot_parts * panel_parts));
-            let job = Job {
-                conv: &self.conv,
-                image,
-                spots: part(self.conv.spots.len(), spot_parts, rest % spot_parts),
-                panels: part(self.conv.panels.len(), panel_parts, rest / spot_parts),
-                x,
-                residual,
-                out,
-            };
+            let some = |spots: &'_ [Spot]| part(spots.len(), spot_parts, rest % spot_parts);
+            let panels = part(self.conv.panels.len(), panel_parts, rest / spot_parts);
+            let place = self.conv.place(image, x, residual, out);
+            let Conv { spots, low_spots, .. } = &*self.conv;
+            let pixels = Pixels::Spots(&spots[some(spots)], &low_spots[some(low_spots)]);
+            // SAFETY: the spans hold whole images (checked when the step was made), the window's taps of these spots lie
+            // within the input, and this unit's outputs are this worker's.
+            let job = unsafe { Job { conv: &self.conv, place, pixels, panels }.vouched() };
             dispatch(self.conv.level, job);
         }
     }
 }
 
-/// Some pixels of some panels of an image.
-struct Job<'a> {
-    conv: &'a Conv,
-    image: usize,
-    spots: Range<usize>,
-    panels: Range<usize>,
-    x: SharedMut<'a, f32>,
-    residual: Option<SharedMut<'a, f32>>,
-    out: SharedMut<'a, f32>,
-}
-
-impl Kernel for Job<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let conv = self.conv;
-        for panel in &conv.panels[self.panels.clone()] {
-            let width = conv.width(panel);
-            let each = (CHUNK / (round(&conv.shape, conv.input) * width)).max(1);
-            let chunks = panel.rounds.len().div_ceil(each);
-            for chunk in 0..chunks {
-                let from = panel.rounds.start + chunk * each;
-                let rounds = from..panel.rounds.end.min(from + each);
-                let cut = Cut { panel, rounds, first: chunk == 0, last: chunk + 1 == chunks };
-                self.pass(isa, &cut);
+impl ConvStep {
+    /// # Safety
+    /// As for [`Step::run`].
+    unsafe fn run_strips(&self, strips: Strips, images: usize, ctx: &StepCtx<'_>, worker: Worker<'_>) {
+        let conv = &*self.conv;
+        let (blocks, count) = (conv.panels.len(), strips.count(conv.output));
+        let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
+        let residual = self.residual.map(|span| ctx.view(&span));
+        let copy = ctx.worker_scratch(worker);
+        loop {
+            let unit = ctx.take();
+            if unit >= images * blocks * count {
+                return;
             }
-        }
-    }
-}
-
-/// Some rounds of a panel.
-struct Cut<'a> {
-    panel: &'a Panel,
-    rounds: Range<usize>,
-    first: bool,
-    last: bool,
-}
-
-impl Job<'_> {
-    /// All spots over some rounds.
-    #[inline(always)]
-    fn pass<I: Isa>(&self, isa: I, cut: &Cut<'_>) {
-        let free = self.kernels::<I, Dynamic>(cut.panel);
-        let lying = match (self.conv.input, self.conv.shape.window.stride[1]) {
-            (Layout::Blocked, 1) => self.kernels::<I, Fixed<16>>(cut.panel),
-            (Layout::Blocked, 2) => self.kernels::<I, Fixed<32>>(cut.panel),
-            _ => self.kernels::<I, Dynamic>(cut.panel),
-        };
-        for spot in &self.conv.spots[self.spots.clone()] {
-            let tile = self.tile(cut, spot);
-            let kernel = if spot.upright { &free } else { &lying };
-            // SAFETY: the spans hold whole images (checked when the step was made), the window's taps of these spots
-            // lie within the input, and this unit's outputs are this worker's.
-            unsafe { kernel.get(spot.pixels)(isa, &tile) };
-        }
-    }
-
-    #[inline(always)]
-    fn kernels<I: Isa, P: Pitch>(&self, panel: &Panel) -> Tiles<I> {
-        match self.conv.lanes {
-            Some(each) => lane_tiles::<I, P>(each),
-            None => tiles::<I, P>(panel.blocks.len()),
-        }
-    }
-
-    fn tile(&self, cut: &Cut<'_>, spot: &Spot) -> Tile {
-        let conv = self.conv;
-        let ConvShape { channels, outputs, window, act, .. } = conv.shape;
-        let ([height, width], [ky, kx], [dy, dx]) = (window.input, window.kernel, window.dilation);
-        let pixels = conv.output[0] * conv.output[1];
-        let (images_in, images_out) = conv.floats();
-        let (panel, lanes) = (cut.panel, conv.width(cut.panel));
-        // Floats between input pixels, and what a tap sums of one.
-        let blocked = conv.input == Layout::Blocked;
-        let (unit, deep) = (if blocked { BLOCK } else { 1 }, unit(&conv.shape, conv.input));
-        let a = self.image * images_in + (cut.rounds.start * height * width + spot.input) * unit;
-        let w =
-            (cut.rounds.start - panel.rounds.start) * ky * kx + spot.taps[0].start * kx + spot.taps[1].start;
-        let out = self.image * images_out + (panel.blocks.start * pixels + spot.output) * BLOCK;
-        let first = panel.blocks.start * BLOCK;
-        // Taps of a row of a planar image lie side by side, so that they can be the innermost loop.
-        let across = spot.taps[1].len();
-        let (across, k, k_last) = match (blocked, dx) {
-            (true, _) => (across, deep, deep.min(channels - (cut.rounds.end - 1) * BLOCK)),
-            (false, 1) => (1, across, across),
-            (false, _) => (across, 1, 1),
-        };
-        Tile {
-            a: self.x.as_ptr().wrapping_add(a),
-            pitch: if spot.upright { window.stride[0] * width } else { window.stride[1] } * unit,
-            taps: [cut.rounds.len(), spot.taps[0].len(), across],
-            a_step: [height * width * unit, dy * width * unit, dx * unit],
-            w: conv.weights.as_ptr().wrapping_add(panel.at + w * deep * lanes),
-            w_step: [ky * kx * deep * lanes, kx * deep * lanes, deep * lanes],
-            k,
-            k_last,
-            start: if cut.first { conv.bias[first..].as_ptr() } else { std::ptr::null() },
-            out: self.out.as_mut_ptr().wrapping_add(out),
-            out_pitch: BLOCK * if spot.upright { conv.output[1] } else { 1 },
-            out_block: pixels * BLOCK,
-            valid: (outputs - first).next_multiple_of(BLOCK).min(panel.blocks.len() * BLOCK),
-            last: cut.last,
-            residual: self.residual.map_or(std::ptr::null(), |r| r.as_ptr().wrapping_add(out)),
-            act,
+            let (image, block) = (unit / count / blocks, unit / count % blocks);
+            let rows = strips.rows(conv.output, unit % count);
+            // SAFETY: the spans hold whole images (checked when the step was made), and each strip is one worker's.
+            unsafe { Strip { conv, strips, image, block, rows, x, residual, out, copy }.run() };
         }
     }
 }

@@ -81,10 +81,10 @@ impl Window {
     }
 
     /// All outputs of an image as tiles of at most `tallest` pixels (or `column` pixels, when they stand upright), in
-    /// the order of their first rows.
-    pub(super) fn spots(&self, tallest: usize, column: usize) -> Vec<Spot> {
+    /// the order of their first rows. With `flat`, tiles of a window of one tap may go on in the next row.
+    pub(super) fn spots(&self, tallest: usize, column: usize, flat: bool) -> Vec<Spot> {
         let Some([height, width]) = self.output() else { return Vec::new() };
-        if self.pointwise() {
+        if flat && self.pointwise() {
             let spot = |pixels: Range<usize>| Spot {
                 input: pixels.start,
                 output: pixels.start,
@@ -98,17 +98,17 @@ impl Window {
         let (rows, columns) = (self.classes(0, height), self.classes(1, width));
         for (row, col) in rows.iter().flat_map(|row| columns.iter().map(move |col| (row, col))) {
             let (high, wide) = (row.outputs.len(), col.outputs.len());
-            let flat = high * wide.div_ceil(tallest) <= wide * high.div_ceil(column);
-            let (lines, length, most) = if flat { (high, wide, tallest) } else { (wide, high, column) };
+            let lying = high * wide.div_ceil(tallest) <= wide * high.div_ceil(column);
+            let (lines, length, most) = if lying { (high, wide, tallest) } else { (wide, high, column) };
             for (line, cut) in (0..lines).flat_map(|line| cuts(length, most).map(move |cut| (line, cut))) {
-                let (dy, dx) = if flat { (line, cut.start) } else { (cut.start, line) };
+                let (dy, dx) = if lying { (line, cut.start) } else { (cut.start, line) };
                 let (oy, ox) = (row.outputs.start + dy, col.outputs.start + dx);
                 let (iy, ix) = (self.source(0, oy, row.taps.start), self.source(1, ox, col.taps.start));
                 spots.push(Spot {
                     input: iy * self.input[1] + ix,
                     output: oy * width + ox,
                     pixels: cut.len(),
-                    upright: !flat,
+                    upright: !lying,
                     taps: [row.taps.clone(), col.taps.clone()],
                 });
             }
@@ -148,11 +148,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spots_cover_every_output_once() {
+    fn spots_cover_every_output_once_whether_flat_or_not() {
         let check = |window: Window| {
             let Some([height, width]) = window.output() else { return };
             let mut seen = vec![0; height * width];
-            for spot in window.spots(5, 3) {
+            for spot in [false, true].into_iter().flat_map(|flat| window.spots(5, 3, flat)) {
                 for pixel in 0..spot.pixels {
                     let at = spot.output + pixel * if spot.upright { width } else { 1 };
                     seen[at] += 1;
@@ -161,7 +161,7 @@ mod tests {
                     }
                 }
             }
-            assert!(seen.iter().all(|&n| n == 1), "{window:?}: {seen:?}");
+            assert!(seen.iter().all(|&n| n == 2), "{window:?}: {seen:?}");
         };
         for (size, kernel, stride, pad) in
             [(7, 3, 1, 1), (8, 3, 2, 1), (5, 7, 2, 3), (1, 3, 1, 1), (9, 1, 2, 0), (4, 2, 3, 5), (6, 1, 1, 0)]

@@ -91,6 +91,13 @@ impl Case {
         arena.read::<f32>(&out, &[]).expect("fits").to_vec()
     }
 
+    /// What a step leaves in `out`, planar.
+    pub(super) fn values(&self, step: impl Fn() -> Box<dyn Step>, out: Span, map: Map) -> Vec<f32> {
+        let team = teams().next().expect("teams");
+        let found = self.run(step(), out, team);
+        (0..map.images * map.channels * map.pixels).map(|i| found[map.index(i)]).collect()
+    }
+
     /// `out` is within `bound * max(1, |expected|)` of the planar `expected`, and the same for every team.
     pub(super) fn check(
         &self,

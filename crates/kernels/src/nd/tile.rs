@@ -115,6 +115,8 @@ pub(super) type TileFn<I> = unsafe fn(I, &Tile);
 
 /// Most pixels of any tile.
 pub(super) const TALLEST: usize = 14;
+/// Most pixels of a tile of three blocks, which only instruction sets of sixteen lanes have.
+pub(super) const TALLEST_WIDEST: usize = 9;
 
 /// The tiles of one panel width and pitch, by their number of pixels less one.
 pub(super) struct Tiles<I: 'static> {
@@ -136,7 +138,11 @@ pub(super) const fn panel_blocks(lanes: usize) -> usize {
 
 /// Tiles for panels of `blocks` blocks whose pixels lie `P` apart.
 pub(super) fn tiles<I: Isa, P: Pitch>(blocks: usize) -> Tiles<I> {
-    let by_height = if blocks > 1 { Table::<I, P, Dense>::WIDE } else { Table::<I, P, Dense>::NARROW };
+    let by_height = match blocks {
+        1 => Table::<I, P, Dense>::NARROW,
+        2 => Table::<I, P, Dense>::WIDE,
+        _ => Table::<I, P, Dense>::WIDEST,
+    };
     Tiles { by_height }
 }
 
@@ -153,6 +159,11 @@ pub(super) const fn tallest(lanes: usize, registers: usize) -> usize {
         (8, _) | (_, 32) => 6,
         _ => 2,
     }
+}
+
+/// The tallest tile for a panel of `blocks` blocks.
+pub(super) const fn tallest_for(blocks: usize, lanes: usize, registers: usize) -> usize {
+    if blocks > 2 { TALLEST_WIDEST } else { tallest(lanes, registers) }
 }
 
 /// The tallest tile with two outputs a channel.
@@ -172,6 +183,10 @@ macro_rules! heights {
 }
 
 impl<I: Isa, P: Pitch, O: Operand> Table<I, P, O> {
+    const WIDEST: &'static [TileFn<I>] = match I::LANES {
+        16 => heights!(3: 1 2 3 4 5 6 7 8 9),
+        _ => Self::NARROW,
+    };
     const WIDE: &'static [TileFn<I>] = match I::LANES {
         16 => heights!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         _ => Self::NARROW,

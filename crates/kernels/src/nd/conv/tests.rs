@@ -128,6 +128,48 @@ fn channels_alone() {
 }
 
 #[test]
+fn strips_of_channels_alone() {
+    for (taps, stride, pad) in [(3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 2), (7, 1, 3), (7, 2, 3), (5, 1, 0)] {
+        for size in [[7, 7], [9, 31], [40, 18], [64, 64], [8, 100]] {
+            let window = Window::square(size, taps, stride, pad);
+            check(shape(20, 20, 20, window, Act::RELU6), Layout::Blocked, 1, true);
+            check(shape(16, 16, 16, window, Act::HardSwish), Layout::Blocked, 2, false);
+        }
+    }
+    let uneven = Window { before: [4, 0], after: [0, 6], ..Window::square([10, 12], 5, 1, 0) };
+    check(shape(33, 33, 33, uneven, Act::NONE), Layout::Blocked, 1, false);
+}
+
+#[test]
+fn scattered_outputs_leave_the_other_pixels_alone() {
+    let scatter = Scatter { size: [9, 12], stride: [2, 3], at: [1, 2] };
+    for (channels, taps, pad) in [(16, 1, 0), (5, 3, 1)] {
+        let shape = shape(channels, 40, 1, Window::square([4, 4], taps, 1, pad), Act::RELU);
+        let weights = random(1, 40 * channels * taps * taps);
+        let (bias, x) = (random(2, 40), random(3, channels * 16));
+        let sums = reference(&shape, &x, &weights, &bias, 1);
+        let before = random(4, 40 * 9 * 12);
+        let mut expected: Vec<f64> = before.iter().map(|x| f64::from(*x)).collect();
+        for (at, sum) in sums.iter().enumerate() {
+            let (plane, y, x) = (at / 16, at / 4 % 4, at % 4);
+            expected[plane * 108 + (2 * y + 1) * 12 + 3 * x + 2] = sum.max(0.0);
+        }
+        for level in Level::available() {
+            let bias = Some(&bias[..]);
+            let pack = |to| Conv::pack_scattered(level, shape, &weights, bias, Layout::Blocked, Some(to));
+            let packed = Arc::new(pack(scatter).expect("packs"));
+            assert!(pack(Scatter { size: [7, 12], ..scatter }).is_err());
+            let mut case = Case::new(level);
+            let map = |channels, pixels| Map { images: 1, channels, pixels, layout: Layout::Blocked };
+            let x = case.input(map(channels, 16), &x);
+            let out = case.input(map(40, 108), &before);
+            let step = || conv(packed.clone(), x, None, out).expect("binds");
+            case.check(step, out, map(40, 108), &expected, 2e-7 * ((channels * taps * taps) as f64 + 8.0));
+        }
+    }
+}
+
+#[test]
 fn what_is_no_convolution_is_refused() {
     let good = shape(4, 8, 1, Window::square([5, 5], 3, 1, 1), Act::NONE);
     let pack = |shape: ConvShape, weights: usize, bias: usize| {

@@ -1,0 +1,110 @@
+//! Weights in the order in which tiles read them, panel by panel.
+
+use kinglet_simd::Level;
+use kinglet_tensor::AlignedBuf;
+
+use super::{ConvShape, Panel};
+use crate::nd::NdError;
+use crate::nd::layout::{BLOCK, Layout};
+use crate::nd::tile::panel_blocks;
+
+/// Input channels of a round of the outermost tap loop that a tap multiplies one after the other.
+pub(super) fn unit(shape: &ConvShape, input: Layout) -> usize {
+    if input == Layout::Blocked && shape.lanes(input).is_none() { BLOCK } else { 1 }
+}
+
+/// Floats that a round of the outermost tap loop has for each output.
+pub(super) fn round(shape: &ConvShape, input: Layout) -> usize {
+    let [ky, kx] = shape.window.kernel;
+    ky * kx * unit(shape, input)
+}
+
+/// The panels, and the floats of all their weights.
+pub(super) fn panels(level: Level, shape: &ConvShape, input: Layout) -> (Vec<Panel>, usize) {
+    let lanes = shape.lanes(input);
+    let blocks = shape.outputs.div_ceil(BLOCK);
+    let most = lanes.unwrap_or(panel_blocks(level.lanes()));
+    // Three blocks take as long as three halves of two, which one of two and one alone do not.
+    let odd = most == 2 && lanes.is_none() && shape.groups == 1 && blocks >= 3 && blocks % 2 == 1;
+    let (ins, outs) = (shape.channels / shape.groups, shape.outputs / shape.groups);
+    let unit = if input == Layout::Blocked { BLOCK } else { 1 };
+    let mut at = 0;
+    let panel = |first: usize| {
+        let start = if odd && first > 0 { first + 1 } else { first };
+        let blocks = start..blocks.min(first + most + usize::from(odd));
+        let last = (blocks.end * BLOCK).min(shape.outputs) - 1;
+        let groups = blocks.start * BLOCK / outs..last / outs + 1;
+        let rounds = groups.start * ins / unit..(groups.end * ins).div_ceil(unit);
+        let start = at;
+        at += rounds.len() * round(shape, input) * if lanes.is_some() { most } else { blocks.len() } * BLOCK;
+        Panel { blocks, rounds, at: start }
+    };
+    let starts = (0..blocks - usize::from(odd)).step_by(most);
+    (starts.map(panel).collect(), at)
+}
+
+/// Writes a panel's weights: `[round][ky][kx][channel in block][output]`.
+pub(super) fn pack_panel(
+    shape: &ConvShape,
+    input: Layout,
+    panel: &Panel,
+    weights: &[f32],
+    packed: &mut [f32],
+) {
+    let (ins, outs) = (shape.channels / shape.groups, shape.outputs / shape.groups);
+    let taps = shape.window.kernel[0] * shape.window.kernel[1];
+    let unit = if input == Layout::Blocked { BLOCK } else { 1 };
+    let width = panel.blocks.len() * BLOCK;
+    let outputs = panel.blocks.start * BLOCK..(panel.blocks.end * BLOCK).min(shape.outputs);
+    for output in outputs.clone() {
+        let group = output / outs;
+        for channel in 0..ins {
+            let full = group * ins + channel;
+            let (round, lane) = (full / unit - panel.rounds.start, full % unit);
+            for tap in 0..taps {
+                let to = ((round * taps + tap) * unit + lane) * width + output - outputs.start;
+                packed[panel.at + to] = weights[(output * ins + channel) * taps + tap];
+            }
+        }
+    }
+}
+
+/// Where an output of a block of channels with `each` outputs a channel stands in the sums: vectors of channels, each
+/// with the first outputs and then the second ones.
+fn lane(level: Level, output: usize, each: usize) -> usize {
+    let (channel, which, lanes) = (output / each, output % each, level.lanes());
+    (channel / lanes * each + which) * lanes + channel % lanes
+}
+
+/// Writes a panel's weights, channel by channel: `[ky][kx][lane]`.
+pub(super) fn pack_lanes(
+    level: Level,
+    shape: &ConvShape,
+    each: usize,
+    panel: &Panel,
+    weights: &[f32],
+    packed: &mut [f32],
+) {
+    let taps = shape.window.kernel[0] * shape.window.kernel[1];
+    let first = panel.blocks.start * BLOCK;
+    for output in first..shape.outputs.min(first + each * BLOCK) {
+        for tap in 0..taps {
+            packed[panel.at + tap * each * BLOCK + lane(level, output - first, each)] =
+                weights[output * taps + tap];
+        }
+    }
+}
+
+pub(super) fn pack_bias(
+    level: Level,
+    shape: &ConvShape,
+    each: usize,
+    bias: &[f32],
+) -> Result<AlignedBuf<f32>, NdError> {
+    let width = each * BLOCK;
+    let mut packed = AlignedBuf::try_new(shape.outputs.next_multiple_of(width.max(2 * BLOCK)))?;
+    for (output, &bias) in bias.iter().enumerate() {
+        packed[output / width * width + lane(level, output % width, each)] = bias;
+    }
+    Ok(packed)
+}

@@ -1,0 +1,190 @@
+//! One convolution over some pixels: of an image, or of some rows of it that lie in a buffer of their own.
+
+use std::ops::Range;
+
+use kinglet_simd::{Isa, Kernel};
+
+use super::pack::{round, unit};
+use super::{Conv, ConvShape, Panel};
+use crate::nd::layout::{BLOCK, Layout};
+use crate::nd::shape::{Spot, cuts};
+use crate::nd::tile::{
+    Dynamic, Fixed, Pitch, Tile, Tiles, lane_tiles, tallest, tallest_for, tallest_pairs, tiles,
+};
+
+/// Floats of weights that stay in the first-level cache while pixels pass over them.
+const CHUNK: usize = 32 << 8;
+
+/// Where a pass reads and writes.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// The first pixel that spots count from.
+    pub(super) x: *const f32,
+    /// Pixels of a row.
+    pub(super) x_width: usize,
+    /// Floats from a channel, or a block of them, to the next.
+    pub(super) x_plane: usize,
+    pub(super) out: *mut f32,
+    pub(super) out_plane: usize,
+    /// Floats between the pixels of a spot: one that stands upright, and one that lies.
+    pub(super) out_pitch: [usize; 2],
+    /// Lies like `out`; null when there is none.
+    pub(super) residual: *const f32,
+}
+
+/// Which pixels a pass computes.
+#[derive(Clone, Copy)]
+pub(super) enum Pixels<'a> {
+    /// For panels of one or two blocks, and for those of three.
+    Spots(&'a [Spot], &'a [Spot]),
+    /// All outputs of rows that have all taps; `out_width` pixels from a row of outputs to the next.
+    Rows { rows: usize, out_width: usize },
+}
+
+/// Some pixels of some panels.
+pub(super) struct Job<'a> {
+    pub(super) conv: &'a Conv,
+    pub(super) place: Place,
+    pub(super) pixels: Pixels<'a>,
+    pub(super) panels: Range<usize>,
+}
+
+impl Job<'_> {
+    /// Vouches for what is read and written, so that the job can be dispatched.
+    ///
+    /// # Safety
+    /// The place holds the inputs of all taps of the pixels, and their outputs, which nothing else uses meanwhile.
+    pub(super) unsafe fn vouched(self) -> Self {
+        self
+    }
+}
+
+impl Kernel for Job<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let conv = self.conv;
+        for panel in &conv.panels[self.panels.clone()] {
+            let width = conv.width(panel);
+            let each = (CHUNK / (round(&conv.shape, conv.input) * width)).max(1);
+            for rounds in cuts(panel.rounds.len(), each) {
+                let (first, last) = (rounds.start == 0, rounds.end == panel.rounds.len());
+                let rounds = panel.rounds.start + rounds.start..panel.rounds.start + rounds.end;
+                self.pass(isa, &Cut { panel, rounds, first, last });
+            }
+        }
+    }
+}
+
+/// Some rounds of a panel.
+struct Cut<'a> {
+    panel: &'a Panel,
+    rounds: Range<usize>,
+    first: bool,
+    last: bool,
+}
+
+impl Job<'_> {
+    /// All pixels over some rounds.
+    #[inline(always)]
+    fn pass<I: Isa>(&self, isa: I, cut: &Cut<'_>) {
+        let free = self.kernels::<I, Dynamic>(cut.panel);
+        let lying = match (self.conv.input, self.conv.shape.window.stride[1]) {
+            (Layout::Blocked, 1) => self.kernels::<I, Fixed<16>>(cut.panel),
+            (Layout::Blocked, 2) => self.kernels::<I, Fixed<32>>(cut.panel),
+            _ => self.kernels::<I, Dynamic>(cut.panel),
+        };
+        let compute = |spot: &Spot| {
+            let tile = self.tile(cut, spot);
+            let kernel = if spot.upright { &free } else { &lying };
+            // SAFETY: `vouched` was promised all inputs and outputs of these pixels.
+            unsafe { kernel.get(spot.pixels)(isa, &tile) };
+        };
+        match self.pixels {
+            Pixels::Spots(_, low) if cut.panel.blocks.len() > 2 => low.iter().for_each(compute),
+            Pixels::Spots(spots, _) => spots.iter().for_each(compute),
+            Pixels::Rows { rows, out_width } => {
+                self.each_tile(rows, out_width, self.tallest::<I>(cut.panel), compute);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tallest<I: Isa>(&self, panel: &Panel) -> usize {
+        match self.conv.lanes {
+            Some(2) => tallest_pairs(I::LANES, I::REGISTERS),
+            Some(_) => tallest(I::LANES, I::REGISTERS),
+            None => tallest_for(panel.blocks.len(), I::LANES, I::REGISTERS),
+        }
+    }
+
+    #[inline(always)]
+    fn kernels<I: Isa, P: Pitch>(&self, panel: &Panel) -> Tiles<I> {
+        match self.conv.lanes {
+            Some(each) => lane_tiles::<I, P>(each),
+            None => tiles::<I, P>(panel.blocks.len()),
+        }
+    }
+
+    /// The tiles of whole rows with all taps.
+    #[inline(always)]
+    fn each_tile(&self, rows: usize, out_width: usize, most: usize, compute: impl Fn(&Spot)) {
+        let window = &self.conv.shape.window;
+        let [ky, kx] = window.kernel;
+        for row in 0..rows {
+            for pixels in cuts(self.conv.output[1], most) {
+                compute(&Spot {
+                    input: row * window.stride[0] * self.place.x_width + pixels.start * window.stride[1],
+                    output: row * out_width + pixels.start,
+                    pixels: pixels.len(),
+                    upright: false,
+                    taps: [0..ky, 0..kx],
+                });
+            }
+        }
+    }
+
+    fn tile(&self, cut: &Cut<'_>, spot: &Spot) -> Tile {
+        let (conv, place) = (self.conv, &self.place);
+        let ConvShape { channels, outputs, window, act, .. } = conv.shape;
+        let (width, [ky, kx], [dy, dx]) = (place.x_width, window.kernel, window.dilation);
+        let (panel, lanes) = (cut.panel, conv.width(cut.panel));
+        // Floats between input pixels, and what a tap sums of one.
+        let blocked = conv.input == Layout::Blocked;
+        let (pixel, deep) = (if blocked { BLOCK } else { 1 }, unit(&conv.shape, conv.input));
+        let w =
+            (cut.rounds.start - panel.rounds.start) * ky * kx + spot.taps[0].start * kx + spot.taps[1].start;
+        let out = panel.blocks.start * place.out_plane + spot.output * BLOCK;
+        let first = panel.blocks.start * BLOCK;
+        // Taps of a row of a planar image lie side by side, so that they can be the innermost loop.
+        let across = spot.taps[1].len();
+        let (across, k, k_last) = match (blocked, dx) {
+            (true, _) => (across, deep, deep.min(channels - (cut.rounds.end - 1) * BLOCK)),
+            (false, 1) => (1, across, across),
+            (false, _) => (across, 1, 1),
+        };
+        Tile {
+            a: place.x.wrapping_add(cut.rounds.start * place.x_plane + spot.input * pixel),
+            pitch: if spot.upright { window.stride[0] * width } else { window.stride[1] } * pixel,
+            taps: [cut.rounds.len(), spot.taps[0].len(), across],
+            a_step: [place.x_plane, dy * width * pixel, dx * pixel],
+            w: conv.weights.as_ptr().wrapping_add(panel.at + w * deep * lanes),
+            w_step: [ky * kx * deep * lanes, kx * deep * lanes, deep * lanes],
+            k,
+            k_last,
+            start: if cut.first { conv.bias[first..].as_ptr() } else { std::ptr::null() },
+            out: place.out.wrapping_add(out),
+            out_pitch: place.out_pitch[usize::from(!spot.upright)],
+            out_block: place.out_plane,
+            valid: (outputs - first).next_multiple_of(BLOCK).min(panel.blocks.len() * BLOCK),
+            last: cut.last,
+            residual: if place.residual.is_null() {
+                place.residual
+            } else {
+                place.residual.wrapping_add(out)
+            },
+            act,
+        }
+    }
+}
