@@ -11,8 +11,9 @@ mod select_rows;
 use std::any::TypeId;
 
 use kinglet_graph::ops::{
-    Add, AddRmsNorm, Attention, BatchNorm, Binary, Clip, Conv, Embed, Gemm, Glu, LayerNorm, Linear, MatMul,
-    Pool, Reduce, RmsNorm, Scale, SelectRows, Softcap, Softmax, Transpose, Unary,
+    Add, AddRmsNorm, Attention, BatchNorm, Binary, Clip, Concat, Conv, ConvTranspose, Embed, Gemm, Glu,
+    LayerNorm, Linear, MatMul, Pool, Reduce, Resize, RmsNorm, Scale, SelectRows, Softcap, Softmax, Transpose,
+    Unary,
 };
 use kinglet_graph::{ExecError, Node, Op};
 
@@ -33,12 +34,15 @@ const FAST: &[Fast] = &[
     (TypeId::of::<BatchNorm>, fast::batch_norm),
     (TypeId::of::<Binary>, fast::binary),
     (TypeId::of::<Clip>, fast::clip),
+    (TypeId::of::<Concat>, fast::concat),
     (TypeId::of::<Conv>, fast::conv),
+    (TypeId::of::<ConvTranspose>, fast::conv_transpose),
     (TypeId::of::<Gemm>, fast::gemm),
     (TypeId::of::<LayerNorm>, fast::layer_norm),
     (TypeId::of::<MatMul>, fast::matmul),
     (TypeId::of::<Pool>, fast::pool),
     (TypeId::of::<Reduce>, fast::reduce),
+    (TypeId::of::<Resize>, fast::resize),
     (TypeId::of::<Softmax>, fast::softmax),
     (TypeId::of::<Transpose>, fast::transpose),
     (TypeId::of::<Unary>, fast::unary),

@@ -2,8 +2,9 @@
 
 use kinglet_cpu::{CpuBackend, Feed, Session, SessionOptions, TensorView};
 use kinglet_graph::ops::{
-    BatchNorm, Binary, Clip, Conv, Flatten, Fun, Fun2, Gemm, LayerNorm, MatMul, Pads, Pool, PoolKind, Reduce,
-    ReduceKind, Softmax, SoftmaxKind, Transpose, Unary, Window,
+    Aspect, BatchNorm, Binary, Clip, Concat, Conv, ConvTranspose, Coordinates, Flatten, Fun, Fun2, Gemm,
+    LayerNorm, MatMul, NearestRule, Pads, Pool, PoolKind, Reduce, ReduceKind, Resize, ResizeMode, Softmax,
+    SoftmaxKind, Transpose, Unary, Window,
 };
 use kinglet_graph::{Graph, GraphBuilder, Op, TensorType, ValueId};
 use kinglet_tensor::{Bytes, DType, Tensor};
@@ -223,4 +224,92 @@ fn token_block() {
     let residual = net.node(Binary(Fun2::Add), &[x, back]);
     let turned = net.node(Transpose { perm: vec![0, 2, 1] }, &[residual]);
     check(&net.finish(&[turned]), &["layer_norm", "gemm f32 gelu", "gemm f32 + residual", "copy 3 axes"]);
+}
+
+#[test]
+fn joined_enlarged_and_transposed_images() {
+    let mut net = Net::new();
+    let x = net.input(&[2, 16, 6, 5]);
+    let left = net.conv(x, [16, 24, 3, 1, 1]);
+    let right = net.conv(x, [16, 20, 1, 1, 1]);
+    let joined = net.node(Concat { axis: 1 }, &[left, right]);
+    let scales = Tensor::new(
+        "scales",
+        DType::F32,
+        vec![4],
+        Bytes::from([1.0f32, 1.0, 2.0, 3.0].map(f32::to_le_bytes).concat()),
+    );
+    let scales = net.builder.weight(scales.expect("whole")).expect("new");
+    let resize = Resize {
+        mode: ResizeMode::Nearest(NearestRule::Floor),
+        coordinates: Coordinates::Asymmetric,
+        axes: vec![],
+        aspect: Aspect::Stretch,
+        exclude_outside: false,
+        outside: 0.0,
+        antialias: false,
+    };
+    let none = net.builder.absent();
+    let large = net.node(resize, &[joined, none, scales]);
+    let transposed = |net: &mut Net, x, [ins, outs, kernel, stride, pad]: [usize; 5]| {
+        let (w, b) = (net.weight(&[ins, outs, kernel, kernel], 0.3), net.weight(&[outs], 1.0));
+        let pads = Pads::Given(vec![pad as i64; 4]);
+        let window = Window { strides: vec![stride; 2], dilations: vec![], pads };
+        let op = ConvTranspose { window, groups: 1, output_padding: vec![], output_shape: vec![] };
+        net.node(op, &[x, w, b])
+    };
+    let overlapping = transposed(&mut net, large, [44, 12, 4, 2, 1]);
+    let relu = net.node(Unary(Fun::Relu), &[overlapping]);
+    let other = transposed(&mut net, large, [44, 12, 2, 2, 0]);
+    let sum = net.node(Binary(Fun2::Add), &[other, relu]);
+    let few = transposed(&mut net, sum, [12, 2, 3, 3, 0]);
+    let gate = net.node(Unary(Fun::Sigmoid), &[few]);
+    let phases = |label: &'static str| [label; 4];
+    let steps = [
+        &["relayout planar to blocked", "conv 3x3", "conv 1x1", "concat 2 images", "enlarge 2x3"][..],
+        &phases("conv 2x2 relu"),
+        &phases("conv 1x1 + residual"),
+        &["conv 1x1 sigmoid", "unfold 3x3"],
+    ];
+    check(&net.finish(&[gate]), &steps.concat());
+}
+
+#[test]
+fn light_convolutions_are_computed_together() {
+    let mut net = Net::new();
+    let x = net.input(&[1, 3, 96, 80]);
+    let stem = net.conv(x, [3, 24, 3, 2, 1]);
+    let (zero, six) = (net.constant(0.0), net.constant(6.0));
+    let narrow = net.node(Clip, &[stem, zero, six]);
+    let wide = net.conv(narrow, [24, 96, 1, 1, 1]);
+    let clipped = net.node(Clip, &[wide, zero, six]);
+    let lanes = net.conv(clipped, [96, 96, 3, 1, 96]);
+    let swish = net.node(Unary(Fun::HardSwish), &[lanes]);
+    let back = net.conv(swish, [96, 24, 1, 1, 1]);
+    let sum = net.node(Binary(Fun2::Add), &[back, narrow]);
+    // The other side of the sum is made before the last convolution's turn: that waits, and adds.
+    let wide = net.conv(sum, [24, 64, 1, 1, 1]);
+    let short = net.conv(sum, [24, 64, 3, 2, 1]);
+    let lanes = net.conv(wide, [64, 64, 5, 2, 64]);
+    let both = net.node(Binary(Fun2::Add), &[lanes, short]);
+    // The other side is made after that: no use in waiting.
+    let wide = net.conv(sum, [24, 64, 1, 1, 1]);
+    let lanes = net.conv(wide, [64, 64, 3, 2, 64]);
+    let short = net.conv(sum, [24, 64, 3, 2, 1]);
+    let late = net.node(Binary(Fun2::Add), &[lanes, short]);
+    let all = net.node(Binary(Fun2::Mul), &[both, late]);
+    check(
+        &net.finish(&[all]),
+        &[
+            "conv 3x3 clip",
+            "conv 1x1 clip, conv 3x3 grouped hard_swish, conv 1x1 + residual",
+            "conv 1x1",
+            "conv 3x3",
+            "conv 5x5 grouped + residual",
+            "conv 1x1, conv 3x3 grouped",
+            "conv 3x3 + residual",
+            "mul",
+            "relayout blocked to planar",
+        ],
+    );
 }

@@ -16,8 +16,8 @@ pub(crate) struct Chain {
     pub(crate) act: Act,
     /// The value that the step makes.
     pub(crate) out: ValueId,
-    /// Names of the nodes that were taken in.
-    pub(crate) taken: Vec<String>,
+    /// The nodes that are taken in.
+    pub(crate) taken: Vec<usize>,
 }
 
 /// Where a product's outputs stand among a value's dimensions.
@@ -38,6 +38,24 @@ impl Chain {
         bias: Option<Vec<f32>>,
         count: usize,
     ) -> Self {
+        let chain = Self::look(low, node, outputs, bias, count);
+        chain.claim(low);
+        chain
+    }
+
+    /// Marks the nodes that are taken in as done.
+    pub(crate) fn claim(&self, low: &mut Lowering<'_>) {
+        self.taken.iter().for_each(|node| low.done(*node));
+    }
+
+    /// Follows the only readers of `node`'s output as far as they can be taken in.
+    pub(crate) fn look(
+        low: &mut Lowering<'_>,
+        node: &Node,
+        outputs: Outputs,
+        bias: Option<Vec<f32>>,
+        count: usize,
+    ) -> Self {
         let mut chain = Self {
             scale: vec![1.0; count],
             shift: bias.unwrap_or_else(|| vec![0.0; count]),
@@ -51,10 +69,8 @@ impl Chain {
             && let Some(next) = low.only_reader(chain.out)
             && chain.take(low, next, outputs)
         {
-            low.done(next);
-            let node = &low.graph.nodes()[next];
-            chain.out = node.outputs[0];
-            chain.taken.push(node.name.clone());
+            chain.out = low.graph.nodes()[next].outputs[0];
+            chain.taken.push(next);
         }
         chain
     }

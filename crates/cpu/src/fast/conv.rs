@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use kinglet_graph::ops::{Conv, Pool, PoolKind, Reduce, ReduceKind, Window as GraphWindow};
-use kinglet_graph::{Args, Def, ExecError, Node};
+use kinglet_graph::ops::{Binary, Conv, Fun2, Pool, PoolKind, Reduce, ReduceKind, Window as GraphWindow};
+use kinglet_graph::{Args, Def, ExecError, Node, ValueId};
 use kinglet_kernels::nd;
+use kinglet_tensor::DType;
 
 use super::chain::{Chain, Outputs};
 use crate::blocked::{Image, constant, rows_of};
@@ -29,54 +30,146 @@ fn window(window: &GraphWindow, size: [usize; 2], kernel: [usize; 2], ceil: bool
     (found.output() == Some([y.output, x.output])).then_some(found)
 }
 
-/// Binds a convolution with constant weights, and what follows it.
-pub(crate) fn conv(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
-    let (op, graph) = (op_of::<Conv>(node)?.clone(), low.graph);
-    let (Some(image), Some(mut weights)) =
-        (Image::of(graph, node.inputs[0]), constant(graph, node.inputs[1]))
-    else {
-        return Ok(false);
-    };
-    let shape = graph.weight(node.inputs[1]).and_then(|w| <[usize; 4]>::try_from(w.shape()).ok());
-    let Some([outputs, _, ky, kx]) = shape else { return Ok(false) };
-    let Some(window) = window(&op.window, image.size, [ky, kx], false) else { return Ok(false) };
-    let bias = match node.inputs.get(2) {
-        Some(id) if !matches!(graph.value(*id).def, Def::Absent) => match constant(graph, *id) {
-            Some(bias) => Some(bias),
-            None => return Ok(false),
-        },
-        _ => None,
-    };
-    let chain = Chain::follow(low, node, Outputs::Channels, bias, outputs);
-    let each = weights.len() / outputs.max(1);
-    for (weights, scale) in weights.chunks_exact_mut(each.max(1)).zip(&chain.scale) {
-        weights.iter_mut().for_each(|w| *w *= scale);
+/// A convolution with constant weights, and what follows it.
+struct Product {
+    image: Image,
+    out: Image,
+    shape: nd::ConvShape,
+    /// How many there are.
+    weights: usize,
+    chain: Chain,
+}
+
+impl Product {
+    /// The convolution that a node is, if kernels can have it; nothing is marked as done yet.
+    fn of(low: &mut Lowering<'_>, node: &Node) -> Option<Self> {
+        let (op, graph) = (node.op.downcast::<Conv>()?, low.graph);
+        let image = Image::of(graph, node.inputs[0])?;
+        let weight = graph.weight(node.inputs[1]).filter(|weight| weight.dtype() == DType::F32)?;
+        let [outputs, _, ky, kx] = <[usize; 4]>::try_from(weight.shape()).ok()?;
+        let weights = weight.data().len() / size_of::<f32>();
+        let window = window(&op.window, image.size, [ky, kx], false)?;
+        let bias = match node.inputs.get(2) {
+            Some(id) if !matches!(graph.value(*id).def, Def::Absent) => Some(constant(graph, *id)?),
+            _ => None,
+        };
+        let chain = Chain::look(low, node, Outputs::Channels, bias, outputs);
+        let (channels, groups) = (image.channels, op.groups);
+        let shape = nd::ConvShape { channels, outputs, groups, window, act: chain.act };
+        let out = Image { channels: outputs, size: window.output().unwrap_or_default(), ..image };
+        Some(Self { image, out, shape, weights, chain })
     }
-    let shape =
-        nd::ConvShape { channels: image.channels, outputs, groups: op.groups, window, act: chain.act };
+
+    /// Packs the weights, times the factors of what follows.
+    fn pack(&self, low: &Lowering<'_>, node: &Node, input: nd::Layout) -> Result<Arc<nd::Conv>, ExecError> {
+        let mut weights = constant(low.graph, node.inputs[1]).unwrap_or_default();
+        let each = (weights.len() / self.shape.outputs.max(1)).max(1);
+        for (weights, scale) in weights.chunks_exact_mut(each).zip(&self.chain.scale) {
+            weights.iter_mut().for_each(|w| *w *= scale);
+        }
+        let packed = nd::Conv::pack(low.tuning.0, self.shape, &weights, Some(&self.chain.shift), input);
+        packed.map(Arc::new).map_err(|e| ExecError::Node { node: node.name.clone(), reason: e.to_string() })
+    }
+}
+
+/// Binds a convolution with constant weights, what follows it, and the convolutions after that which gain from being
+/// computed with it, band by band.
+pub(crate) fn conv(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
+    let Some(first) = Product::of(low, node) else { return Ok(false) };
+    let image = first.image;
     let planar = !low.is_blocked(node.inputs[0]) && image.channels <= PLANAR;
     let layout = if planar { nd::Layout::Planar } else { nd::Layout::Blocked };
-    let packed = nd::Conv::pack(low.tuning.0, shape, &weights, Some(&chain.shift), layout);
-    let packed =
-        Arc::new(packed.map_err(|e| ExecError::Node { node: node.name.clone(), reason: e.to_string() })?);
+    let packed = first.pack(low, node, layout)?;
+    first.chain.claim(low);
+    let (products, convs) = followers(low, first, packed)?;
     let x = if planar { low.value(node.inputs[0])? } else { low.blocked(node, node.inputs[0], image)? };
-    let out_image = Image { channels: outputs, size: window.output().unwrap_or_default(), ..image };
-    let residual = chain.residual.map(|id| low.blocked(node, id, out_image)).transpose()?;
-    let out = low.make_blocked(chain.out, out_image);
+    let Some(last) = products.last() else { return Ok(false) };
+    let residual = last.chain.residual.map(|id| low.blocked(node, id, last.out)).transpose()?;
+    let out = low.make_blocked(last.chain.out, last.out);
     let reads: Vec<_> = [x].into_iter().chain(residual).collect();
-    let work = Work { multiply_adds: shape.multiply_adds(), ..Work::bytes(packed.bytes()) };
-    low.step(&noted(node, &chain), &reads, &[out], work, move |s| {
+    let multiply_adds = products.iter().map(|product| product.shape.multiply_adds()).sum();
+    let bytes = convs.iter().map(|conv| conv.bytes()).sum();
+    let taken = products.iter().flat_map(|product| product.chain.taken.iter().copied()).collect();
+    let noted = noted(low, node, taken);
+    let chain = if convs.len() > 1 { Some(joined(node, convs.clone())?) } else { None };
+    low.step(&noted, &reads, &[out], Work { multiply_adds, ..Work::bytes(bytes) }, move |s| {
         let span = |id| rows_of(s, id, image.images);
-        nd::conv(packed.clone(), span(x), residual.map(span), span(out))
+        match &chain {
+            Some(chain) => nd::conv_chain(chain.clone(), span(x), residual.map(span), span(out)),
+            None => nd::conv(convs[0].clone(), span(x), residual.map(span), span(out)),
+        }
     });
     Ok(true)
 }
 
+fn joined(node: &Node, convs: Vec<Arc<nd::Conv>>) -> Result<Arc<nd::ConvChain>, ExecError> {
+    let chain = nd::ConvChain::new(convs);
+    chain.map(Arc::new).map_err(|e| ExecError::Node { node: node.name.clone(), reason: e.to_string() })
+}
+
+/// The convolutions that are computed together, with their weights: the first one, and those after it while each is the
+/// only reader of the one before.
+fn followers(
+    low: &mut Lowering<'_>,
+    first: Product,
+    packed: Arc<nd::Conv>,
+) -> Result<(Vec<Product>, Vec<Arc<nd::Conv>>), ExecError> {
+    let (mut products, mut convs) = (vec![first], vec![packed]);
+    while low.tuning.1
+        && let Some(before) = products.last()
+        && before.chain.residual.is_none()
+        && let Some(next) = low.only_reader(before.chain.out)
+        && let node = &low.graph.nodes()[next]
+        && node.inputs[0] == before.chain.out
+        && let Some(after) = Product::of(low, node)
+        && gains(before, &after)
+        && !waits(low, next, &after)
+    {
+        let mut longer = convs.clone();
+        longer.push(after.pack(low, node, nd::Layout::Blocked)?);
+        if !nd::ConvChain::new(longer.clone()).is_ok_and(|chain| chain.fits()) {
+            break;
+        }
+        low.done(next);
+        after.chain.claim(low);
+        let mut after = after;
+        after.chain.taken.insert(0, next);
+        products.push(after);
+        convs = longer;
+    }
+    Ok((products, convs))
+}
+
+/// Floats of an image between two convolutions from which on it is worth keeping it in the nearest caches.
+const LARGE: usize = 48 << 10;
+/// Multiply-adds for each of them up to which moving it counts.
+const LIGHT: usize = 256;
+
+/// Whether what lies between two convolutions costs more to move than it costs to read all weights for each band.
+fn gains(before: &Product, after: &Product) -> bool {
+    let between = before.out.floats(nd::Layout::Blocked);
+    let weights = before.weights + after.weights;
+    let work = before.shape.multiply_adds() + after.shape.multiply_adds();
+    between >= LARGE && between >= 4 * weights && work <= LIGHT * between
+}
+
+/// Whether the sum that follows has another side that is not made yet, but will be when convolution `index` has its turn:
+/// then it can be added there.
+fn waits(low: &mut Lowering<'_>, index: usize, product: &Product) -> bool {
+    let (out, graph) = (product.chain.out, low.graph);
+    let Some(next) = low.only_reader(out).filter(|_| product.chain.residual.is_none()) else { return false };
+    let node = &graph.nodes()[next];
+    let sum = node.op.downcast::<Binary>().is_some_and(|Binary(fun)| *fun == Fun2::Add);
+    let later = |id: &ValueId| matches!(graph.value(*id).def, Def::Node(made, _) if made < index);
+    sum && node.inputs.iter().any(|id| *id != out && !low.is_made(*id) && later(id))
+}
+
 /// The node, with a note of what its step computes besides.
-pub(super) fn noted(node: &Node, chain: &Chain) -> Node {
+pub(super) fn noted(low: &Lowering<'_>, node: &Node, taken: Vec<usize>) -> Node {
     let mut node = node.clone();
-    if !chain.taken.is_empty() {
-        node.note = format!("with {}", chain.taken.join(", "));
+    if !taken.is_empty() {
+        let names: Vec<&str> = taken.iter().map(|i| low.graph.nodes()[*i].name.as_str()).collect();
+        node.note = format!("with {}", names.join(", "));
     }
     node
 }

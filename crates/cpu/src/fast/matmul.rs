@@ -69,7 +69,8 @@ fn product(
     let out = low.value(chain.out)?;
     let reads: Vec<_> = [x].into_iter().chain(residual).collect();
     let work = Work { multiply_adds: k * n, ..Work::bytes(packed.bytes()) };
-    low.step(&noted(node, &chain), &reads, &[out], work, move |s| {
+    let noted = noted(low, node, chain.taken.clone());
+    low.step(&noted, &reads, &[out], work, move |s| {
         let span = |id| rows_of(s, id, rows);
         nd::gemm(packed.clone(), span(x), residual.map(span), span(out))
     });

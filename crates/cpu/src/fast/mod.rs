@@ -3,10 +3,14 @@
 mod chain;
 mod conv;
 mod elementwise;
+mod images;
 mod matmul;
 mod rows;
+mod transposed;
 
 pub(crate) use conv::{conv, pool, reduce};
 pub(crate) use elementwise::{batch_norm, binary, clip, transpose, unary};
+pub(crate) use images::{concat, resize};
 pub(crate) use matmul::{gemm, matmul};
 pub(crate) use rows::{layer_norm, softmax};
+pub(crate) use transposed::conv_transpose;
