@@ -18,13 +18,13 @@ use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
 
 /// Convolutions of a chain at most.
-const LONGEST: usize = 4;
+const LONGEST: usize = 8;
 /// Floats of all buffers that stay in the second-level cache, with the weights.
 const ROOM: usize = 96 << 10;
 /// Bands that a worker takes at least before it takes a part of the image of its own, whose first rows cost more.
 const BANDS: usize = 2;
 
-/// Two to four convolutions, each of which reads what the one before it made.
+/// Two to eight convolutions, each of which reads what the one before it made.
 #[derive(Debug)]
 pub struct ConvChain {
     stages: Vec<Stage>,
@@ -72,7 +72,7 @@ impl ConvChain {
     pub fn new(convs: Vec<Arc<Conv>>) -> Result<Self, NdError> {
         let wrong = |reason: &str| NdError { what: "conv chain", reason: reason.into() };
         if !(2..=LONGEST).contains(&convs.len()) {
-            return Err(wrong("two to four convolutions are a chain"));
+            return Err(wrong("two to eight convolutions are a chain"));
         }
         let fits = |pair: &[Arc<Conv>]| {
             let (a, b) = (&pair[0].shape, &pair[1].shape);
@@ -295,11 +295,9 @@ impl Part<'_> {
             }
             held[i] = wanted[i].clone();
         }
-        for i in 0..stages.len() {
-            if !made[i].is_empty() {
-                // SAFETY: the buffer before holds what these rows need, as the buffers' sizes were chosen for it.
-                unsafe { self.stage(i, &made[i], held) };
-            }
+        for (i, made) in made.iter().enumerate().filter(|(_, made)| !made.is_empty()) {
+            // SAFETY: the buffer before holds what these rows need, as the buffers' sizes were chosen for it.
+            unsafe { self.stage(i, made, held) };
         }
     }
 

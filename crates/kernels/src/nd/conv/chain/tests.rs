@@ -102,7 +102,7 @@ fn what_does_not_fit_is_no_chain() {
     assert!(ConvChain::new(convs.clone()).is_ok_and(|chain| chain.fits()));
     assert!(ConvChain::new(convs[..1].to_vec()).is_err());
     assert!(ConvChain::new(vec![convs[1].clone(), convs[1].clone()]).is_err());
-    assert!(ConvChain::new(vec![convs[0].clone(); 5]).is_err());
+    assert!(ConvChain::new(vec![convs[0].clone(); 9]).is_err());
     let small = packed(level, &specs[1..], [4, 4], Layout::Blocked);
     assert!(ConvChain::new(vec![convs[0].clone(), small[0].clone()]).is_err());
     let chain = Arc::new(ConvChain::new(convs).expect("a chain"));
