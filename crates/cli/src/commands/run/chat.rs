@@ -121,8 +121,14 @@ impl Chat<'_> {
         match command {
             "/bye" | "/exit" | "/quit" => return Ok(false),
             "/help" | "/?" => self.ui.line(HELP)?,
-            "/clear" => (self.messages, self.unseen) = (Vec::new(), 0),
-            "/system" => self.system = (!rest.is_empty()).then(|| rest.to_owned()),
+            "/clear" => {
+                (self.messages, self.unseen) = (Vec::new(), 0);
+                self.ui.note("forgotten");
+            }
+            "/system" => {
+                self.system = (!rest.is_empty()).then(|| rest.to_owned());
+                self.ui.note(if rest.is_empty() { "nothing is told first" } else { "told first from now on" });
+            }
             "/save" => self.save(named(command, rest)?)?,
             "/load" => self.load(named(command, rest)?)?,
             "/stats" => self.stats()?,
@@ -209,7 +215,7 @@ impl Chat<'_> {
             messages.remove(0);
         }
         (self.system, self.messages, self.unseen) = (system, messages, 0);
-        self.ui.note(format_args!("{} messages", self.messages.len()));
+        self.ui.note(format_args!("{} messages from {}", self.with_system(0).len(), path.display()));
         Ok(())
     }
 
