@@ -8,6 +8,7 @@ pub mod dequantize;
 pub mod gguf;
 pub mod hf_config;
 pub mod image;
+pub mod onnx;
 pub mod safetensors;
 pub mod tokenizer;
 pub mod vocabulary;

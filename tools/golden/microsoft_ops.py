@@ -78,14 +78,13 @@ def case(name, op, inputs, outputs, constants=(), same_as=None, **attributes):
 
 
 def elementwise():
-    x, b = f32(2, 3, 8, scale=2), f32(8)
+    # Where the results vanish, f32 has no digits left to compare.
+    x, b = np.clip(f32(2, 3, 8, scale=2), -2, 2), np.clip(f32(8), -1, 1)
     case("gelu", "Gelu", [("x", x)], ["y"])
     case("quick_gelu", "QuickGelu", [("x", x)], ["y"], alpha=1.5)
     case("bias_gelu", "BiasGelu", [("x", x), ("b", b)], ["y"])
-    # Where the result vanishes, ONNX Runtime's own has no digits left.
-    near = np.clip(x, -2, 2), np.clip(b, -1, 1)
-    case("fast_gelu", "FastGelu", [("x", near[0])], ["y"])
-    case("fast_gelu_bias", "FastGelu", [("x", near[0]), ("b", near[1])], ["y"])
+    case("fast_gelu", "FastGelu", [("x", x)], ["y"])
+    case("fast_gelu_bias", "FastGelu", [("x", x), ("b", b)], ["y"])
     case("trilu", "Trilu", [("x", f32(2, 4, 4))], ["y"], upper=0)
     case("expand_dims", "ExpandDims", [("x", x), ("axis", np.array(-2, np.int32))], ["y"])
 

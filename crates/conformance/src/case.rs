@@ -44,10 +44,20 @@ pub(crate) fn run(path: &Path) -> Result<(), String> {
 
 /// Feeds the case's model with odd inputs; an error lists the panics.
 pub(crate) fn run_odd(path: &Path) -> Result<(), String> {
+    quietly(path, odd::panics)
+}
+
+/// Damages the case's model; an error lists the panics.
+#[cfg(test)]
+pub(crate) fn run_damaged(path: &Path) -> Result<(), String> {
+    quietly(path, odd::panics_when_damaged)
+}
+
+fn quietly(path: &Path, panics: fn(&proto::Model, &[Value]) -> Vec<String>) -> Result<(), String> {
     let Ok((model, declared)) = read(path) else { return Ok(()) };
     let graph = declared.graph.clone().unwrap_or_default();
     let Some((inputs, _)) = sets(path, &model, &graph)?.into_iter().next() else { return Ok(()) };
-    let panics = odd::panics(&declared, &inputs);
+    let panics = panics(&declared, &inputs);
     if panics.is_empty() { Ok(()) } else { Err(panics.join("; ")) }
 }
 

@@ -1,4 +1,5 @@
-//! Odd inputs: every case's model, fed with what nobody planned for. An answer or an error is right, a panic is not.
+//! Odd inputs and damaged models: every case's model, fed with what nobody planned for, or changed in one byte. An answer or
+//! an error is right, a panic is not.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -30,6 +31,24 @@ pub(crate) fn panics(model: &proto::Model, inputs: &[Value]) -> Vec<String> {
             fed[i] = odd.into();
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(run(&model, &fed)))) {
                 found.push(format!("input {i} {what}: {}", panic_text(&*panic)));
+            }
+        }
+    }
+    found
+}
+
+/// Runs a model with each of its bytes changed, on its own inputs; the panics.
+#[cfg(test)]
+pub(crate) fn panics_when_damaged(model: &proto::Model, inputs: &[Value]) -> Vec<String> {
+    let whole = model.encode_to_vec();
+    let mut found = Vec::new();
+    for at in 0..whole.len() {
+        for change in [0x01, 0x80, 0xFF] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= change;
+            let bytes = Bytes::from(bytes);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(run(&bytes, inputs)))) {
+                found.push(format!("byte {at} ^ {change:#x}: {}", panic_text(&*panic)));
             }
         }
     }

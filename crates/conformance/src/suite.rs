@@ -110,13 +110,15 @@ mod tests {
 
     /// Cases of `tools/golden/microsoft_ops.py`, whose outputs are ONNX Runtime's.
     #[test]
-    fn the_operators_of_onnx_runtime_give_what_it_gives() {
+    fn the_operators_of_onnx_runtime_give_what_it_gives() -> anyhow::Result<()> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/microsoft");
-        for run in [case::run, case::run_odd] {
-            let counts = counts(&folder, "com.microsoft", "", &BTreeMap::new(), run);
-            let counts = counts.unwrap_or_else(|e| panic!("{e}"));
-            assert!(counts.surprises.is_empty(), "{:#?}", counts.surprises);
-            assert!(counts.passed > 60, "{} of {}", counts.passed, counts.total);
+        case::catch_panics();
+        for run in [case::run, case::run_odd, case::run_damaged] {
+            let counts = counts(&folder, "com.microsoft", "", &BTreeMap::new(), run)?;
+            // No assertion: panics are quiet here.
+            anyhow::ensure!(counts.surprises.is_empty(), "{:#?}", counts.surprises);
+            anyhow::ensure!(counts.passed > 60, "{} of {}", counts.passed, counts.total);
         }
+        Ok(())
     }
 }

@@ -9,6 +9,8 @@ mod dequantize;
 mod gguf;
 #[path = "../../../fuzz/src/hf_config.rs"]
 mod hf_config;
+#[path = "../../../fuzz/src/onnx.rs"]
+mod onnx;
 #[path = "../../../fuzz/src/replay.rs"]
 mod replay;
 #[path = "../../../fuzz/src/safetensors.rs"]
@@ -39,4 +41,9 @@ fn dequantize_corpus() {
 #[test]
 fn coreml_corpus() {
     replay("coreml", coreml::run);
+}
+
+#[test]
+fn onnx_corpus() {
+    replay("onnx", onnx::run);
 }

@@ -104,13 +104,13 @@ impl GraphBuilder {
         if let Some(bad) = inputs.iter().find(|v| v.index() >= self.graph.values.len()) {
             return Err(BuildError::UnknownValue(bad.0));
         }
+        let name = (*names.first().ok_or_else(|| fail("has no output".into()))?).to_owned();
         let outputs = self.infer(&*op, inputs, names.len()).map_err(&fail)?;
         let index = self.graph.nodes.len();
         let made = names.iter().zip(outputs).enumerate();
         let ids = made.map(|(i, (name, ty))| self.value(name, ty, Def::Node(index, i)));
         let outputs = ids.collect::<Result<Vec<_>, _>>()?;
-        let node =
-            Node { name: names[0].into(), op, inputs: inputs.to_vec(), outputs: outputs.clone(), note };
+        let node = Node { name, op, inputs: inputs.to_vec(), outputs: outputs.clone(), note };
         self.graph.nodes.push(node);
         Ok(outputs)
     }

@@ -127,7 +127,11 @@ impl Chat<'_> {
             }
             "/system" => {
                 self.system = (!rest.is_empty()).then(|| rest.to_owned());
-                self.ui.note(if rest.is_empty() { "nothing is told first" } else { "told first from now on" });
+                self.ui.note(if rest.is_empty() {
+                    "nothing is told first"
+                } else {
+                    "told first from now on"
+                });
             }
             "/save" => self.save(named(command, rest)?)?,
             "/load" => self.load(named(command, rest)?)?,
