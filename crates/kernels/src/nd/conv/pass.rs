@@ -15,6 +15,9 @@ use crate::nd::tile::{
 /// Floats of weights that stay in the first-level cache while pixels pass over them.
 const CHUNK: usize = 32 << 8;
 
+/// Floats of a cache line.
+const LINE: usize = 16;
+
 /// Where a pass reads and writes.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
@@ -102,12 +105,28 @@ impl Job<'_> {
             unsafe { kernel.get(spot.pixels)(isa, &tile) };
         };
         match self.pixels {
-            Pixels::Spots(_, low) if cut.panel.blocks.len() > 2 => low.iter().for_each(compute),
-            Pixels::Spots(spots, _) => spots.iter().for_each(compute),
+            Pixels::Spots(spots, low) => {
+                let spots = if cut.panel.blocks.len() > 2 { low } else { spots };
+                let ahead = self.ahead(cut);
+                for (at, spot) in spots.iter().enumerate() {
+                    let part = ahead.len() * at / spots.len()..ahead.len() * (at + 1) / spots.len();
+                    ahead[part].iter().step_by(LINE).for_each(|line| isa.prefetch(line));
+                    compute(spot);
+                }
+            }
             Pixels::Rows { rows, out_width } => {
                 self.each_tile(rows, out_width, self.tallest::<I>(cut.panel), compute);
             }
         }
+    }
+
+    /// The weights behind those of a cut, as many: those that are read next.
+    fn ahead(&self, cut: &Cut<'_>) -> &[f32] {
+        let panel = cut.panel;
+        let each = round(&self.conv.shape, self.conv.input) * self.conv.width(panel);
+        let end = panel.at + (cut.rounds.end - panel.rounds.start) * each;
+        let weights = &self.conv.weights;
+        &weights[end.min(weights.len())..weights.len().min(end + cut.rounds.len() * each)]
     }
 
     #[inline(always)]
