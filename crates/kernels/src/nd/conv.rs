@@ -4,12 +4,14 @@
 //! f32, added in order: `(count + 2) * 2^-24 * sum(|x * w|)`, then the activation's. Grouped convolutions multiply a
 //! panel of outputs by all inputs of the groups it touches, with zero weights between: an infinity in one of them may
 //! become NaN in another of the same sixteen outputs. Where each channel has one or two outputs of its own and images
-//! are blocked, channels are multiplied lane by lane instead.
+//! are blocked, channels are multiplied lane by lane instead; windows of three by three taps over large images go through
+//! Winograd's transform, whose error `winograd.rs` states.
 
 mod chain;
 mod pack;
 mod pass;
 mod strips;
+mod winograd;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ pub use self::chain::{ConvChain, conv_chain};
 use self::pack::{pack_bias, pack_lanes, pack_panel, panels};
 use self::pass::{Job, Pixels, Place};
 use self::strips::{Strip, Strips};
+use self::winograd::{Group, Winograd};
 use super::NdError;
 use super::act::Act;
 use super::layout::{BLOCK, Layout};
@@ -131,6 +134,8 @@ pub struct Conv {
     low_spots: Vec<Spot>,
     /// How images are cut when each channel has one output and a kernel for its window.
     strips: Option<Strips>,
+    /// Transformed weights, which stand in for the others.
+    winograd: Option<Winograd>,
 }
 
 /// Neighbouring outputs that are computed together.
@@ -184,9 +189,11 @@ impl Conv {
             return Err(wrong(format!("{output:?} outputs in {scatter:?}")));
         }
         let (panels, floats) = panels(level, &shape, input);
-        let mut packed = AlignedBuf::try_new(floats)?;
+        let few = whole && Winograd::suits(&shape, input, output);
+        let winograd = few.then(|| Winograd::pack(&shape, output, &panels, weights)).transpose()?;
+        let mut packed = AlignedBuf::try_new(if few { 0 } else { floats })?;
         let lanes = shape.lanes(input);
-        for panel in &panels {
+        for panel in panels.iter().filter(|_| !few) {
             match lanes {
                 Some(each) => pack_lanes(level, &shape, each, panel, weights, &mut packed),
                 None => pack_panel(&shape, input, panel, weights, &mut packed),
@@ -215,6 +222,7 @@ impl Conv {
             spots,
             low_spots,
             strips,
+            winograd,
         })
     }
 
@@ -229,12 +237,13 @@ impl Conv {
         let [ky, kx] = window.kernel;
         let groups = if *groups > 1 { " grouped" } else { "" };
         let residual = if residual { " + residual" } else { "" };
-        format!("conv {ky}x{kx}{groups}{residual} {}", act.name()).trim_end().into()
+        let winograd = if self.winograd.is_some() { " winograd" } else { "" };
+        format!("conv {ky}x{kx}{groups}{winograd}{residual} {}", act.name()).trim_end().into()
     }
 
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
-        self.weights.bytes().len()
+        self.weights.bytes().len() + self.winograd.as_ref().map_or(0, Winograd::bytes)
     }
 
     /// Floats of an input and of an output image.
@@ -340,7 +349,8 @@ unsafe impl Step for ConvStep {
     }
 
     fn needs(&self) -> Needs {
-        let floats = self.conv.strips.map_or(0, |strips| strips.floats);
+        let strips = self.conv.strips.map_or(0, |strips| strips.floats);
+        let floats = self.conv.winograd.as_ref().map_or(strips, Winograd::floats);
         Needs { worker_scratch: floats * size_of::<f32>(), ..Needs::default() }
     }
 
@@ -349,6 +359,10 @@ unsafe impl Step for ConvStep {
         if let Some(strips) = self.conv.strips {
             // SAFETY: the same promise.
             return unsafe { self.run_strips(strips, images, ctx, worker) };
+        }
+        if let Some(winograd) = &self.conv.winograd {
+            // SAFETY: the same promise.
+            return unsafe { self.run_winograd(winograd, images, ctx, worker) };
         }
         let (spot_parts, panel_parts) = self.conv.split(images, worker.count());
         let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
@@ -391,6 +405,26 @@ impl ConvStep {
             let rows = strips.rows(conv.output, unit % count);
             // SAFETY: the spans hold whole images (checked when the step was made), and each strip is one worker's.
             unsafe { Strip { conv, strips, image, block, rows, x, residual, out, copy }.run() };
+        }
+    }
+}
+
+impl ConvStep {
+    /// # Safety
+    /// As for [`Step::run`].
+    unsafe fn run_winograd(&self, winograd: &Winograd, images: usize, ctx: &StepCtx<'_>, worker: Worker<'_>) {
+        let parts = winograd.parts(images, worker.count());
+        let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
+        let residual = self.residual.map(|span| ctx.view(&span));
+        let scratch = ctx.worker_scratch(worker);
+        loop {
+            let unit = ctx.take();
+            if unit >= images * parts {
+                return;
+            }
+            let (conv, image, tiles) = (&*self.conv, unit / parts, winograd.part(parts, unit % parts));
+            // SAFETY: the spans hold whole images (checked when the step was made), and each tile is one worker's.
+            unsafe { Group { conv, winograd, image, tiles, x, residual, out, scratch }.run() };
         }
     }
 }

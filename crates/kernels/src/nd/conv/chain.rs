@@ -85,6 +85,9 @@ impl ConvChain {
         {
             return Err(wrong("instruction sets differ, or outputs are scattered"));
         }
+        if convs.iter().any(|conv| conv.winograd.is_some()) {
+            return Err(wrong("a convolution is computed by tiles of its own"));
+        }
         let height = convs.last().map_or(1, |conv| conv.output[0]);
         let fitting = |band: &usize| floats(&convs, *band).is_some_and(|floats| floats <= ROOM);
         let band = (1..=height).rev().find(fitting).unwrap_or(1);

@@ -65,7 +65,8 @@ fn check(shape: ConvShape, input: Layout, images: usize, with_residual: bool) {
         let out_map = map(shape.outputs, oh * ow, Layout::Blocked);
         let r = with_residual.then(|| case.input(out_map, &residual));
         let out = case.output(out_map);
-        let bound = 2e-7 * ((ins * taps) as f64 + 8.0);
+        let times = if packed.winograd.is_some() { 4.0 } else { 1.0 };
+        let bound = times * 2e-7 * ((ins * taps) as f64 + 8.0);
         case.check(|| conv(packed.clone(), x, r, out).expect("binds"), out, out_map, &expected, bound);
     }
 }
@@ -138,6 +139,25 @@ fn strips_of_channels_alone() {
     }
     let uneven = Window { before: [4, 0], after: [0, 6], ..Window::square([10, 12], 5, 1, 0) };
     check(shape(33, 33, 33, uneven, Act::NONE), Layout::Blocked, 1, false);
+}
+
+#[test]
+fn winograd_follows_the_definition() {
+    let square = Window::square;
+    let uneven = Window { before: [0, 2], after: [2, 0], ..square([26, 24], 3, 1, 0) };
+    for (channels, outputs, window, images) in [
+        (32, 40, square([25, 27], 3, 1, 1), 2),
+        (48, 48, square([24, 24], 3, 1, 1), 1),
+        (70, 33, uneven, 1),
+        (256, 32, square([24, 24], 3, 1, 1), 1),
+    ] {
+        for act in [Act::RELU, Act::HardSwish] {
+            let shape = shape(channels, outputs, 1, window, act);
+            let output = window.output().expect("fits");
+            assert!(Winograd::suits(&shape, Layout::Blocked, output), "{shape:?}");
+            check(shape, Layout::Blocked, images, act == Act::RELU);
+        }
+    }
 }
 
 #[test]
