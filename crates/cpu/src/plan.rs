@@ -227,7 +227,7 @@ impl Plan {
                     };
                     program.run(arena, &env.team, args).map_err(run_error)?;
                     self.faults.take()?;
-                    done += program.labels().count();
+                    done += program.steps();
                 }
                 Segment::Dynamic(dynamic) => {
                     dynamic.run(env, arena, &mut self.values)?;

@@ -117,6 +117,11 @@ impl Program {
         self.arena_bytes
     }
 
+    /// How many steps it has.
+    pub fn steps(&self) -> usize {
+        self.steps.len()
+    }
+
     /// Labels of the steps, in running order.
     pub fn labels(&self) -> impl Iterator<Item = String> {
         self.steps.iter().map(|(step, _)| step.label())
