@@ -59,6 +59,9 @@ pub(crate) enum Command {
     List(commands::list::Args),
     Show(commands::show::Args),
     Rm(commands::rm::Args),
+    Convert(commands::convert::Args),
+    #[command(visible_alias = "optimise")]
+    Optimize(commands::optimize::Args),
     Device(commands::device::Args),
     Embed(commands::embed::Args),
     Explain(commands::explain::Args),

@@ -6,12 +6,15 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 use kinglet::catalog::CatalogError;
+use kinglet::formats::{ExportError, Missing};
 use serde_json::json;
 
 use crate::ui::{Ui, brief};
 
 /// Most characters of a message; what a hostile file has it quote may be of any length.
 const LONGEST: usize = 1_000;
+/// Most nodes of one kind that are named on a terminal.
+const NAMES: usize = 8;
 /// Exit status of a program that Ctrl-C ended.
 pub(crate) const INTERRUPTED: u8 = 130;
 
@@ -55,9 +58,20 @@ pub(crate) fn report(error: &Error, ui: &Ui) -> ExitCode {
     let status = if was_interrupted(error) { INTERRUPTED } else { 1 };
     let (message, hint) = (brief(&message(error), LONGEST), hint(error));
     if ui.json() {
-        ui.error_json(&json!({ "error": { "message": message, "hint": hint, "exit_code": status } }));
+        let mut value = json!({ "message": message, "hint": hint, "exit_code": status });
+        if let Some(missing) = missing(error) {
+            let one = |m: &Missing| json!({ "op": m.op, "reason": m.reason, "nodes": m.nodes });
+            value["missing"] = missing.iter().map(one).collect();
+        }
+        ui.error_json(&json!({ "error": value }));
     } else {
         ui.error(&message, hint.as_deref());
+        for m in missing(error).into_iter().flatten() {
+            let shown = m.nodes[..m.nodes.len().min(NAMES)].join(", ");
+            let more = m.nodes.len().saturating_sub(NAMES);
+            let more = if more > 0 { format!(" and {more} more (--json names all)") } else { String::new() };
+            ui.detail(format_args!("  {}, {}: {shown}{more}", m.op, m.reason));
+        }
     }
     ExitCode::from(status)
 }
@@ -72,6 +86,14 @@ fn message(error: &Error) -> String {
         }
     }
     line
+}
+
+/// Everything that a format cannot express, when that is what is wrong.
+fn missing(error: &Error) -> Option<&[Missing]> {
+    error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(kinglet::Error::Export(ExportError::Unsupported { missing, .. })) => Some(missing.as_slice()),
+        _ => None,
+    })
 }
 
 /// The first way out that the chain of causes offers.

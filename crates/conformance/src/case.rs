@@ -1,4 +1,4 @@
-//! One case: a model with inputs and expected outputs, run in every mode.
+//! One case: a model with inputs and expected outputs, run in every mode, and once more after it was written and read again.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use kinglet_cpu::{CpuBackend, Feed, Precision, Session, SessionOptions, Value};
+use kinglet_formats::ExportError;
 use kinglet_formats::onnx::{self, NoExternal, OnnxModel, proto};
-use kinglet_graph::{Dim, Type};
+use kinglet_graph::{Dim, Graph, Type};
 use kinglet_tensor::Bytes;
 use prost::Message;
 
@@ -20,45 +21,58 @@ struct Mode {
     name: &'static str,
     fuse: bool,
     interpret: bool,
+    /// Whether the model is written and read again before it runs.
+    write: bool,
 }
 
-/// Op by op; planned as it is; fused and planned.
-const MODES: [Mode; 3] = [
-    Mode { name: "raw", fuse: false, interpret: true },
-    Mode { name: "planned", fuse: false, interpret: false },
-    Mode { name: "fused", fuse: true, interpret: false },
+/// Op by op; planned as it is; fused and planned; written, read again, and op by op.
+const MODES: [Mode; 4] = [
+    Mode { name: "raw", fuse: false, interpret: true, write: false },
+    Mode { name: "planned", fuse: false, interpret: false, write: false },
+    Mode { name: "fused", fuse: true, interpret: false, write: false },
+    Mode { name: "written", fuse: false, interpret: true, write: true },
 ];
 
-/// Runs the case in a folder, or of a lone model; what went wrong, if anything did.
-pub(crate) fn run(path: &Path) -> Result<(), String> {
+/// What came of a case that passes.
+pub(crate) enum Written {
+    /// Its model was written, too.
+    Whole,
+    /// The format cannot express it, for this reason.
+    Not(String),
+}
+
+/// Runs the case in a folder, or of a lone model; what went wrong, if anything did. The model is also written to `keep`.
+pub(crate) fn run(path: &Path, keep: Option<&Path>) -> Result<Written, String> {
+    let mut written = Written::Whole;
     for mode in &MODES {
-        let outcome = catch_unwind(AssertUnwindSafe(|| run_in(path, mode)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| run_in(path, mode, keep)));
         match outcome {
-            Ok(Ok(())) => {}
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(reason))) => written = Written::Not(reason),
             Ok(Err(error)) => return Err(format!("{}: {error}", mode.name)),
             Err(panic) => return Err(format!("{}: PANIC {}", mode.name, panic_text(&*panic))),
         }
     }
-    Ok(())
+    Ok(written)
 }
 
 /// Feeds the case's model with odd inputs; an error lists the panics.
-pub(crate) fn run_odd(path: &Path) -> Result<(), String> {
+pub(crate) fn run_odd(path: &Path) -> Result<Written, String> {
     quietly(path, odd::panics)
 }
 
 /// Damages the case's model; an error lists the panics.
 #[cfg(test)]
-pub(crate) fn run_damaged(path: &Path) -> Result<(), String> {
+pub(crate) fn run_damaged(path: &Path) -> Result<Written, String> {
     quietly(path, odd::panics_when_damaged)
 }
 
-fn quietly(path: &Path, panics: fn(&proto::Model, &[Value]) -> Vec<String>) -> Result<(), String> {
-    let Ok((model, declared)) = read(path) else { return Ok(()) };
+fn quietly(path: &Path, panics: fn(&proto::Model, &[Value]) -> Vec<String>) -> Result<Written, String> {
+    let Ok((model, declared)) = read(path) else { return Ok(Written::Whole) };
     let graph = declared.graph.clone().unwrap_or_default();
-    let Some((inputs, _)) = sets(path, &model, &graph)?.into_iter().next() else { return Ok(()) };
+    let Some((inputs, _)) = sets(path, &model, &graph)?.into_iter().next() else { return Ok(Written::Whole) };
     let panics = panics(&declared, &inputs);
-    if panics.is_empty() { Ok(()) } else { Err(panics.join("; ")) }
+    if panics.is_empty() { Ok(Written::Whole) } else { Err(panics.join("; ")) }
 }
 
 /// Where the last panic happened.
@@ -88,14 +102,22 @@ fn read(path: &Path) -> Result<(OnnxModel, proto::Model), String> {
     Ok((model, proto::Model::decode(bytes).map_err(|e| e.to_string())?))
 }
 
-fn run_in(path: &Path, mode: &Mode) -> Result<(), String> {
+/// Why the case could not run in this mode, if it could not.
+fn run_in(path: &Path, mode: &Mode, keep: Option<&Path>) -> Result<Option<String>, String> {
     let (model, declared) = read(path)?;
     let sets = sets(path, &model, &declared.graph.unwrap_or_default())?;
     let mut backend = CpuBackend::new(2);
     backend.precision = Precision::F32;
     let options =
         SessionOptions { fuse: mode.fuse, interpret: mode.interpret, ..SessionOptions::new(backend) };
-    let mut session = Session::new(model.graph, &options).map_err(|e| e.to_string())?;
+    let graph = match mode.write {
+        false => model.graph,
+        true => match rewritten(model, path, keep)? {
+            Ok(graph) => graph,
+            Err(reason) => return Ok(Some(reason)),
+        },
+    };
+    let mut session = Session::new(graph, &options).map_err(|e| e.to_string())?;
     for (inputs, expected) in sets {
         let feeds: Vec<Feed<'_>> = inputs.iter().map(Feed::Value).collect();
         session.run(&feeds).map_err(|e| e.to_string())?;
@@ -104,7 +126,30 @@ fn run_in(path: &Path, mode: &Mode) -> Result<(), String> {
             compare(&found, expected).map_err(|e| format!("output {i}: {e}"))?;
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// The graph after writing and reading it; inside, why the format cannot express it.
+fn rewritten(model: OnnxModel, path: &Path, keep: Option<&Path>) -> Result<Result<Graph, String>, String> {
+    let options = onnx::WriteOptions {
+        outputs: model.outputs.iter().map(|(name, _)| name.clone()).collect(),
+        types: model.outputs.into_iter().collect(),
+        ..Default::default()
+    };
+    let written = match onnx::write(&model.graph, &options) {
+        Ok(written) => written,
+        Err(ExportError::Unsupported { missing, .. }) => {
+            let reasons = missing.iter().map(|m| format!("{}, {}", m.op, m.reason));
+            return Ok(Err(reasons.collect::<Vec<_>>().join("; ")));
+        }
+        Err(other) => return Err(other.to_string()),
+    };
+    if let Some(folder) = keep {
+        let case = path.file_stem().unwrap_or_default().to_string_lossy();
+        let file = folder.join(format!("{case}.onnx"));
+        std::fs::write(file, &written.model).map_err(|e| e.to_string())?;
+    }
+    onnx::read(written.model.into(), &NoExternal).map(|model| Ok(model.graph)).map_err(|e| e.to_string())
 }
 
 type Set = (Vec<Value>, Vec<Value>);

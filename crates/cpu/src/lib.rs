@@ -22,7 +22,7 @@ mod weights;
 
 use std::sync::Arc;
 
-pub use session::{Feed, Session, SessionOptions, TensorView};
+pub use session::{Feed, Fold, Session, SessionOptions, TensorView};
 pub use value::{Array, Value};
 
 use kinglet_graph::{Backend, Dim, ExecError, Executable, Graph};

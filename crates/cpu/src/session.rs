@@ -31,6 +31,17 @@ pub(crate) struct Env {
 }
 
 impl Env {
+    pub(crate) fn new(options: &SessionOptions) -> Self {
+        Self {
+            team: Team::new(options.backend.threads),
+            backend: options.backend.clone(),
+            pool: BufferPool::new(options.pool),
+            fuse: options.fuse,
+            interpret: options.interpret,
+            max_elements: options.max_elements,
+        }
+    }
+
     /// The bytes of a value whose size the data decided; an error when it is too large to compute.
     pub(crate) fn admit(&self, dtype: DType, shape: &[usize]) -> Result<usize, String> {
         let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
@@ -119,15 +130,7 @@ impl Feed<'_> {
 impl Session {
     /// A session over a graph; nothing is planned yet.
     pub fn new(graph: Graph, options: &SessionOptions) -> Result<Self, ExecError> {
-        let env = Env {
-            team: Team::new(options.backend.threads),
-            backend: options.backend.clone(),
-            pool: BufferPool::new(options.pool),
-            fuse: options.fuse,
-            interpret: options.interpret,
-            max_elements: options.max_elements,
-        };
-        Self::within(Arc::new(env), Arc::new(graph), Vec::new())
+        Self::within(Arc::new(Env::new(options)), Arc::new(graph), Vec::new())
     }
 
     /// A session over a body; `constants` are the inputs that never change.
@@ -239,7 +242,7 @@ impl Session {
                 None => Binding::Input(types.next().cloned().unwrap_or(Type::Unknown)),
             })
             .collect();
-        let bound = specialise(&self.graph, &bindings, &Fold(&self.env)).map_err(build_error)?;
+        let bound = specialise(&self.graph, &bindings, &Folding(&self.env)).map_err(build_error)?;
         let bound =
             if self.env.fuse { kinglet_graph::passes::fuse(bound).map_err(build_error)? } else { bound };
         Plan::new(bound, &self.env)
@@ -317,10 +320,32 @@ pub(crate) fn build_error(e: kinglet_graph::BuildError) -> ExecError {
     }
 }
 
-/// Folds constants with the host kernels.
-struct Fold<'a>(&'a Env);
+/// Folds constants with the host kernels, for passes over graphs that are not run.
+pub struct Fold(Env);
 
-impl Evaluate for Fold<'_> {
+impl Fold {
+    /// With the bounds of these options.
+    pub fn new(options: &SessionOptions) -> Self {
+        Self(Env::new(options))
+    }
+}
+
+impl std::fmt::Debug for Fold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fold").finish_non_exhaustive()
+    }
+}
+
+impl Evaluate for Fold {
+    fn evaluate(&self, op: &dyn Op, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Option<Vec<Tensor>> {
+        Folding(&self.0).evaluate(op, inputs, outputs)
+    }
+}
+
+/// Folds constants with the host kernels.
+struct Folding<'a>(&'a Env);
+
+impl Evaluate for Folding<'_> {
     fn evaluate(&self, op: &dyn Op, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Option<Vec<Tensor>> {
         let kernel = host(op)?;
         let args: Vec<Arg<'_>> = inputs

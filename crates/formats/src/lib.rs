@@ -10,6 +10,7 @@
 pub mod coreml;
 mod cursor;
 mod error;
+mod export;
 pub mod gguf;
 pub mod hf;
 mod kind;
@@ -21,6 +22,7 @@ mod spec;
 
 pub use coreml::CoreMl;
 pub use error::{FormatError, Place, Problem};
+pub use export::{ExportError, Missing};
 pub use gguf::Gguf;
 pub use kind::FileKind;
 pub use limits::Limits;

@@ -1,19 +1,31 @@
 //! Graph rewrites. Each pass is one file and says in [`crate::Node::note`] what it did.
 
 mod add_norm;
+mod affine;
 mod decompose;
+mod left;
+mod log;
 mod prune;
 mod rewrite;
+mod share;
 mod siblings;
+mod simplify;
 mod spellings;
 
 pub use add_norm::fuse_add_norm;
+pub use affine::fold_affine;
 pub use decompose::decompose;
+pub use log::{Entry, Log};
 pub use prune::prune;
+pub use share::share_equal;
 pub use siblings::share_input;
+pub use simplify::simplify;
 pub use spellings::name_activations;
 
-use crate::{BuildError, Graph};
+use kinglet_tensor::Tensor;
+
+use crate::ops::Dequantize;
+use crate::{Binding, BuildError, Evaluate, Graph, Op, Type, specialise};
 
 /// Every pass that keeps values exactly as they were, in the order that suits them.
 pub fn optimise(graph: Graph) -> Result<Graph, BuildError> {
@@ -23,6 +35,37 @@ pub fn optimise(graph: Graph) -> Result<Graph, BuildError> {
 /// Every pass for graphs of bound types: clean-ups, then fusion.
 pub fn fuse(graph: Graph) -> Result<Graph, BuildError> {
     name_activations(&graph)
+}
+
+/// Folds all but numbers made of codes: who reads the graph may compute with the codes.
+struct KeepCodes<'a>(&'a dyn Evaluate);
+
+impl Evaluate for KeepCodes<'_> {
+    fn evaluate(&self, op: &dyn Op, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Option<Vec<Tensor>> {
+        op.downcast::<Dequantize>().is_none().then(|| self.0.evaluate(op, inputs, outputs))?
+    }
+}
+
+/// Every pass for graphs that are to be written: for inputs bound like this, folded, cleaned up, shared and fused. `log`
+/// learns what was done and what was left.
+pub fn improve(
+    graph: &Graph,
+    inputs: &[Binding],
+    evaluate: &dyn Evaluate,
+    log: &mut Log,
+) -> Result<Graph, BuildError> {
+    let live = prune(graph)?;
+    log.gone("dead", graph, &live);
+    let bound = specialise(&live, inputs, &KeepCodes(evaluate))?;
+    log.gone("fold", &live, &bound);
+    let mut clean = simplify::rounds(&bound, log)?;
+    clean = share::share(&clean, log)?;
+    clean = affine::fold(&clean, log)?;
+    clean = simplify::rounds(&clean, log)?;
+    let fused = fuse(clean.clone())?;
+    log.notes("fuse", &clean, &fused);
+    left::explain(&fused, log);
+    Ok(fused)
 }
 
 #[cfg(test)]

@@ -34,6 +34,10 @@ pub enum Binding {
 /// The graph for inputs of these types, one a graph input in order.
 pub fn specialise(graph: &Graph, inputs: &[Binding], evaluate: &dyn Evaluate) -> Result<Graph, BuildError> {
     let mut walk = Walk { new: GraphBuilder::new(), evaluate };
+    // Bindings may leave dims open by their names.
+    for dim in graph.dims() {
+        walk.new.dim(&dim.name, dim.max);
+    }
     if let Some(kv) = graph.kv() {
         walk.new.kv(kv.clone());
     }

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use kinglet_formats::FormatError;
 use kinglet_formats::coreml::CoreMlError;
 use kinglet_formats::onnx::OnnxError;
-use kinglet_graph::ExecError;
+use kinglet_formats::{ExportError, FormatError};
+use kinglet_graph::{BuildError, ExecError};
 use kinglet_models::ModelError;
 use kinglet_models::task::TaskError;
 use kinglet_tensor::{AllocError, DType};
@@ -28,6 +28,12 @@ pub enum Error {
     Onnx { path: PathBuf, source: Box<OnnxError> },
     #[error("{path}: {source}", path = path.display())]
     CoreMl { path: PathBuf, source: Box<CoreMlError> },
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    #[error("{path} exists", path = .0.display())]
+    Exists(PathBuf),
+    #[error("{path}: nothing is written in a format of this name", path = path.display())]
+    Target { path: PathBuf },
     #[error("the model does not take one picture; give its inputs as tensors")]
     NoPicture,
     #[error("output `{output}` is no tensor")]
@@ -92,6 +98,11 @@ impl Error {
         Self::CoreMl { path: path.into(), source: Box::new(source) }
     }
 
+    /// A pass that failed.
+    pub(crate) fn passes(error: BuildError) -> Self {
+        Self::Exec(ExecError::Node { node: "passes".into(), reason: error.to_string() })
+    }
+
     /// What to do about it, when the message does not say it already.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -99,6 +110,20 @@ impl Error {
             Self::Catalog(error) => error.hint(),
             Self::Memory { .. } => {
                 "use a smaller context (--context), a smaller quantisation or a smaller model".into()
+            }
+            Self::Exists(_) => "--force replaces it".into(),
+            Self::Target { .. } => {
+                "name a file that ends in .onnx, or a folder that ends in .mlpackage".into()
+            }
+            Self::Export(ExportError::Unsupported { missing, .. })
+                if missing.iter().any(|m| m.reason.contains("needs opset")) =>
+            {
+                "leave --opset out: the set of operators that the model needs is chosen".into()
+            }
+            Self::Export(ExportError::Unsupported { missing, .. })
+                if missing.iter().any(|m| m.reason.contains("open") || m.reason.contains("constant")) =>
+            {
+                "--dim NAME=N fixes an open dimension; `kinglet show` names them".into()
             }
             Self::NoTemplate => "it continues text only: use the completion interface, or --raw".into(),
             Self::MissingFile { .. } => "the folder is incomplete: fetch the model again".into(),

@@ -2,11 +2,13 @@
 
 pub(crate) mod bench;
 pub(crate) mod completions;
+pub(crate) mod convert;
 pub(crate) mod device;
 pub(crate) mod embed;
 pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod man;
+pub(crate) mod optimize;
 mod options;
 pub(crate) mod perplexity;
 pub(crate) mod profile;
@@ -34,6 +36,8 @@ pub(crate) fn run(command: Command, ui: &Ui) -> Result<()> {
         Command::Profile(args) => profile::run(&args, ui),
         Command::Pull(args) => pull::run(&args, ui),
         Command::List(args) => list::run(&args, ui),
+        Command::Convert(args) => convert::run(&args, ui),
+        Command::Optimize(args) => optimize::run(&args, ui),
         Command::Show(args) => show::run(&args, ui),
         Command::Rm(args) => rm::run(&args, ui),
         Command::Device(args) => device::run(&args, ui),

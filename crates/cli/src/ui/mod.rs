@@ -101,6 +101,11 @@ impl Ui {
         }
     }
 
+    /// Prints a line that belongs to an error.
+    pub(crate) fn detail(&self, text: impl fmt::Display) {
+        let _ = writeln!(anstream::stderr(), "{}", plain(&text.to_string()));
+    }
+
     /// Prints an error as one line of JSON on standard error.
     pub(crate) fn error_json(&self, value: &impl fmt::Display) {
         let _ = writeln!(io::stderr(), "{value}");

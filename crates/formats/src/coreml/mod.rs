@@ -16,6 +16,7 @@ mod proto;
 mod unpack;
 mod value;
 mod weights;
+pub mod write;
 
 pub use blob::{Blobs, NoBlobs};
 pub use error::CoreMlError;

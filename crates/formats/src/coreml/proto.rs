@@ -1,4 +1,4 @@
-//! The messages of the Core ML format that Kinglet reads: model, interface, ML Program.
+//! The messages of the Core ML format that Kinglet reads and writes: model, interface, ML Program.
 //!
 //! Field numbers are those of `Model.proto`, `FeatureTypes.proto` and `MIL.proto`. Bytes are shared with the file. A message
 //! that would only be passed on is kept as bytes. Absent fields are skipped when read.
@@ -351,6 +351,14 @@ pub(super) struct TensorType {
 pub(super) struct Dimension {
     #[prost(message, optional, tag = "1")]
     pub(super) constant: Option<Constant>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) unknown: Option<Unknown>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Unknown {
+    #[prost(bool, tag = "1")]
+    pub(super) variadic: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

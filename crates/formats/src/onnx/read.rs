@@ -32,6 +32,8 @@ pub struct OnnxModel {
     pub opset: i64,
     /// What its makers noted.
     pub metadata: BTreeMap<String, String>,
+    /// Names of its outputs in the file, and their types as far as it tells them; open dims have no names here.
+    pub outputs: Vec<(String, Type)>,
 }
 
 /// Reads a model.
@@ -58,7 +60,15 @@ pub fn read_with(data: Bytes, external: &dyn External, custom: &CustomOps) -> Re
         producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
         opset: reader.opsets.version(""),
         metadata: model.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect(),
+        outputs: graph.output.iter().map(declared).collect(),
     })
+}
+
+/// Name and type of an output as the file declares it.
+fn declared(info: &proto::ValueInfo) -> (String, Type) {
+    let (mut builder, mut dims) = (GraphBuilder::new(), HashMap::new());
+    let ty = info.r#type.as_ref().map_or(Type::Unknown, |ty| type_of(ty, &mut builder, &mut dims));
+    (info.name.clone(), super::scope::closed(ty))
 }
 
 fn finish(mut builder: GraphBuilder, outputs: &[ValueId]) -> Graph {

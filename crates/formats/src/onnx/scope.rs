@@ -56,7 +56,7 @@ impl Scopes {
 }
 
 /// A type without the names of the outer graph's dims.
-fn closed(ty: kinglet_graph::Type) -> kinglet_graph::Type {
+pub(crate) fn closed(ty: kinglet_graph::Type) -> kinglet_graph::Type {
     use kinglet_graph::{Dim, Type};
     match ty {
         Type::Tensor(mut ty) => {

@@ -117,7 +117,7 @@ fn external_bytes(
 }
 
 /// Bits that an element takes in a file; here each takes whole bytes.
-fn bits(dtype: DType) -> usize {
+pub(crate) fn bits(dtype: DType) -> usize {
     match dtype {
         DType::I4 | DType::U4 | DType::F4E2M1 => 4,
         DType::I2 | DType::U2 => 2,

@@ -1,5 +1,7 @@
 //! Rebuilding a graph node by node, so that every rewritten graph is type-checked like a fresh one.
 
+use kinglet_tensor::Tensor;
+
 use crate::{BuildError, Def, Graph, GraphBuilder, Node, ValueId};
 
 /// A new graph under construction, and where the old graph's values went.
@@ -37,6 +39,29 @@ impl<'a> Rewrite<'a> {
         self.map.push(None);
         self.temporaries.push(name.to_owned());
         ValueId(self.map.len() as u32 - 1)
+    }
+
+    /// A constant that the old graph does not have; an error when there is no tensor.
+    pub(crate) fn constant(&mut self, name: &str, tensor: Option<Tensor>) -> Result<ValueId, BuildError> {
+        let tensor = tensor.ok_or_else(|| BuildError::Node {
+            node: name.into(),
+            op: "constant".into(),
+            reason: "shape and values differ in size".into(),
+        })?;
+        let id = self.temporary(name);
+        let own = self.name(id).to_owned();
+        let new = self.new.weight_as(&own, tensor)?;
+        self.map[id.index()] = Some(new);
+        Ok(id)
+    }
+
+    /// Whoever reads `id` gets the value that `other` became, when it became one.
+    pub(crate) fn alias(&mut self, id: ValueId, other: ValueId) {
+        if id != other
+            && let Ok(new) = self.mapped(other)
+        {
+            self.map[id.index()] = Some(new);
+        }
     }
 
     /// Adds a node that reads and makes values of the old graph.

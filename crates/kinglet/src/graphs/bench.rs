@@ -5,12 +5,11 @@
 
 use std::time::Instant;
 
-use kinglet_cpu::{Feed, TensorView};
 use kinglet_graph::PlanReport;
 use kinglet_models::image::Array;
 use kinglet_tensor::{DType, Tensor};
 
-use super::model::{GraphModel, Port};
+use super::model::{GraphModel, Port, borrowed};
 use crate::Error;
 use crate::bench::Samples;
 use crate::profile::{Run, Stopwatch};
@@ -78,16 +77,8 @@ impl GraphBench {
     }
 }
 
-fn borrowed(feeds: &[Tensor]) -> Vec<Feed<'_>> {
-    let view = |t| -> TensorView<'_> {
-        let t: &Tensor = t;
-        TensorView { dtype: t.dtype(), shape: t.shape(), data: t.data() }
-    };
-    feeds.iter().map(|t| Feed::Tensor(view(t))).collect()
-}
-
 /// A value for an input, of `shape` where it is given.
-fn made_up(port: &Port, shape: Option<&Vec<usize>>, batch: usize) -> Result<Tensor, Error> {
+pub(super) fn made_up(port: &Port, shape: Option<&Vec<usize>>, batch: usize) -> Result<Tensor, Error> {
     let own = || {
         let size = |(i, n): (usize, &Option<usize>)| n.unwrap_or(if i == 0 { batch } else { 1 });
         port.shape.iter().enumerate().map(size).collect()

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use kinglet_formats::coreml::{Classes, CoreMl, CoreMlError, Interface, Package};
 use kinglet_formats::onnx::{self, CustomOps};
-use kinglet_graph::Graph;
+use kinglet_graph::{Graph, Type, ValueId};
 use kinglet_tensor::{Bytes, map_file};
 
 use crate::Error;
@@ -25,6 +25,8 @@ pub struct GraphFiles {
     pub interface: Option<Interface>,
     /// What was read otherwise than it stands in the file.
     pub notes: Vec<String>,
+    /// Names of the outputs in the file, and their types as far as it tells them.
+    pub outputs: Vec<(String, Type)>,
 }
 
 impl GraphFiles {
@@ -66,6 +68,7 @@ impl GraphFiles {
             metadata: model.metadata,
             interface: None,
             notes: Vec::new(),
+            outputs: model.outputs,
         })
     }
 
@@ -82,7 +85,12 @@ impl GraphFiles {
         let fail = |e| Error::core_ml(path, e);
         let model = model.map_err(fail)?;
         let imported = model.graph().map_err(fail)?;
+        let output = |id: &ValueId| {
+            let value = imported.graph.value(*id);
+            (value.name.clone(), value.ty.clone())
+        };
         Ok(Self {
+            outputs: imported.graph.outputs().iter().map(output).collect(),
             path: path.to_owned(),
             graph: imported.graph,
             format: format!("Core ML, specification {}", model.version),

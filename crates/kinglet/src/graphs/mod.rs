@@ -2,20 +2,25 @@
 //!
 //! [`GraphModel`] opens a file or package and runs it on tensors; [`Task`] says what a model does to a picture and
 //! [`GraphModel::look`] does it; [`Reader`] reads text in pictures with three models; [`Embedder`] makes vectors of texts;
-//! [`GraphBench`] measures.
+//! [`GraphBench`] measures; [`GraphFiles::convert`] writes a model in another format, [`Optimised`] a better one.
 
 mod bench;
+mod convert;
 mod embed;
 mod files;
 mod model;
 mod npz;
 mod ocr;
+mod optimise;
 mod picture;
+mod place;
 
 pub use bench::GraphBench;
+pub use convert::{ConvertOptions, Converted};
 pub use embed::Embedder;
 pub use files::GraphFiles;
 pub use model::{GraphModel, Port, floats};
 pub use npz::write_npz;
 pub use ocr::Reader;
+pub use optimise::{Difference, Gain, Optimised};
 pub use picture::{Answer, Task};

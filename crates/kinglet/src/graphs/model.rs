@@ -77,26 +77,31 @@ impl GraphModel {
 
     /// Runs it on one tensor for each input, in order.
     pub fn run(&mut self, feeds: &[Tensor]) -> Result<Vec<Tensor>, Error> {
-        let feeds: Vec<Feed<'_>> = feeds
-            .iter()
-            .map(|t| Feed::Tensor(TensorView { dtype: t.dtype(), shape: t.shape(), data: t.data() }))
-            .collect();
-        self.session.run(&feeds)?;
-        (0..self.session.outputs()).map(|i| self.output(i)).collect()
-    }
-
-    fn output(&self, i: usize) -> Result<Tensor, Error> {
-        let name = self.outputs.get(i).map_or("", |port| &port.name);
-        let (dtype, shape, data) = match self.session.output(i)? {
-            Feed::Tensor(view) => (view.dtype, view.shape.to_vec(), view.data),
-            Feed::Value(Value::Tensor(array)) => (array.dtype(), array.shape().to_vec(), array.bytes()),
-            Feed::Value(_) => return Err(Error::NoTensor { output: name.into() }),
-        };
-        Tensor::new(name, dtype, shape, Bytes::copy_from_slice(data)).map_err(|e| Error::Model(e.into()))
+        self.session.run(&borrowed(feeds))?;
+        let name = |i: usize| self.outputs.get(i).map_or("", |port| &port.name);
+        (0..self.session.outputs()).map(|i| tensor_of(&self.session, i, name(i))).collect()
     }
 }
 
-fn ports(graph: &Graph, ids: &[ValueId]) -> Vec<Port> {
+/// Tensors as a session takes them.
+pub(super) fn borrowed(feeds: &[Tensor]) -> Vec<Feed<'_>> {
+    feeds
+        .iter()
+        .map(|t| Feed::Tensor(TensorView { dtype: t.dtype(), shape: t.shape(), data: t.data() }))
+        .collect()
+}
+
+/// Output `i` of a session's last run.
+pub(super) fn tensor_of(session: &Session, i: usize, name: &str) -> Result<Tensor, Error> {
+    let (dtype, shape, data) = match session.output(i)? {
+        Feed::Tensor(view) => (view.dtype, view.shape.to_vec(), view.data),
+        Feed::Value(Value::Tensor(array)) => (array.dtype(), array.shape().to_vec(), array.bytes()),
+        Feed::Value(_) => return Err(Error::NoTensor { output: name.into() }),
+    };
+    Tensor::new(name, dtype, shape, Bytes::copy_from_slice(data)).map_err(|e| Error::Model(e.into()))
+}
+
+pub(super) fn ports(graph: &Graph, ids: &[ValueId]) -> Vec<Port> {
     let port = |id: &ValueId| {
         let value = graph.value(*id);
         let ty = value.ty.tensor();

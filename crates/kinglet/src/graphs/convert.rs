@@ -1,0 +1,195 @@
+//! Models written in another format.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use kinglet_cpu::{CpuBackend, Fold, SessionOptions};
+use kinglet_formats::coreml::write as coreml;
+use kinglet_formats::onnx;
+use kinglet_graph::{Binding, Dim, Graph, TensorType, Type, specialise};
+
+use super::files::GraphFiles;
+use super::place::{self, Staged};
+use crate::Error;
+
+/// How a model is written.
+#[derive(Clone, Debug, Default)]
+pub struct ConvertOptions {
+    /// Whether what exists is replaced.
+    pub force: bool,
+    /// Open dimensions that are fixed, by name.
+    pub dims: Vec<(String, usize)>,
+    /// Core ML: floats of 16 bits, which the Neural Engine computes in.
+    pub half: bool,
+    /// ONNX: the set of operators; an op that needs a newer one is an error. None: 21, or newer where an op needs it.
+    pub opset: Option<i64>,
+    /// ONNX: bytes of weights from which on they go to a file of their own, `NAME.onnx.data`. None: when they must, at 2 GB.
+    pub inline: Option<u64>,
+}
+
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Converted {
+    /// `ONNX, opset 21`.
+    pub format: String,
+    /// Operations in it, nested ones included.
+    pub nodes: usize,
+    /// Files and their bytes.
+    pub files: Vec<(PathBuf, u64)>,
+    /// What is written otherwise than it stands in the model.
+    pub notes: Vec<String>,
+}
+
+/// Formats that can be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Onnx,
+    Package,
+}
+
+impl Target {
+    fn of(path: &Path) -> Result<Self, Error> {
+        match path.extension().and_then(|end| end.to_str()).map(str::to_lowercase).as_deref() {
+            Some("onnx") => Ok(Self::Onnx),
+            Some("mlpackage") => Ok(Self::Package),
+            _ => Err(Error::Target { path: path.to_owned() }),
+        }
+    }
+}
+
+impl GraphFiles {
+    /// Writes the model to `out`, in the format that its end names: `.onnx` or `.mlpackage`. Nothing is left when that
+    /// fails. `progress` hears how many bytes of how many are written.
+    pub fn convert(
+        &self,
+        out: &Path,
+        options: &ConvertOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Converted, Error> {
+        // Programs of Core ML ask for constants where graphs may compute them from shapes.
+        if Target::of(out)? == Target::Onnx && options.dims.is_empty() {
+            return self.write(&self.graph, out, options, progress);
+        }
+        let bindings = bindings(&self.graph, &options.dims)?;
+        let folded = specialise(&self.graph, &bindings, &fold()).map_err(Error::passes)?;
+        self.write(&folded, out, options, progress)
+    }
+
+    /// Writes a graph that was made of this model's.
+    pub(super) fn write(
+        &self,
+        graph: &Graph,
+        out: &Path,
+        options: &ConvertOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Converted, Error> {
+        match Target::of(out)? {
+            Target::Onnx => self.write_onnx(graph, out, options, progress),
+            Target::Package => self.write_package(graph, out, options, progress),
+        }
+    }
+
+    fn write_onnx(
+        &self,
+        graph: &Graph,
+        out: &Path,
+        options: &ConvertOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Converted, Error> {
+        let model = Staged::new(out, options.force)?;
+        let data_path = PathBuf::from(format!("{}.data", out.display()));
+        let data_name = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let written = onnx::write(
+            graph,
+            &onnx::WriteOptions {
+                opset: options.opset,
+                outputs: self.outputs.iter().map(|(name, _)| name.clone()).collect(),
+                types: self.outputs.iter().cloned().collect(),
+                data_name,
+                inline: options.inline,
+                metadata: self.metadata.clone(),
+            },
+        )?;
+        let (own, extra) = (written.model.len() as u64, written.data_len());
+        let mut files = vec![(out.to_owned(), own)];
+        let data = (extra > 0).then(|| Staged::new(&data_path, options.force)).transpose()?;
+        if let Some(data) = &data {
+            data.file(|sink| written.write_data(sink, &mut |done| progress(done, own + extra)))?;
+            files.push((data_path, extra));
+        }
+        model.file(|sink| sink.write_all(&written.model))?;
+        progress(own + extra, own + extra);
+        data.map(Staged::commit).transpose()?;
+        model.commit()?;
+        let format = format!("ONNX, opset {}", written.opset);
+        Ok(Converted { format, nodes: written.nodes, files, notes: Vec::new() })
+    }
+
+    fn write_package(
+        &self,
+        graph: &Graph,
+        out: &Path,
+        options: &ConvertOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Converted, Error> {
+        let package = Staged::new(out, options.force)?;
+        let written = coreml::write(
+            graph,
+            &coreml::WriteOptions {
+                outputs: self.outputs.iter().map(|(name, _)| name.clone()).collect(),
+                half: options.half,
+                metadata: self.metadata.clone(),
+            },
+        )?;
+        let all: u64 = written.weights.iter().map(|piece| piece.len() as u64).sum();
+        let mut done = 0;
+        let mut files = Vec::new();
+        let mut put = |name: &str, fill: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>| {
+            let path = package.path().join(name);
+            let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+            folder.and_then(|()| place::write(&path, fill)).map_err(|e| Error::open(out, e))?;
+            let size = path.metadata().map_err(|e| Error::open(out, e))?.len();
+            files.push((out.join(name), size));
+            Ok::<_, Error>(())
+        };
+        put("Manifest.json", &mut |sink| sink.write_all(written.manifest.as_bytes()))?;
+        put(coreml::MODEL_PATH, &mut |sink| sink.write_all(&written.model))?;
+        put(coreml::WEIGHTS_PATH, &mut |sink| {
+            written.weights.iter().try_for_each(|piece| {
+                done += piece.len() as u64;
+                progress(done, all);
+                sink.write_all(piece)
+            })
+        })?;
+        package.commit()?;
+        let format = format!("Core ML, specification {}", coreml::SPECIFICATION);
+        Ok(Converted { format, nodes: written.nodes, files, notes: written.notes })
+    }
+}
+
+/// Computes constants, on one thread.
+pub(super) fn fold() -> Fold {
+    Fold::new(&SessionOptions::new(CpuBackend::new(1)))
+}
+
+/// The inputs of a graph, with open dimensions of these names fixed.
+pub(super) fn bindings(graph: &Graph, dims: &[(String, usize)]) -> Result<Vec<Binding>, Error> {
+    let unknown = dims.iter().find(|(name, _)| graph.dims().iter().all(|d| d.name != *name));
+    if let Some((name, _)) = unknown {
+        let known: Vec<&str> = graph.dims().iter().map(|d| d.name.as_str()).collect();
+        let expected = if known.is_empty() { "none, all are fixed".into() } else { known.join(", ") };
+        return Err(Error::Option { option: "dim", found: name.clone(), expected });
+    }
+    let size = |dim: &Dim| match dim {
+        Dim::Sym(s) => {
+            let name = graph.dims().get(*s).map(|d| &d.name);
+            dims.iter().find(|(wanted, _)| Some(wanted) == name).map_or(*dim, |(_, n)| Dim::Fixed(*n))
+        }
+        other => *other,
+    };
+    let bound = |ty: &Type| match ty {
+        Type::Tensor(ty) => TensorType { dtype: ty.dtype, shape: ty.shape.iter().map(size).collect() }.into(),
+        other => other.clone(),
+    };
+    Ok(graph.inputs().iter().map(|id| Binding::Input(bound(&graph.value(*id).ty))).collect())
+}
