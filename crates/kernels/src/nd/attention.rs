@@ -8,9 +8,11 @@
 use kinglet_simd::{Isa, Kernel, dispatch};
 
 use super::act::Act;
+use super::elementwise::Side;
 use super::layout::BLOCK;
 use super::shape::cuts;
 use super::softmax::exponentials;
+use super::strided::fixed;
 use super::tile::{Dynamic, Tile, panel_blocks, tallest, tiles};
 use crate::arena::Span;
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
@@ -33,14 +35,18 @@ pub struct Heads {
     pub value_dim: usize,
     /// Scores are multiplied by this, which is positive.
     pub scale: f32,
+    /// Neighbouring heads that share keys and values.
+    pub shared: usize,
+    /// A query whose scores make no weights (all minus infinity, or not a number) weighs nothing, instead of making NaN.
+    pub blank: bool,
 }
 
 /// Where the element `[batch][head][token][i]` of an operand lies: `offset + batch * strides[0] + head * strides[1] +
 /// token * strides[2] + i`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Operand {
-    /// The span.
-    pub span: Span,
+    /// A span or constants.
+    pub side: Side,
     /// Elements before the first.
     pub offset: usize,
     /// Of the batch, the head and the token.
@@ -49,11 +55,21 @@ pub struct Operand {
 
 impl Operand {
     fn check(&self, check: Check, what: &str, counts: [usize; 3], inner: usize) -> Result<(), StepError> {
-        check.span::<f32>(what, &self.span, self.span.cols)?;
+        let len = self.side.elements(check, what)?;
+        self.reaches(check, what, counts, inner, len)
+    }
+
+    fn reaches(
+        &self,
+        check: Check,
+        what: &str,
+        counts: [usize; 3],
+        inner: usize,
+        len: Option<usize>,
+    ) -> Result<(), StepError> {
         let last = counts.iter().zip(self.strides).try_fold(self.offset, |sum, (count, stride)| {
             sum.checked_add(count.checked_sub(1)?.checked_mul(stride)?)
         });
-        let len = if let crate::Rows::Fixed(_) = self.span.rows { self.span.len(&[]) } else { None };
         let fits =
             last.and_then(|last| last.checked_add(inner)).zip(len).is_some_and(|(end, len)| end <= len);
         check.that(fits, || format!("{what} is {self:?} for {counts:?} of {inner}"))
@@ -64,26 +80,65 @@ impl Operand {
     }
 }
 
-/// `out = softmax(scale * q k^T + mask) v` for every head. `mask` is f32, its element for a query and a key lies at
-/// `offset + batch * strides[0] + head * strides[1] + query * strides[2] + key` (strides of 0 repeat it). Heads of `out`
-/// must not overlap.
+/// What is added to scores, or which of them count. Its element for a query and a key lies at `offset + batch *
+/// strides[0] + head * strides[1] + query * strides[2] + key` (strides of 0 repeat it).
+#[derive(Clone, Debug)]
+pub enum Mask {
+    /// Summands.
+    Added(Operand),
+    /// Truth values, a byte each, in a span; scores count where they hold.
+    Shown(Operand),
+}
+
+impl Mask {
+    fn check(&self, check: Check, counts: [usize; 3], keys: usize) -> Result<(), StepError> {
+        match self {
+            Self::Added(operand) => operand.check(check, "mask", counts, keys),
+            Self::Shown(operand) => {
+                let Side::Span(span) = &operand.side else {
+                    return check.that(false, || "truth values are constants".into());
+                };
+                check.span::<u8>("mask", span, span.cols)?;
+                operand.reaches(check, "mask", counts, keys, fixed(span))
+            }
+        }
+    }
+
+    fn operand(&self) -> &Operand {
+        let (Self::Added(operand) | Self::Shown(operand)) = self;
+        operand
+    }
+}
+
+/// Where attention leaves its result: lies like an operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The span.
+    pub span: Span,
+    /// Of the batch, the head and the token.
+    pub strides: [usize; 3],
+}
+
+/// `out = softmax(scale * q k^T + mask) v` for every head. Heads of `out` must not overlap.
 pub fn short_attention(
     heads: Heads,
     [q, k, v]: [Operand; 3],
-    mask: Option<Operand>,
-    out: Operand,
+    mask: Option<Mask>,
+    out: Output,
 ) -> Result<Box<dyn Step>, StepError> {
     let check = Check("attention");
-    let Heads { batch, heads: count, queries, keys, dim, value_dim, scale } = heads;
-    let sizes = [batch, count, queries, keys, dim, value_dim];
-    check.that(sizes.iter().all(|&n| n > 0 && n < 1 << 24) && scale > 0.0, || format!("{heads:?}"))?;
+    let Heads { batch, heads: count, queries, keys, dim, value_dim, scale, shared, .. } = heads;
+    let sizes = [batch, count, queries, keys, dim, value_dim, shared];
+    let sound = sizes.iter().all(|&n| n > 0 && n < 1 << 24) && scale > 0.0 && count.is_multiple_of(shared);
+    check.that(sound, || format!("{heads:?}"))?;
     q.check(check, "q", [batch, count, queries], dim)?;
-    k.check(check, "k", [batch, count, keys], dim)?;
-    v.check(check, "v", [batch, count, keys], value_dim)?;
-    if let Some(mask) = mask {
-        mask.check(check, "mask", [batch, count, queries], keys)?;
+    k.check(check, "k", [batch, count / shared, keys], dim)?;
+    v.check(check, "v", [batch, count / shared, keys], value_dim)?;
+    if let Some(mask) = &mask {
+        mask.check(check, [batch, count, queries], keys)?;
     }
-    out.check(check, "out", [batch, count, queries], value_dim)?;
+    let whole = Operand { side: out.span.into(), offset: 0, strides: out.strides };
+    whole.check(check, "out", [batch, count, queries], value_dim)?;
     let mut axes: Vec<(usize, usize)> =
         [batch, count, queries].into_iter().zip(out.strides).filter(|(size, _)| *size > 1).collect();
     axes.sort_by_key(|(_, stride)| *stride);
@@ -99,8 +154,8 @@ struct Attention {
     q: Operand,
     k: Operand,
     v: Operand,
-    mask: Option<Operand>,
-    out: Operand,
+    mask: Option<Mask>,
+    out: Output,
 }
 
 /// Most queries of a tile, whatever the instruction set.
@@ -128,9 +183,9 @@ unsafe impl Step for Attention {
     }
 
     fn spans(&self) -> Vec<Access> {
-        let mut reads = vec![self.q.span, self.k.span, self.v.span];
-        reads.extend(self.mask.map(|mask| mask.span));
-        reads.into_iter().map(Access::Read).chain([Access::Write(self.out.span)]).collect()
+        let mask = self.mask.as_ref().map(Mask::operand);
+        let reads = [&self.q, &self.k, &self.v].into_iter().chain(mask).filter_map(|o| o.side.access());
+        reads.chain([Access::Write(self.out.span)]).collect()
     }
 
     fn needs(&self) -> Needs {
@@ -142,8 +197,13 @@ unsafe impl Step for Attention {
         let Heads { batch, heads, queries, .. } = self.heads;
         // Long sequences of few heads are cut, each part packing its head again.
         let cut = (2 * worker.count()).div_ceil(batch * heads).min(queries.div_ceil(4 * QUERIES)).max(1);
-        let [q, k, v, out] = [&self.q, &self.k, &self.v, &self.out].map(|o| ctx.view::<f32>(&o.span));
-        let mask = self.mask.map(|mask| ctx.view::<f32>(&mask.span));
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|o| o.side.start(ctx));
+        let mask = self.mask.as_ref().map(|mask| match mask {
+            Mask::Added(operand) => MaskStart::Added(operand.side.start(ctx)),
+            Mask::Shown(Operand { side: Side::Span(span), .. }) => MaskStart::Shown(ctx.view(span).as_ptr()),
+            Mask::Shown(_) => MaskStart::Shown(std::ptr::null()),
+        });
+        let out = ctx.view(&self.out.span);
         let scratch = ctx.worker_scratch(worker);
         loop {
             let unit = ctx.take();
@@ -158,15 +218,22 @@ unsafe impl Step for Attention {
     }
 }
 
+/// Where a mask starts.
+#[derive(Clone, Copy)]
+enum MaskStart {
+    Added(*const f32),
+    Shown(*const u8),
+}
+
 /// Some queries of a head of a sequence.
 struct Head<'a> {
     step: &'a Attention,
     place: [usize; 2],
     queries: std::ops::Range<usize>,
-    q: SharedMut<'a, f32>,
-    k: SharedMut<'a, f32>,
-    v: SharedMut<'a, f32>,
-    mask: Option<SharedMut<'a, f32>>,
+    q: *const f32,
+    k: *const f32,
+    v: *const f32,
+    mask: Option<MaskStart>,
     out: SharedMut<'a, f32>,
     scratch: SharedMut<'a, f32>,
 }
@@ -198,17 +265,17 @@ impl Head<'_> {
     /// Packs this head's keys, `[panel][dim][width]`, and values, `[panel][key][width]`.
     fn pack(&self, width: usize, keys: &mut [f32], values: &mut [f32]) {
         let Heads { dim, value_dim, keys: count, .. } = self.step.heads;
-        let [batch, head] = self.place;
+        let [batch, head] = [self.place[0], self.place[1] / self.step.heads.shared];
         for key in 0..count {
             let (panel, lane) = (key / width, key % width);
             let at = self.step.k.at(batch, head, key);
-            // SAFETY: the operands were checked against their spans, which are only read.
-            let k = unsafe { self.k.part(at..at + dim) };
+            // SAFETY: the operands were checked against their sides, which are only read.
+            let k = unsafe { std::slice::from_raw_parts(self.k.add(at), dim) };
             let to = keys[panel * dim * width..].iter_mut().skip(lane).step_by(width);
             to.zip(k).for_each(|(to, from)| *to = *from);
             let at = self.step.v.at(batch, head, key);
             // SAFETY: as above.
-            let v = unsafe { self.v.part(at..at + value_dim) };
+            let v = unsafe { std::slice::from_raw_parts(self.v.add(at), value_dim) };
             for (panel, v) in v.chunks(width).enumerate() {
                 values[(panel * count + key) * width..][..v.len()].copy_from_slice(v);
             }
@@ -233,7 +300,7 @@ impl Head<'_> {
         let zeros = [0.0; WIDEST];
         for panel in 0..pitch / width {
             let tile = Tile {
-                a: self.q.as_ptr().wrapping_add(at),
+                a: self.q.wrapping_add(at),
                 pitch: self.step.q.strides[2],
                 start: zeros.as_ptr(),
                 out: out[panel * width..].as_mut_ptr(),
@@ -254,22 +321,47 @@ impl Head<'_> {
         count: usize,
         scores: &mut [f32],
     ) -> [f32; QUERIES] {
-        let Heads { keys, scale, .. } = self.step.heads;
+        let Heads { keys, scale, blank, .. } = self.step.heads;
         let pitch = keys.next_multiple_of(width);
         let mut factors = [1.0; QUERIES];
         for (i, factor) in factors.iter_mut().enumerate().take(count) {
             let row = &mut scores[i * pitch..][..keys];
-            let mut by = scale;
-            if let (Some(mask), Some(operand)) = (self.mask, &self.step.mask) {
-                let at = operand.at(self.place[0], self.place[1], first + i);
-                // SAFETY: the mask was checked against its span, which is only read.
-                let mask = unsafe { mask.part(at..at + keys) };
-                row.iter_mut().zip(mask).for_each(|(x, m)| *x = *x * scale + m);
-                by = 1.0;
+            // SAFETY: a query of this head.
+            let by = unsafe { self.masked(first + i, row, scale) };
+            let sum = exponentials(isa, row, by);
+            *factor = 1.0 / sum;
+            if blank && sum.is_nan() {
+                row.fill(0.0);
+                *factor = 0.0;
             }
-            *factor = 1.0 / exponentials(isa, row, by);
         }
         factors
+    }
+
+    /// Applies the mask, and with it the factor, to the scores of a query; returns the factor that is left to apply.
+    ///
+    /// # Safety
+    /// The query is one of the sequence.
+    #[inline(always)]
+    unsafe fn masked(&self, query: usize, row: &mut [f32], scale: f32) -> f32 {
+        let (Some(start), Some(mask)) = (self.mask, &self.step.mask) else { return scale };
+        let at = mask.operand().at(self.place[0], self.place[1], query);
+        // SAFETY: the mask was checked against its side, which is only read.
+        unsafe {
+            match start {
+                MaskStart::Added(start) => {
+                    let mask = std::slice::from_raw_parts(start.add(at), row.len());
+                    row.iter_mut().zip(mask).for_each(|(x, m)| *x = *x * scale + m);
+                }
+                MaskStart::Shown(start) => {
+                    let mask = std::slice::from_raw_parts(start.add(at), row.len());
+                    let shown =
+                        |(x, m): (&mut f32, &u8)| *x = if *m != 0 { *x * scale } else { f32::NEG_INFINITY };
+                    row.iter_mut().zip(mask).for_each(shown);
+                }
+            }
+        }
+        1.0
     }
 
     /// Weighted values of some queries.
@@ -291,7 +383,9 @@ impl Head<'_> {
             super::softmax::scale(isa, &mut row[..keys], factor);
         }
         let kernel = tiles::<I, Dynamic>(width / BLOCK).get(count);
-        let at = self.step.out.at(self.place[0], self.place[1], first);
+        let [batch, head] = self.place;
+        let strides = self.step.out.strides;
+        let at = batch * strides[0] + head * strides[1] + first * strides[2];
         let zeros = [0.0; WIDEST];
         for panel in 0..value_dim.div_ceil(width) {
             let tile = Tile {
@@ -299,7 +393,7 @@ impl Head<'_> {
                 pitch,
                 start: zeros.as_ptr(),
                 out: self.out.as_mut_ptr().wrapping_add(at + panel * width),
-                out_pitch: self.step.out.strides[2],
+                out_pitch: strides[2],
                 valid: width.min(value_dim - panel * width),
                 ..product(&values[panel * keys * width..], keys, width, 0)
             };
@@ -339,49 +433,82 @@ mod tests {
     use crate::nd::testing::{Case, random};
     use kinglet_simd::Level;
 
+    /// How scores are masked.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Masked {
+        No,
+        Added,
+        Shown,
+    }
+
     /// Operands as `[batch][token][head][dim]`, as projections leave them; the mask is one row for each sequence.
-    fn check(heads: Heads, masked: bool) {
-        let Heads { batch, heads: count, queries, keys, dim, value_dim, scale } = heads;
+    fn check(heads: Heads, masked: Masked) {
+        let Heads { batch, heads: count, queries, keys, dim, value_dim, scale, shared, .. } = heads;
+        let owners = count / shared;
         let q = random(1, batch * queries * count * dim);
-        let k = random(2, batch * keys * count * dim);
-        let v = random(3, batch * keys * count * value_dim);
-        let mask: Vec<f32> =
-            random(4, batch * keys).iter().map(|m| if *m > 0.5 { -1e9 } else { *m }).collect();
+        let k = random(2, batch * keys * owners * dim);
+        let v = random(3, batch * keys * owners * value_dim);
+        let added: Vec<f32> =
+            random(4, batch * keys).iter().map(|m| if *m > 0.5 { f32::NEG_INFINITY } else { *m }).collect();
+        let mask = |at: usize| match masked {
+            Masked::No => 0.0,
+            Masked::Added => f64::from(added[at]),
+            Masked::Shown => {
+                if added[at] > 0.0 {
+                    0.0
+                } else {
+                    f64::NEG_INFINITY
+                }
+            }
+        };
         let mut expected = vec![0.0; batch * queries * count * value_dim];
         for (b, h, i) in
             (0..batch).flat_map(|b| (0..count).flat_map(move |h| (0..queries).map(move |i| (b, h, i))))
         {
             let score = |j: usize| {
-                let at = |x: &[f32], tokens: usize, t: usize, d: usize| {
-                    f64::from(x[((b * tokens + t) * count + h) * dim + d])
+                let dot = |d: usize| {
+                    let q = q[((b * queries + i) * count + h) * dim + d];
+                    f64::from(q) * f64::from(k[((b * keys + j) * owners + h / shared) * dim + d])
                 };
-                let dot: f64 = (0..dim).map(|d| at(&q, queries, i, d) * at(&k, keys, j, d)).sum();
-                dot * f64::from(scale) + if masked { f64::from(mask[b * keys + j]) } else { 0.0 }
+                (0..dim).map(dot).sum::<f64>() * f64::from(scale) + mask(b * keys + j)
             };
             let scores: Vec<f64> = (0..keys).map(score).collect();
-            let top = scores.iter().copied().fold(f64::MIN, f64::max);
+            let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = scores.iter().map(|s| (s - top).exp()).sum();
+            let hidden = top == f64::NEG_INFINITY;
             for (j, s) in scores.iter().enumerate() {
+                let weight = if hidden && heads.blank { 0.0 } else { (s - top).exp() / sum };
                 for d in 0..value_dim {
-                    expected[((b * queries + i) * count + h) * value_dim + d] +=
-                        (s - top).exp() / sum * f64::from(v[((b * keys + j) * count + h) * value_dim + d]);
+                    let v = v[((b * keys + j) * owners + h / shared) * value_dim + d];
+                    expected[((b * queries + i) * count + h) * value_dim + d] += weight * f64::from(v);
                 }
             }
         }
-        let operand = |span, tokens: usize, dim: usize| Operand {
-            span,
+        let operand = |side: Side, count: usize, tokens: usize, dim: usize| Operand {
+            side,
             offset: 0,
             strides: [tokens * count * dim, dim, count * dim],
         };
         for level in Level::available() {
             let mut case = Case::new(level);
-            let q = operand(case.matrix(q.len(), &q), queries, dim);
-            let k = operand(case.matrix(k.len(), &k), keys, dim);
-            let v = operand(case.matrix(v.len(), &v), keys, value_dim);
-            let mask =
-                masked.then(|| Operand { span: case.matrix(keys, &mask), offset: 0, strides: [keys, 0, 0] });
-            let out = operand(case.span(1, expected.len()), queries, value_dim);
-            let make = || short_attention(heads, [q, k, v], mask, out).expect("binds");
+            let q = operand(case.matrix(q.len(), &q).into(), count, queries, dim);
+            let k = operand(Side::Values(k.clone().into()), owners, keys, dim);
+            let v = operand(case.matrix(v.len(), &v).into(), owners, keys, value_dim);
+            let row = |side: Side| Operand { side, offset: 0, strides: [keys, 0, 0] };
+            let mask = match masked {
+                Masked::No => None,
+                Masked::Added => Some(Mask::Added(row(case.matrix(keys, &added).into()))),
+                Masked::Shown => {
+                    let truths: Vec<u8> = added.iter().map(|m| u8::from(*m > 0.0)).collect();
+                    Some(Mask::Shown(row(case.bytes(&truths).into())))
+                }
+            };
+            let strides = [queries * count * value_dim, value_dim, count * value_dim];
+            let out = Output { span: case.span(1, expected.len()), strides };
+            let make = || {
+                let operands = [q.clone(), k.clone(), v.clone()];
+                short_attention(heads, operands, mask.clone(), out).expect("binds")
+            };
             case.check_matrix(make, out.span, &expected, 1e-5);
         }
     }
@@ -396,23 +523,40 @@ mod tests {
             dim,
             value_dim,
             scale: 1.0 / (dim as f32).sqrt(),
+            shared: 1,
+            blank: false,
         };
-        for masked in [false, true] {
+        for masked in [Masked::No, Masked::Added, Masked::Shown] {
             check(heads(1, 1, 1, 1, 1, 1), masked);
+            check(Heads { blank: true, ..heads(3, 1, 2, 1, 4, 4) }, masked);
             check(heads(2, 3, 20, 20, 32, 32), masked);
             check(heads(1, 2, 150, 45, 20, 37), masked);
             check(heads(2, 1, 7, 100, 64, 64), masked);
+            check(Heads { shared: 3, ..heads(2, 6, 9, 33, 8, 16) }, masked);
         }
     }
 
     #[test]
     fn operands_that_do_not_fit_are_refused() {
         let span = |at, cols| Span::f32(at, Rows::Fixed(1), cols);
-        let heads = Heads { batch: 1, heads: 2, queries: 4, keys: 4, dim: 8, value_dim: 8, scale: 1.0 };
-        let operand = |at, cols, strides| Operand { span: span(at, cols), offset: 0, strides };
-        let make = |cols, out_strides, scale| {
-            let inputs = [0, 256, 512].map(|at| operand(at, cols, [64, 8, 16]));
-            short_attention(Heads { scale, ..heads }, inputs, None, operand(768, 64, out_strides))
+        let heads = Heads {
+            batch: 1,
+            heads: 2,
+            queries: 4,
+            keys: 4,
+            dim: 8,
+            value_dim: 8,
+            scale: 1.0,
+            shared: 1,
+            blank: false,
+        };
+        let make = |cols, strides, scale| {
+            let inputs = [0, 256, 512].map(|at| Operand {
+                side: span(at, cols).into(),
+                offset: 0,
+                strides: [64, 8, 16],
+            });
+            short_attention(Heads { scale, ..heads }, inputs, None, Output { span: span(768, 64), strides })
         };
         assert!(make(64, [64, 8, 16], 1.0).is_ok());
         assert!(make(63, [64, 8, 16], 1.0).is_err());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kinglet_simd::{Isa, Kernel, dispatch, erf, exp};
 
 use super::act::{Act, Apply, Runs};
-use super::strided::{Axes, Run, runs_of};
+use super::strided::{Axes, Run, fixed, runs_of};
 use crate::arena::Span;
 use crate::step::{Access, Check, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
@@ -58,15 +58,23 @@ impl From<Span> for Side {
 
 impl Side {
     /// Where it starts.
-    fn start(&self, ctx: &StepCtx<'_>) -> *const f32 {
+    pub(super) fn start(&self, ctx: &StepCtx<'_>) -> *const f32 {
         match self {
             Self::Span(span) => ctx.view::<f32>(span).as_ptr(),
             Self::Values(values) => values.as_ptr(),
         }
     }
 
-    fn access(&self) -> Option<Access> {
+    pub(super) fn access(&self) -> Option<Access> {
         if let Self::Span(span) = self { Some(Access::Read(*span)) } else { None }
+    }
+
+    /// Number of elements, all f32; none when its size is not fixed.
+    pub(super) fn elements(&self, check: Check, what: &str) -> Result<Option<usize>, StepError> {
+        match self {
+            Self::Span(span) => check.span::<f32>(what, span, span.cols).map(|()| fixed(span)),
+            Self::Values(values) => Ok(Some(values.len())),
+        }
     }
 }
 

@@ -78,18 +78,28 @@ impl<const N: usize> Axes<N> {
     }
 
     /// Offsets of the operands at the `row`th run along the innermost axis.
-    fn offsets(&self, mut row: usize) -> [usize; N] {
-        let mut at = [0; N];
-        for (size, strides) in self.axes[..self.axes.len() - 1].iter().rev() {
-            (0..N).for_each(|i| at[i] += row % size * strides[i]);
-            row /= size;
-        }
-        at
+    fn offsets(&self, row: usize) -> [usize; N] {
+        place(&self.axes[..self.axes.len() - 1], row)
+    }
+
+    /// Offsets of the operands at the `index`th element.
+    pub(super) fn offsets_at(&self, index: usize) -> [usize; N] {
+        place(&self.axes, index)
     }
 }
 
+/// Offsets of the operands at the `index`th place of some axes.
+fn place<const N: usize>(axes: &[(usize, [usize; N])], mut index: usize) -> [usize; N] {
+    let mut at = [0; N];
+    for (size, strides) in axes.iter().rev() {
+        (0..N).for_each(|i| at[i] += index % size * strides[i]);
+        index /= size;
+    }
+    at
+}
+
 /// Elements of a span whose rows are fixed.
-fn fixed(span: &Span) -> Option<usize> {
+pub(super) fn fixed(span: &Span) -> Option<usize> {
     if let Rows::Fixed(_) = span.rows { span.len(&[]) } else { None }
 }
 

@@ -40,11 +40,12 @@ pub(super) struct Case {
     level: Level,
     size: usize,
     inputs: Vec<(Span, Vec<f32>)>,
+    truths: Vec<(Span, Vec<u8>)>,
 }
 
 impl Case {
     pub(super) fn new(level: Level) -> Self {
-        Self { level, size: 0, inputs: Vec::new() }
+        Self { level, size: 0, inputs: Vec::new(), truths: Vec::new() }
     }
 
     /// Room for images.
@@ -75,6 +76,14 @@ impl Case {
         span
     }
 
+    /// A row of bytes.
+    pub(super) fn bytes(&mut self, values: &[u8]) -> Span {
+        let span = Span::bytes(self.size, Rows::Fixed(1), values.len());
+        self.size = span.end(&[]).expect("small").next_multiple_of(ALIGN);
+        self.truths.push((span, values.to_vec()));
+        span
+    }
+
     fn run(&self, step: Box<dyn Step>, out: Span, team: &crate::Team) -> Vec<f32> {
         let limits = Limits {
             arena_bytes: self.size,
@@ -86,6 +95,7 @@ impl Case {
         let program = Program::new(vec![step], limits).expect("valid program");
         let mut arena = Arena::try_new(program.arena_bytes()).expect("memory");
         self.inputs.iter().for_each(|(span, values)| arena.write(span, values).expect("fits"));
+        self.truths.iter().for_each(|(span, values)| arena.write(span, values).expect("fits"));
         let args = RunArgs { dims: &[], seqs: &[], kv: None, cancel: &|| false, profiler: None };
         program.run(&mut arena, team, args).expect("runs");
         arena.read::<f32>(&out, &[]).expect("fits").to_vec()
