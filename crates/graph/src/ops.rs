@@ -72,7 +72,7 @@ pub use sample::{AffineGrid, DeformConv, GridSample, RoiAlign, SampleMode, Sampl
 pub use select::{Clip, Where};
 pub use select_rows::SelectRows;
 pub use sequence::Sequence;
-pub use shape::{ConstantOfShape, EyeLike, OneHot, Range, Shape, Size, int_tensor, range_len};
+pub use shape::{ConstantOfShape, EyeLike, OneHot, Range, Shape, Size, float_scalar, int_tensor, range_len};
 pub use signal::{Dft, Stft};
 pub use softmax::{Softmax, SoftmaxKind};
 pub use text::{Case, Text, TextConstant, TfIdf};
@@ -122,9 +122,50 @@ pub trait Op: Any + Debug + Send + Sync {
     }
 
     /// The same computation in plainer ops, in running order: the reference in tests, and the fallback of a backend
-    /// that lacks the op. `None` for plain ops.
-    fn decompose(&self) -> Option<Vec<Part>> {
+    /// that lacks the op. `None` for plain ops, and for inputs and attributes that passes never make.
+    fn decompose(&self, args: &Args<'_>) -> Option<Parts> {
+        let _ = args;
         None
+    }
+}
+
+/// A decomposition: nodes in running order, and the constants that they read.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// The nodes.
+    pub nodes: Vec<Part>,
+    /// What [`Slot::Constant`] stands for.
+    pub constants: Vec<Tensor>,
+    temporaries: usize,
+}
+
+impl Parts {
+    /// Adds a node that makes outputs of the decomposed one, or reads them.
+    pub fn node(&mut self, op: impl Op, inputs: &[Slot], outputs: &[Slot]) {
+        self.nodes.push(Part { op: Arc::new(op), inputs: inputs.to_vec(), outputs: outputs.to_vec() });
+    }
+
+    /// Adds a node with one output, a value between parts.
+    pub fn temp(&mut self, op: impl Op, inputs: &[Slot]) -> Slot {
+        self.temporaries += 1;
+        let out = Slot::Temp(self.temporaries - 1);
+        self.node(op, inputs, &[out]);
+        out
+    }
+
+    /// A scalar of F32.
+    pub fn float(&mut self, x: f32) -> Option<Slot> {
+        self.constant(float_scalar(x)?)
+    }
+
+    /// A vector of I64.
+    pub fn ints(&mut self, values: &[i64]) -> Option<Slot> {
+        self.constant(int_tensor(vec![values.len()], values)?)
+    }
+
+    fn constant(&mut self, tensor: Tensor) -> Option<Slot> {
+        self.constants.push(tensor);
+        Some(Slot::Constant(self.constants.len() - 1))
     }
 }
 
@@ -148,6 +189,8 @@ pub enum Slot {
     Out(usize),
     /// A value between its parts.
     Temp(usize),
+    /// One of [`Parts::constants`].
+    Constant(usize),
 }
 
 impl dyn Op {

@@ -2,9 +2,15 @@
 
 mod add_norm;
 mod affine;
+mod attention;
+mod attention_parts;
 mod decompose;
+#[cfg(test)]
+mod fusion_tests;
+mod layer_norm;
 mod left;
 mod log;
+mod look;
 mod prune;
 mod rewrite;
 mod share;
@@ -14,7 +20,9 @@ mod spellings;
 
 pub use add_norm::fuse_add_norm;
 pub use affine::fold_affine;
+pub use attention::fuse_attention;
 pub use decompose::decompose;
+pub use layer_norm::fuse_layer_norm;
 pub use log::{Entry, Log};
 pub use prune::prune;
 pub use share::share_equal;
@@ -34,7 +42,7 @@ pub fn optimise(graph: Graph) -> Result<Graph, BuildError> {
 
 /// Every pass for graphs of bound types: clean-ups, then fusion.
 pub fn fuse(graph: Graph) -> Result<Graph, BuildError> {
-    name_activations(&graph)
+    fuse_attention(&name_activations(&fuse_layer_norm(&graph)?)?)
 }
 
 /// Folds all but numbers made of codes: who reads the graph may compute with the codes.

@@ -113,7 +113,8 @@ impl HostOp for Attend {
             let most = masked.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let exps: Vec<f64> = masked.iter().map(|x| (x - most).exp()).collect();
             let total: f64 = exps.iter().sum();
-            let shares: Vec<f64> = exps.iter().map(|x| x / total).collect();
+            let blank = self.blank && total.is_nan();
+            let shares: Vec<f64> = exps.iter().map(|x| if blank { 0.0 } else { x / total }).collect();
             let list = [&capped, &capped, &masked, &shares][usize::from(self.scores.min(3))];
             shown[row * t..][..t].copy_from_slice(list);
             for (j, share) in shares.iter().enumerate() {

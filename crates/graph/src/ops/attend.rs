@@ -1,6 +1,10 @@
 //! `Attend` and `Rotate`: attention over values of the graph (no state), and rotary embedding from tables.
 
-use super::Op;
+use kinglet_tensor::DType;
+
+use super::{
+    Binary, Fun, Fun2, MatMul, Op, Parts, Reshape, Slot, Softmax, SoftmaxKind, Transpose, Unary, Where,
+};
 use crate::{Args, Dim, TensorType, Type};
 
 /// `softmax(cap(scale q k^T) + mask) v` for each head.
@@ -20,6 +24,8 @@ pub struct Attend {
     pub causal: bool,
     /// `cap * tanh(s / cap)`; none when 0.
     pub softcap: f32,
+    /// A query whose scores make no weights (all minus infinity, or not a number) weighs nothing, instead of making NaN.
+    pub blank: bool,
     /// Output 3: scores (0), capped (1), masked (2), or their softmax (3).
     pub scores: u8,
 }
@@ -64,6 +70,71 @@ impl Op for Attend {
 
     fn describe(&self) -> String {
         format!("{} over {} heads{}", self.heads, self.kv_heads, if self.causal { ", causal" } else { "" })
+    }
+
+    /// Of as many key/value heads as query heads, without past, cap, cause and effect, or scores.
+    fn decompose(&self, args: &Args<'_>) -> Option<Parts> {
+        use Slot::{In, Out};
+        let (q, k) = (args.optional(0)?, args.optional(1)?);
+        let heads = |ty: &TensorType, n: usize| heads_of(ty, n).ok().map(|[_, h, _, d]| (h, d));
+        let ((h, d), (kv, _)) = (heads(q, self.heads)?, heads(k, self.kv_heads)?);
+        if self.causal || self.softcap != 0.0 || h != kv || (4..7).any(|i| args.has(i)) {
+            return None;
+        }
+        let scale = self.scale.map_or_else(|| d.fixed().map(|d| 1.0 / (d as f32).sqrt()), Some)?;
+        let mut parts = Parts::default();
+        let queries = self.split(&mut parts, args, 0, &[0, 2, 1, 3])?;
+        let values = self.split(&mut parts, args, 2, &[0, 2, 1, 3])?;
+        let keys = if k.rank() == 4 {
+            parts.temp(Transpose { perm: vec![0, 1, 3, 2] }, &[In(1)])
+        } else {
+            self.split(&mut parts, args, 1, &[0, 2, 3, 1])?
+        };
+        let product = parts.temp(MatMul, &[queries, keys]);
+        let factor = parts.float(scale)?;
+        let scores = parts.temp(Binary(Fun2::Mul), &[product, factor]);
+        let weights = self.weights(&mut parts, args, scores)?;
+        if q.rank() == 4 {
+            parts.node(MatMul, &[weights, values], &[Out(0)]);
+        } else {
+            let sums = parts.temp(MatMul, &[weights, values]);
+            let (turned, shape) =
+                (parts.temp(Transpose { perm: vec![0, 2, 1, 3] }, &[sums]), parts.ints(&[0, 0, -1])?);
+            parts.node(Reshape { allow_zero: false }, &[turned, shape], &[Out(0)]);
+        }
+        Some(parts)
+    }
+}
+
+impl Attend {
+    /// Input `i` by heads, in an order of `[B, S, H, D]`, when it is given in rows.
+    fn split(&self, parts: &mut Parts, args: &Args<'_>, i: usize, order: &[usize]) -> Option<Slot> {
+        if args.optional(i)?.rank() == 4 {
+            return Some(Slot::In(i));
+        }
+        let heads = if i == 0 { self.heads } else { self.kv_heads };
+        let shape = parts.ints(&[0, 0, heads as i64, -1])?;
+        let split = parts.temp(Reshape { allow_zero: false }, &[Slot::In(i), shape]);
+        Some(parts.temp(Transpose { perm: order.to_vec() }, &[split]))
+    }
+
+    /// Weights of scores, masked by input 3.
+    fn weights(&self, parts: &mut Parts, args: &Args<'_>, scores: Slot) -> Option<Slot> {
+        let masked = match args.optional(3) {
+            None => scores,
+            Some(ty) if ty.dtype == DType::Bool => {
+                let hidden = parts.float(f32::NEG_INFINITY)?;
+                parts.temp(Where, &[Slot::In(3), scores, hidden])
+            }
+            Some(_) => parts.temp(Binary(Fun2::Add), &[scores, Slot::In(3)]),
+        };
+        let soft = Softmax { kind: SoftmaxKind::Soft, axis: -1, flat: false };
+        let weights = parts.temp(soft, &[masked]);
+        if !self.blank {
+            return Some(weights);
+        }
+        let (nan, zero) = (parts.temp(Unary(Fun::IsNan), &[weights]), parts.float(0.0)?);
+        Some(parts.temp(Where, &[nan, zero, weights]))
     }
 }
 

@@ -1,10 +1,8 @@
 //! `Linear`: one input against one or several weight matrices.
 
-use std::sync::Arc;
-
 use kinglet_tensor::DType;
 
-use super::{Op, Part, Slot, cols, same};
+use super::{Op, Parts, Slot, cols, same};
 use crate::{Args, Dim, TensorType, Type};
 
 /// `y_i[t, n] = sum_k x[t, k] * w_i[n, k] (+ b_i[n])` for each weight `i`.
@@ -47,13 +45,15 @@ impl Op for Linear {
         if self.biased.len() == 1 { String::new() } else { format!("{} weights", self.biased.len()) }
     }
 
-    fn decompose(&self) -> Option<Vec<Part>> {
-        let single = |i: usize| {
+    fn decompose(&self, _: &Args<'_>) -> Option<Parts> {
+        let mut parts = Parts::default();
+        for i in 0..self.biased.len() {
             let (weight, bias) = self.inputs_of(i);
-            let inputs = [Some(0), Some(weight), bias].into_iter().flatten().map(Slot::In).collect();
-            Part { op: Arc::new(Self::one(bias.is_some())), inputs, outputs: vec![Slot::Out(i)] }
-        };
-        (self.biased.len() > 1).then(|| (0..self.biased.len()).map(single).collect())
+            let inputs: Vec<Slot> =
+                [Some(0), Some(weight), bias].into_iter().flatten().map(Slot::In).collect();
+            parts.node(Self::one(bias.is_some()), &inputs, &[Slot::Out(i)]);
+        }
+        (self.biased.len() > 1).then_some(parts)
     }
 }
 

@@ -1,8 +1,6 @@
 //! RMS normalisation (Zhang & Sennrich 2019, <https://arxiv.org/abs/1910.07467>), alone and with the residual before it.
 
-use std::sync::Arc;
-
-use super::{Add, Op, Part, Slot, cols};
+use super::{Add, Op, Parts, Slot, cols};
 use crate::{Args, TensorType, Type};
 
 /// `y = x / sqrt(mean(x^2) + eps) * w`, over each group of `w.len()` columns. Inputs: `x` f32 `[T, C]`, `w` `[G]`, `G`
@@ -50,11 +48,12 @@ impl Op for AddRmsNorm {
         Ok(vec![inputs[0].clone().into(), inputs[0].clone().into()])
     }
 
-    fn decompose(&self) -> Option<Vec<Part>> {
+    fn decompose(&self, _: &Args<'_>) -> Option<Parts> {
         use Slot::{In, Out};
-        let add = Part { op: Arc::new(Add), inputs: vec![In(0), In(1)], outputs: vec![Out(0)] };
-        let norm = Arc::new(RmsNorm { eps: self.eps });
-        Some(vec![add, Part { op: norm, inputs: vec![Out(0), In(2)], outputs: vec![Out(1)] }])
+        let mut parts = Parts::default();
+        parts.node(Add, &[In(0), In(1)], &[Out(0)]);
+        parts.node(RmsNorm { eps: self.eps }, &[Out(0), In(2)], &[Out(1)]);
+        Some(parts)
     }
 
     fn describe(&self) -> String {

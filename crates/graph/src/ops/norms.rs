@@ -2,7 +2,7 @@
 
 use kinglet_tensor::DType;
 
-use super::Op;
+use super::{Binary, Fun, Fun2, Identity, Op, Parts, Reduce, ReduceKind, Slot, Unary};
 use crate::{Args, Dim, TensorType, Type, axis};
 
 /// `y = (x - mean) / sqrt(var + eps) * scale + bias` over the dimensions from `axis` on. Without `centre`, the mean counts
@@ -36,6 +36,35 @@ impl Op for LayerNorm {
 
     fn describe(&self) -> String {
         format!("axis {}, eps {:e}", self.axis, self.eps)
+    }
+
+    fn decompose(&self, args: &Args<'_>) -> Option<Parts> {
+        use Slot::{In, Out};
+        let rank = args.optional(0).filter(|ty| ty.dtype == DType::F32)?.rank();
+        let mut parts = Parts::default();
+        let axes: Vec<i64> = (axis(self.axis, rank).ok()? as i64..rank as i64).collect();
+        let (axes, eps, two) = (parts.ints(&axes)?, parts.float(self.eps)?, parts.float(2.0)?);
+        let mean = Reduce { kind: ReduceKind::Mean, keep_dims: true, keep_all: false };
+        let centred = if self.centre {
+            let centre = parts.temp(mean, &[In(0), axes]);
+            parts.node(Identity, &[centre], &[Out(1)]);
+            parts.temp(Binary(Fun2::Sub), &[In(0), centre])
+        } else {
+            In(0)
+        };
+        let square = parts.temp(Binary(Fun2::Pow), &[centred, two]);
+        let variance = parts.temp(mean, &[square, axes]);
+        let sum = parts.temp(Binary(Fun2::Add), &[variance, eps]);
+        let root = parts.temp(Unary(Fun::Sqrt), &[sum]);
+        parts.node(Unary(Fun::Reciprocal), &[root], &[Out(2)]);
+        let normed = parts.temp(Binary(Fun2::Div), &[centred, root]);
+        if args.has(2) {
+            let scaled = parts.temp(Binary(Fun2::Mul), &[normed, In(1)]);
+            parts.node(Binary(Fun2::Add), &[scaled, In(2)], &[Out(0)]);
+        } else {
+            parts.node(Binary(Fun2::Mul), &[normed, In(1)], &[Out(0)]);
+        }
+        Some(parts)
     }
 }
 

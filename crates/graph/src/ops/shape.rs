@@ -50,6 +50,11 @@ pub fn int_tensor(shape: Vec<usize>, values: &[i64]) -> Option<Tensor> {
     Tensor::new("", DType::I64, shape, Bytes::from(bytes)).ok()
 }
 
+/// A scalar of F32.
+pub fn float_scalar(x: f32) -> Option<Tensor> {
+    Tensor::new("", DType::F32, vec![], Bytes::copy_from_slice(&x.to_le_bytes())).ok()
+}
+
 /// The number of elements as an I64 scalar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size;

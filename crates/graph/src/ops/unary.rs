@@ -2,7 +2,7 @@
 
 use kinglet_tensor::DType;
 
-use super::Op;
+use super::{Binary, Fun2, Op, Parts, Slot};
 use crate::{Args, Type};
 
 /// A function of one element, named as ONNX names it.
@@ -95,4 +95,48 @@ impl Op for Unary {
     fn describe(&self) -> String {
         format!("{:?}", self.0)
     }
+
+    /// Of the functions that exporters spell out, over F32.
+    fn decompose(&self, args: &Args<'_>) -> Option<Parts> {
+        use Slot::{In, Out};
+        args.optional(0).filter(|ty| ty.dtype == DType::F32)?;
+        let mut parts = Parts::default();
+        let x = In(0);
+        let gate = match self.0 {
+            Fun::Swish(alpha) => {
+                let alpha = parts.float(alpha)?;
+                let scaled = parts.temp(Binary(Fun2::Mul), &[x, alpha]);
+                parts.temp(Self(Fun::Sigmoid), &[scaled])
+            }
+            Fun::HardSwish => parts.temp(Self(Fun::HardSigmoid { alpha: 1.0 / 6.0, beta: 0.5 }), &[x]),
+            Fun::Mish => {
+                let soft = parts.temp(Self(Fun::Softplus), &[x]);
+                parts.temp(Self(Fun::Tanh), &[soft])
+            }
+            Fun::Gelu { tanh } => gelu_gate(&mut parts, tanh)?,
+            _ => return None,
+        };
+        parts.node(Binary(Fun2::Mul), &[x, gate], &[Out(0)]);
+        Some(parts)
+    }
+}
+
+/// `(1 + erf(x / sqrt 2)) / 2`, or `(1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2`.
+fn gelu_gate(parts: &mut Parts, tanh: bool) -> Option<Slot> {
+    let x = Slot::In(0);
+    let (one, half) = (parts.float(1.0)?, parts.float(0.5)?);
+    let bent = if tanh {
+        let (three, cubic, root) = (parts.float(3.0)?, parts.float(0.044_715)?, parts.float(0.797_884_6)?);
+        let cube = parts.temp(Binary(Fun2::Pow), &[x, three]);
+        let term = parts.temp(Binary(Fun2::Mul), &[cube, cubic]);
+        let sum = parts.temp(Binary(Fun2::Add), &[x, term]);
+        let scaled = parts.temp(Binary(Fun2::Mul), &[sum, root]);
+        parts.temp(Unary(Fun::Tanh), &[scaled])
+    } else {
+        let root = parts.float(std::f32::consts::SQRT_2)?;
+        let scaled = parts.temp(Binary(Fun2::Div), &[x, root]);
+        parts.temp(Unary(Fun::Erf), &[scaled])
+    };
+    let gate = parts.temp(Binary(Fun2::Add), &[bent, one]);
+    Some(parts.temp(Binary(Fun2::Mul), &[gate, half]))
 }

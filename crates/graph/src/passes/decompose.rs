@@ -3,26 +3,31 @@
 use std::collections::HashMap;
 
 use super::rewrite::Rewrite;
-use crate::ops::{Part, Slot};
-use crate::{BuildError, Graph, Node};
+use crate::ops::{Parts, Slot};
+use crate::{Args, BuildError, Graph, Node};
 
 /// The graph in plain ops only; values that fused nodes make keep their names.
 pub fn decompose(graph: &Graph) -> Result<Graph, BuildError> {
     let mut rewrite = Rewrite::of(graph)?;
     for node in graph.nodes() {
-        match node.op.decompose() {
+        let args: Vec<_> = node.inputs.iter().map(|id| graph.arg(*id)).collect();
+        match node.op.decompose(&Args(&args)) {
             None => rewrite.keep(node)?,
-            Some(parts) => expand(&mut rewrite, node, &parts)?,
+            Some(parts) => expand(&mut rewrite, node, parts)?,
         }
     }
     rewrite.finish()
 }
 
-fn expand(rewrite: &mut Rewrite<'_>, node: &Node, parts: &[Part]) -> Result<(), BuildError> {
+fn expand(rewrite: &mut Rewrite<'_>, node: &Node, parts: Parts) -> Result<(), BuildError> {
     let mut values = HashMap::new();
     values.extend(node.inputs.iter().enumerate().map(|(i, v)| (Slot::In(i), *v)));
     values.extend(node.outputs.iter().enumerate().map(|(i, v)| (Slot::Out(i), *v)));
-    for part in parts {
+    for (i, tensor) in parts.constants.into_iter().enumerate() {
+        let id = rewrite.constant(&format!("{}.constant{i}", node.name), Some(tensor))?;
+        values.insert(Slot::Constant(i), id);
+    }
+    for part in parts.nodes {
         for slot in &part.outputs {
             if let Slot::Temp(i) = slot {
                 values.insert(*slot, rewrite.temporary(&format!("{}.{i}", node.name)));
@@ -30,7 +35,11 @@ fn expand(rewrite: &mut Rewrite<'_>, node: &Node, parts: &[Part]) -> Result<(), 
         }
         let find =
             |slots: &[Slot]| slots.iter().filter_map(|slot| values.get(slot).copied()).collect::<Vec<_>>();
-        rewrite.put(part.op.clone(), &find(&part.inputs), &find(&part.outputs), String::new())?;
+        let outputs = find(&part.outputs);
+        // Outputs of the node that nobody named are not made.
+        if !outputs.is_empty() {
+            rewrite.put(part.op, &find(&part.inputs), &outputs, String::new())?;
+        }
     }
     Ok(())
 }

@@ -37,7 +37,8 @@ impl<'a> Rewrite<'a> {
     /// A value that the old graph does not have, for [`put`](Self::put) to make.
     pub(crate) fn temporary(&mut self, name: &str) -> ValueId {
         self.map.push(None);
-        self.temporaries.push(name.to_owned());
+        let name = self.free(name);
+        self.temporaries.push(name);
         ValueId(self.map.len() as u32 - 1)
     }
 
@@ -62,6 +63,16 @@ impl<'a> Rewrite<'a> {
         {
             self.map[id.index()] = Some(new);
         }
+    }
+
+    /// A name that no value of either graph has: `stem`, or `stem` with a number.
+    fn free(&self, stem: &str) -> String {
+        let taken = |name: &str| {
+            let values = self.old.values();
+            self.temporaries.iter().any(|t| t == name) || values.iter().any(|v| v.name == name)
+        };
+        let numbered = (1..).map(|n| format!("{stem}.{n}"));
+        std::iter::once(stem.to_owned()).chain(numbered).find(|name| !taken(name)).unwrap_or_default()
     }
 
     /// Adds a node that reads and makes values of the old graph.

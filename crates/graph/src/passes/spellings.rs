@@ -5,16 +5,15 @@
 
 use std::sync::Arc;
 
-use kinglet_tensor::DType;
-
+use super::look::Look;
 use super::prune::prune;
 use super::rewrite::Rewrite;
 use crate::ops::{Binary, Fun, Fun2, Unary};
-use crate::{BuildError, Def, Graph, Node, ValueId};
+use crate::{BuildError, Graph, Node, ValueId};
 
 /// Names every activation that is spelled out; what only the spelling needed goes away.
 pub fn name_activations(graph: &Graph) -> Result<Graph, BuildError> {
-    let look = Look { graph, readers: graph.readers() };
+    let look = Look::at(graph);
     let mut rewrite = Rewrite::of(graph)?;
     for node in graph.nodes() {
         match look.activation(node) {
@@ -28,16 +27,13 @@ pub fn name_activations(graph: &Graph) -> Result<Graph, BuildError> {
     prune(&rewrite.finish()?)
 }
 
+/// The factor of the cube in the approximation of GELU.
+const CUBIC: f32 = 0.044_715;
 /// How near a constant must be to the one that the formula has.
 const NEAR: f32 = 1e-4;
 
 fn near(found: f32, wanted: f32) -> bool {
     (found - wanted).abs() <= NEAR * wanted.abs()
-}
-
-struct Look<'a> {
-    graph: &'a Graph,
-    readers: Vec<Vec<usize>>,
 }
 
 impl Look<'_> {
@@ -64,12 +60,55 @@ impl Look<'_> {
                 _ => None,
             };
         }
-        // x / 2 * (1 + erf(x / sqrt 2))
-        let (one, erf) = self.with_constant(gate, Fun2::Add)?;
-        let (inner, fun) = self.unary(erf)?;
-        let factor = self.scaled(inner, x)?;
-        let fits = near(constant, 0.5) && near(one, 1.0) && near(factor, std::f32::consts::FRAC_1_SQRT_2);
-        (fits && fun == Fun::Erf).then_some(Fun::Gelu { tanh: false })
+        // x / 2 * (1 + erf(x / sqrt 2)), or the approximation of it by a hyperbolic tangent
+        let (one, bent) = self.with_constant(gate, Fun2::Add)?;
+        if !near(constant, 0.5) || !near(one, 1.0) {
+            return None;
+        }
+        match self.unary(bent)? {
+            (inner, Fun::Erf) => {
+                let fits = near(self.scaled(inner, x)?, std::f32::consts::FRAC_1_SQRT_2);
+                fits.then_some(Fun::Gelu { tanh: false })
+            }
+            (inner, Fun::Tanh) => self.is_cubic(inner, x).then_some(Fun::Gelu { tanh: true }),
+            _ => None,
+        }
+    }
+
+    /// Whether `id` is `sqrt(2 / pi) * (x + 0.044715 x^3)`, or that with `x` as a factor.
+    fn is_cubic(&self, id: ValueId, x: ValueId) -> bool {
+        let (outer, values) = self.product_of(id);
+        if !near(outer, 0.797_884_6) {
+            return false;
+        }
+        let term = |id: ValueId, power: usize| {
+            let (factor, values) = self.product_of(id);
+            near(factor, CUBIC) && values == vec![x; power]
+        };
+        match *values.as_slice() {
+            [sum] => {
+                self.binary(sum, Fun2::Add).is_some_and(|[a, b]| a == x && term(b, 3) || b == x && term(a, 3))
+            }
+            [a, b] if a == x || b == x => {
+                let sum = if a == x { b } else { a };
+                self.with_constant(sum, Fun2::Add).is_some_and(|(one, b)| near(one, 1.0) && term(b, 2))
+            }
+            _ => false,
+        }
+    }
+
+    /// The constant and the values whose product `id` is, powers taken apart.
+    fn product_of(&self, id: ValueId) -> (f32, Vec<ValueId>) {
+        let (mut constant, mut values) = (1.0, Vec::new());
+        match self.node(id) {
+            Some(node) if self.product(node) => self.factors(node, &mut constant, &mut values),
+            _ => values.push(id),
+        }
+        let powers = values.into_iter().flat_map(|id| match self.with_constant(id, Fun2::Pow) {
+            Some((n, x)) if n == 2.0 || n == 3.0 => vec![x; n as usize],
+            _ => vec![id],
+        });
+        (constant, powers.collect())
     }
 
     /// The factors of a product, divisors that are constants among them.
@@ -79,9 +118,7 @@ impl Look<'_> {
             let below = divides && i == 1;
             match (self.scalar(id), self.node(id)) {
                 (Some(c), _) => *constant *= if below { 1.0 / c } else { c },
-                (None, Some(inner))
-                    if !below && self.readers[id.index()].len() == 1 && self.product(inner) =>
-                {
+                (None, Some(inner)) if !below && self.is_read_once(id) && self.product(inner) => {
                     self.factors(inner, constant, values);
                 }
                 // A value below the line is no factor: one value too many spoils every pattern.
@@ -100,47 +137,13 @@ impl Look<'_> {
         if id == x {
             return Some(1.0);
         }
-        let divided =
-            self.with_constant(id, Fun2::Div).filter(|(_, value)| *value == x).map(|(c, _)| 1.0 / c);
-        let times = self.with_constant(id, Fun2::Mul).filter(|(_, value)| *value == x).map(|(c, _)| c);
-        divided.or(times)
-    }
-
-    /// The constant and the value that `id` is made of by a function of two.
-    fn with_constant(&self, id: ValueId, fun: Fun2) -> Option<(f32, ValueId)> {
-        let node = self.node(id)?;
-        (node.op.downcast::<Binary>()? == &Binary(fun)).then_some(())?;
-        let [a, b] = [node.inputs[0], node.inputs[1]];
-        match (self.scalar(a), self.scalar(b)) {
-            (None, Some(c)) => Some((c, a)),
-            (Some(c), None) if fun != Fun2::Div => Some((c, b)),
-            _ => None,
-        }
-    }
-
-    /// What `id` is a function of, and which.
-    fn unary(&self, id: ValueId) -> Option<(ValueId, Fun)> {
-        let node = self.node(id)?;
-        node.op.downcast::<Unary>().map(|Unary(fun)| (node.inputs[0], *fun))
-    }
-
-    fn node(&self, id: ValueId) -> Option<&Node> {
-        match self.graph.value(id).def {
-            Def::Node(index, _) => Some(&self.graph.nodes()[index]),
-            _ => None,
-        }
-    }
-
-    /// The only element of a constant of floats.
-    fn scalar(&self, id: ValueId) -> Option<f32> {
-        let tensor = self.graph.weight(id).filter(|t| t.dtype() == DType::F32 && t.elements() == 1)?;
-        Some(f32::from_le_bytes(tensor.data().get(..4)?.try_into().ok()?))
+        self.multiple(id).filter(|(_, value)| *value == x).map(|(factor, _)| factor)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use kinglet_tensor::{Bytes, Tensor};
+    use kinglet_tensor::{Bytes, DType, Tensor};
 
     use super::*;
     use crate::{GraphBuilder, TensorType};

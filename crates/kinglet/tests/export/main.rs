@@ -289,13 +289,14 @@ fn places_of_elements_survive() {
 
 #[test]
 fn fused_ops_are_spelled_out() {
-    let attend = Attend { heads: 2, kv_heads: 2, scale: None, causal: false, softcap: 0.0, scores: 0 };
+    let attend =
+        Attend { heads: 2, kv_heads: 2, scale: None, causal: false, softcap: 0.0, blank: false, scores: 0 };
     for rank in [3, 4] {
         check(&format!("Attend of {rank}"), |m| {
             let (shape, keys): (&[usize], &[usize]) =
                 if rank == 3 { (&[1, 3, 8], &[1, 5, 8]) } else { (&[1, 2, 3, 4], &[1, 2, 5, 4]) };
             let (q, k, v, mask) = (m.input(shape), m.input(keys), m.input(keys), m.weight(&[1, 1, 3, 5]));
-            m.op(attend, &[q, k, v, mask])
+            m.op(Attend { blank: rank == 3, ..attend }, &[q, k, v, mask])
         });
     }
     check_onnx("Attend with shared keys and a cap", |m| {

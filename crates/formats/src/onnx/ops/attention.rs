@@ -19,6 +19,7 @@ fn attention(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
         scale: cx.attrs.float("scale"),
         causal: cx.flag("is_causal", false),
         softcap: cx.float("softcap", 0.0),
+        blank: false,
         scores: cx.int("qk_matmul_output_mode", 0).clamp(0, 3) as u8,
     };
     cx.emit(op)

@@ -35,8 +35,14 @@ fn attend(ex: &mut Ex<'_, '_>) -> Done {
     if ex.has(3) {
         product = masked(ex, product, &scores)?;
     }
-    let weights =
+    let mut weights =
         ex.temp("softmax", vec![("x", product.into()), ("axis", Arg::Int(-1))], &sized(ty, &scores));
+    if op.blank {
+        let given = vec![("x", weights.clone().into()), ("y", weights.clone().into())];
+        let nan = ex.temp("not_equal", given, &sized(ty, &scores).with(DType::Bool));
+        let given = vec![("cond", nan.into()), ("a", Arg::Float(0.0)), ("b", weights.into())];
+        weights = ex.temp("select", given, &sized(ty, &scores));
+    }
     let given = vec![("x", weights.into()), ("y", values?.into())];
     if ty.rank() == 4 {
         return ex.emit("matmul", given);

@@ -13,8 +13,11 @@ pub(super) const OPS: &[Entry] = &[("Attend", attend), ("Rotate", rotate)];
 fn attend(ex: &mut Ex<'_, '_>) -> Result<(), String> {
     let op = *ex.op::<Attend>()?;
     let plain = !op.causal && ex.node.outputs.len() == 1 && (4..7).all(|i| !ex.has(i));
-    if plain && !ex.allows(23) {
+    if plain && (op.blank || !ex.allows(23)) {
         return spelled(ex, &op);
+    }
+    if op.blank {
+        return Err("with a past or an order of positions, where no position may count".into());
     }
     ex.needs(if ex.has(6) { 24 } else { 23 })?;
     let mut attributes = vec![flag("is_causal", op.causal), float("softcap", op.softcap)];
@@ -51,7 +54,11 @@ fn spelled(ex: &mut Ex<'_, '_>, op: &Attend) -> Result<(), String> {
     if ex.has(3) {
         scores = masked(ex, &scores, dtype)?;
     }
-    let shares = ex.temp("Softmax", &[&scores], vec![int("axis", -1)]);
+    let mut shares = ex.temp("Softmax", &[&scores], vec![int("axis", -1)]);
+    if op.blank {
+        let (nan, zero) = (ex.temp("IsNaN", &[&shares], vec![]), ex.scalar(dtype, 0.0)?);
+        shares = ex.temp("Where", &[&nan, &zero, &shares], vec![]);
+    }
     if !folded {
         return ex.emit_with("MatMul", &[shares, parts.remove(2)], vec![]);
     }
