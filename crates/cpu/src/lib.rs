@@ -18,6 +18,7 @@ mod pack_file;
 mod plan;
 mod session;
 mod value;
+mod views;
 mod weights;
 
 use std::sync::Arc;

@@ -98,6 +98,8 @@ pub(crate) struct Lowering<'a> {
     steps: Vec<Lowered>,
     /// Values in channel blocks, and nodes that another node's step computes.
     pub(crate) images: crate::blocked::Images,
+    /// Values that lie in the buffers of others.
+    pub(crate) views: crate::views::Views,
     /// Instruction set of kernels that are packed for one, and whether steps may compute several nodes.
     pub(crate) tuning: (Level, bool),
     /// For graphs that host kernels may compute: where they report faults, and whether all ops run that way, one by one.
@@ -158,6 +160,7 @@ impl<'a> Lowering<'a> {
             tables: Vec::new(),
             steps: Vec::new(),
             images: crate::blocked::Images::default(),
+            views: crate::views::Views::new(),
             tuning: (Level::SCALAR, false),
             host: None,
         }
@@ -239,6 +242,7 @@ impl<'a> Lowering<'a> {
         let buffer = self.buffer(buffer);
         self.values.insert(id, buffer);
         self.unblock(id, buffer)?;
+        self.unview(id, buffer)?;
         Ok(buffer)
     }
 

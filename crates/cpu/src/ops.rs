@@ -11,9 +11,9 @@ mod select_rows;
 use std::any::TypeId;
 
 use kinglet_graph::ops::{
-    Add, AddRmsNorm, Attention, BatchNorm, Binary, Clip, Concat, Conv, ConvTranspose, Embed, Gemm, Glu,
-    LayerNorm, Linear, MatMul, Pool, Reduce, Resize, RmsNorm, Scale, SelectRows, Softcap, Softmax, Transpose,
-    Unary,
+    Add, AddRmsNorm, Attend, Attention, BatchNorm, Binary, Clip, Concat, Conv, ConvTranspose, Embed, Expand,
+    Gather, Gemm, Glu, LayerNorm, Linear, MatMul, Pool, Reduce, Resize, RmsNorm, Scale, SelectRows, Slice,
+    Softcap, Softmax, Split, Transpose, Unary,
 };
 use kinglet_graph::{ExecError, Node, Op};
 
@@ -31,19 +31,24 @@ type Fast = (fn() -> TypeId, FastBinder);
 
 /// Op type to binder, for ops that host kernels compute as well.
 const FAST: &[Fast] = &[
+    (TypeId::of::<Attend>, fast::attend),
     (TypeId::of::<BatchNorm>, fast::batch_norm),
     (TypeId::of::<Binary>, fast::binary),
     (TypeId::of::<Clip>, fast::clip),
     (TypeId::of::<Concat>, fast::concat),
     (TypeId::of::<Conv>, fast::conv),
     (TypeId::of::<ConvTranspose>, fast::conv_transpose),
+    (TypeId::of::<Expand>, fast::expand),
+    (TypeId::of::<Gather>, fast::gather),
     (TypeId::of::<Gemm>, fast::gemm),
     (TypeId::of::<LayerNorm>, fast::layer_norm),
     (TypeId::of::<MatMul>, fast::matmul),
     (TypeId::of::<Pool>, fast::pool),
     (TypeId::of::<Reduce>, fast::reduce),
     (TypeId::of::<Resize>, fast::resize),
+    (TypeId::of::<Slice>, fast::slice),
     (TypeId::of::<Softmax>, fast::softmax),
+    (TypeId::of::<Split>, fast::split),
     (TypeId::of::<Transpose>, fast::transpose),
     (TypeId::of::<Unary>, fast::unary),
 ];

@@ -5,17 +5,10 @@ use std::sync::Arc;
 use kinglet_graph::ops::{BatchNorm, Binary, Fun, Fun2, Transpose, Unary};
 use kinglet_graph::{ExecError, Node, ValueId};
 use kinglet_kernels::nd::{self, Act, Axes, Layout, Side};
-use kinglet_tensor::DType;
 
 use super::chain::activation;
 use crate::blocked::{Image, constant, rows_of};
-use crate::lower::{BufferId, Lowering, Work, op_of};
-
-/// Dimensions of a value of floats, when they are known and none is zero.
-fn dims(low: &Lowering<'_>, id: ValueId) -> Option<Vec<usize>> {
-    let ty = low.graph.value(id).ty.known().filter(|ty| ty.dtype == DType::F32)?;
-    ty.dims().filter(|dims| dims.iter().all(|&n| n > 0))
-}
+use crate::lower::{BufferId, Lowering, Spans, Work, op_of};
 
 /// Binds a function of one value.
 pub(crate) fn unary(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
@@ -44,7 +37,7 @@ pub(crate) fn clip(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
 
 fn each(low: &mut Lowering<'_>, node: &Node, f: nd::Unary) -> Result<bool, ExecError> {
     let x = node.inputs[0];
-    if dims(low, x).is_none() || low.graph.weight(x).is_some() {
+    if low.sizes(x).is_none() || low.graph.weight(x).is_some() {
         return Ok(false);
     }
     let (x, out) = match Image::of(low.graph, x).filter(|_| low.is_blocked(x)) {
@@ -66,7 +59,7 @@ pub(crate) fn binary(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
         Fun2::Div => nd::Binary::Div,
         _ => return Ok(false),
     };
-    let shapes = [node.inputs[0], node.inputs[1], node.outputs[0]].map(|id| dims(low, id));
+    let shapes = [node.inputs[0], node.inputs[1], node.outputs[0]].map(|id| low.sizes(id));
     let [Some(a), Some(b), Some(out)] = shapes else { return Ok(false) };
     let act = follow(low, node);
     let (act, result) = act.unwrap_or((Act::NONE, node.outputs[0]));
@@ -91,12 +84,28 @@ fn follow(low: &mut Lowering<'_>, node: &Node) -> Option<(Act, ValueId)> {
 
 /// A side of a function: a buffer, or constants.
 #[derive(Clone)]
-enum From {
+pub(super) enum From {
     Buffer(BufferId),
     Values(Arc<[f32]>),
 }
 
-fn operand(low: &mut Lowering<'_>, id: ValueId) -> Result<From, ExecError> {
+impl From {
+    /// The buffer, when it is one.
+    pub(super) fn buffer(&self) -> Option<BufferId> {
+        if let Self::Buffer(id) = self { Some(*id) } else { None }
+    }
+
+    /// What kernels read, as one row.
+    pub(super) fn side(&self, spans: &Spans) -> Side {
+        match self {
+            Self::Buffer(id) => Side::Span(rows_of(spans, *id, 1)),
+            Self::Values(values) => Side::Values(values.clone()),
+        }
+    }
+}
+
+/// A value as a side.
+pub(super) fn operand(low: &mut Lowering<'_>, id: ValueId) -> Result<From, ExecError> {
     match constant(low.graph, id) {
         Some(values) => Ok(From::Values(values.into())),
         None => low.value(id).map(From::Buffer),
@@ -112,15 +121,9 @@ fn pair(
     [a, b]: [From; 2],
     out: BufferId,
 ) {
-    let buffers =
-        [&a, &b].into_iter().filter_map(|side| if let From::Buffer(id) = side { Some(*id) } else { None });
-    let reads: Vec<BufferId> = buffers.collect();
+    let reads: Vec<BufferId> = [&a, &b].into_iter().filter_map(From::buffer).collect();
     low.step(node, &reads, &[out], Work::default(), move |s| {
-        let side = |from: &From| match from {
-            From::Buffer(id) => Side::Span(rows_of(s, *id, 1)),
-            From::Values(values) => Side::Values(values.clone()),
-        };
-        nd::binary(f, &axes, act, side(&a), side(&b), rows_of(s, out, 1))
+        nd::binary(f, &axes, act, a.side(s), b.side(s), rows_of(s, out, 1))
     });
 }
 
@@ -156,7 +159,7 @@ fn blocked_pair(
 /// Binds a normalisation by constants that no product took in.
 pub(crate) fn batch_norm(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
     let norm = *op_of::<BatchNorm>(node)?;
-    let Some(shape) = dims(low, node.inputs[0]).filter(|shape| shape.len() >= 2) else { return Ok(false) };
+    let Some(shape) = low.sizes(node.inputs[0]).filter(|shape| shape.len() >= 2) else { return Ok(false) };
     let Some((scale, shift)) = super::chain::batch_norm_affine(low, node, &norm) else { return Ok(false) };
     let mut strides = vec![0; shape.len()];
     strides[1] = 1;
@@ -174,7 +177,7 @@ pub(crate) fn batch_norm(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Ex
 /// Binds another order of dimensions.
 pub(crate) fn transpose(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
     let op = op_of::<Transpose>(node)?.clone();
-    let Some(shape) = dims(low, node.inputs[0]) else { return Ok(false) };
+    let Some(shape) = low.sizes(node.inputs[0]) else { return Ok(false) };
     if low.graph.weight(node.inputs[0]).is_some() {
         return Ok(false);
     }
@@ -190,7 +193,7 @@ pub(crate) fn transpose(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Exe
 }
 
 /// Row-major strides of an operand of `shape` that is broadcast to `out`.
-fn broadcast(shape: &[usize], out: &[usize]) -> Vec<usize> {
+pub(super) fn broadcast(shape: &[usize], out: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; out.len()];
     let mut stride = 1;
     for (axis, &size) in shape.iter().enumerate().rev() {

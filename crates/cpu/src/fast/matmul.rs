@@ -1,4 +1,4 @@
-//! Products of rows with constant weights.
+//! Products of rows with constant weights, and of matrices that steps made.
 
 use std::sync::Arc;
 
@@ -9,12 +9,57 @@ use kinglet_tensor::DType;
 
 use super::chain::{Chain, Outputs};
 use super::conv::noted;
+use super::elementwise::{From, broadcast, operand};
 use crate::blocked::{constant, rows_of};
 use crate::lower::{Lowering, Work, op_of};
 
-/// Binds `x @ w` for a constant matrix `w`, and what follows it.
+/// Binds `x @ w` for a constant matrix `w`, and what follows it; else a product of two values.
 pub(crate) fn matmul(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
-    product(low, node, nd::Order::Inputs, None)
+    Ok(product(low, node, nd::Order::Inputs, None)? || values(low, node)?)
+}
+
+/// Binds a product of two values of floats, with any outer dimensions.
+fn values(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
+    let shapes = [node.inputs[0], node.inputs[1]].map(|id| low.sizes(id));
+    let [Some(mut a), Some(mut b)] = shapes else { return Ok(false) };
+    if a.len() == 1 {
+        a.insert(0, 1);
+    }
+    if b.len() == 1 {
+        b.push(1);
+    }
+    let Some(products) = products(&a, &b) else { return Ok(false) };
+    let sides = [operand(low, node.inputs[0])?, operand(low, node.inputs[1])?];
+    let out = low.value(node.outputs[0])?;
+    let reads: Vec<_> = sides.iter().filter_map(From::buffer).collect();
+    let [_, k, n] = products.sizes;
+    let work = Work { multiply_adds: k * n, ..Work::default() };
+    low.step(node, &reads, &[out], work, move |s| {
+        nd::matmul(&products, sides[0].side(s), sides[1].side(s), rows_of(s, out, 1))
+    });
+    Ok(true)
+}
+
+/// Row-major matrices of these shapes, outer dimensions broadcast.
+fn products(a: &[usize], b: &[usize]) -> Option<nd::Products> {
+    let (outer_a, &[m, k]) = a.split_last_chunk::<2>()?;
+    let (outer_b, &[_, n]) = b.split_last_chunk::<2>()?;
+    let rank = outer_a.len().max(outer_b.len());
+    let at = |s: &[usize], i: usize| (i + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
+    let outer: Vec<usize> =
+        (0..rank).map(|i| if at(outer_a, i) == 1 { at(outer_b, i) } else { at(outer_a, i) }).collect();
+    let strides = |s: &[usize], matrix: usize| {
+        broadcast(s, &outer).iter().map(|stride| stride.checked_mul(matrix)).collect::<Option<Vec<_>>>()
+    };
+    let (by_a, by_b) = (strides(outer_a, m.checked_mul(k)?)?, strides(outer_b, k.checked_mul(n)?)?);
+    // One second matrix for all: the rows of all first ones are rows of one.
+    let alone = outer_b.iter().all(|&size| size == 1);
+    let (outer, m) = if alone {
+        (nd::Axes::new(&[], [&[], &[]]), outer_a.iter().product::<usize>().checked_mul(m)?)
+    } else {
+        (nd::Axes::new(&outer, [&by_a, &by_b]), m)
+    };
+    Some(nd::Products { outer, sizes: [m, k, n], a_row: k, b_steps: [n, 1] })
 }
 
 /// Binds `x @ w + c` for constants `w` and `c`, and what follows it.

@@ -1,16 +1,20 @@
 //! Binders to fast kernels, for nodes of known shapes over floats; what they decline, host kernels compute.
 
+mod attend;
 mod chain;
 mod conv;
 mod elementwise;
 mod images;
 mod matmul;
+mod parts;
 mod rows;
 mod transposed;
 
+pub(crate) use attend::attend;
 pub(crate) use conv::{conv, pool, reduce};
 pub(crate) use elementwise::{batch_norm, binary, clip, transpose, unary};
 pub(crate) use images::{concat, resize};
 pub(crate) use matmul::{gemm, matmul};
+pub(crate) use parts::{expand, gather, slice, split};
 pub(crate) use rows::{layer_norm, softmax};
 pub(crate) use transposed::conv_transpose;

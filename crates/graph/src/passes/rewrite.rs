@@ -49,11 +49,11 @@ impl<'a> Rewrite<'a> {
             op: "constant".into(),
             reason: "shape and values differ in size".into(),
         })?;
-        let id = self.temporary(name);
-        let own = self.name(id).to_owned();
-        let new = self.new.weight_as(&own, tensor)?;
-        self.map[id.index()] = Some(new);
-        Ok(id)
+        let name = self.free(name);
+        let new = self.new.weight_as(&name, tensor)?;
+        self.map.push(Some(new));
+        self.temporaries.push(name);
+        Ok(ValueId(self.map.len() as u32 - 1))
     }
 
     /// Whoever reads `id` gets the value that `other` became, when it became one.
