@@ -23,14 +23,24 @@ impl HostOp for Gather {
         let along = axis(self.axis, x.rank())?;
         let (outer, n, inner) = around(x.shape, along);
         let wanted: Vec<usize> = indices.i64s()?.iter().map(|i| index(*i, n)).collect::<Result<_, _>>()?;
-        let mut places = Vec::with_capacity(outer * wanted.len() * inner);
-        for o in 0..outer {
-            wanted.iter().for_each(|k| places.extend((0..inner).map(|i| (o * n + k) * inner + i)));
-        }
         let mut shape = x.shape[..along].to_vec();
         shape.extend(indices.shape);
         shape.extend(&x.shape[along + 1..]);
-        pick(x, outs, 0, &shape, &places)
+        if x.dtype == DType::Str {
+            let run = |first: usize| (0..inner).map(move |i| first + i);
+            let firsts = (0..outer).flat_map(|o| wanted.iter().map(move |k| (o * n + k) * inner));
+            return pick(x, outs, 0, &shape, &firsts.flat_map(run).collect::<Vec<_>>());
+        }
+        let run = inner * x.width();
+        let out = outs.make(0, x.dtype, &shape)?;
+        if run == 0 || out.is_empty() {
+            return Ok(());
+        }
+        let firsts = (0..outer).flat_map(|o| wanted.iter().map(move |k| (o * n + k) * run));
+        for (to, first) in out.chunks_exact_mut(run).zip(firsts) {
+            to.copy_from_slice(x.data.get(first..first + run).ok_or("the data is shorter than its shape")?);
+        }
+        Ok(())
     }
 }
 

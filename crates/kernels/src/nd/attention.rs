@@ -11,7 +11,7 @@ use super::act::Act;
 use super::elementwise::Side;
 use super::layout::BLOCK;
 use super::shape::cuts;
-use super::softmax::exponentials;
+use super::softmax::{exponentials, exponentials_below};
 use super::strided::fixed;
 use super::tile::{Dynamic, Tile, panel_blocks, tallest, tiles};
 use crate::arena::Span;
@@ -327,8 +327,10 @@ impl Head<'_> {
         for (i, factor) in factors.iter_mut().enumerate().take(count) {
             let row = &mut scores[i * pitch..][..keys];
             // SAFETY: a query of this head.
-            let by = unsafe { self.masked(first + i, row, scale) };
-            let sum = exponentials(isa, row, by);
+            let sum = match unsafe { self.masked(isa, first + i, row, scale) } {
+                Some(top) => exponentials_below(isa, row, top, 1.0),
+                None => exponentials(isa, row, scale),
+            };
             *factor = 1.0 / sum;
             if blank && sum.is_nan() {
                 row.fill(0.0);
@@ -338,30 +340,29 @@ impl Head<'_> {
         factors
     }
 
-    /// Applies the mask, and with it the factor, to the scores of a query; returns the factor that is left to apply.
+    /// Applies the mask, and with summands the factor, to the scores of a query; returns the largest. None where the
+    /// factor is still to be applied.
     ///
     /// # Safety
     /// The query is one of the sequence.
     #[inline(always)]
-    unsafe fn masked(&self, query: usize, row: &mut [f32], scale: f32) -> f32 {
-        let (Some(start), Some(mask)) = (self.mask, &self.step.mask) else { return scale };
+    unsafe fn masked<I: Isa>(&self, isa: I, query: usize, row: &mut [f32], scale: f32) -> Option<f32> {
+        let (start, mask) = (self.mask?, self.step.mask.as_ref()?);
         let at = mask.operand().at(self.place[0], self.place[1], query);
         // SAFETY: the mask was checked against its side, which is only read.
         unsafe {
-            match start {
+            Some(match start {
                 MaskStart::Added(start) => {
-                    let mask = std::slice::from_raw_parts(start.add(at), row.len());
-                    row.iter_mut().zip(mask).for_each(|(x, m)| *x = *x * scale + m);
+                    added(isa, row, std::slice::from_raw_parts(start.add(at), row.len()), scale)
                 }
                 MaskStart::Shown(start) => {
                     let mask = std::slice::from_raw_parts(start.add(at), row.len());
-                    let shown =
-                        |(x, m): (&mut f32, &u8)| *x = if *m != 0 { *x * scale } else { f32::NEG_INFINITY };
+                    let shown = |(x, m): (&mut f32, &u8)| *x = if *m != 0 { *x } else { f32::NEG_INFINITY };
                     row.iter_mut().zip(mask).for_each(shown);
+                    return None;
                 }
-            }
+            })
         }
-        1.0
     }
 
     /// Weighted values of some queries.
@@ -374,14 +375,11 @@ impl Head<'_> {
         first: usize,
         count: usize,
         values: &[f32],
-        scores: &mut [f32],
+        scores: &[f32],
         factors: &[f32; QUERIES],
     ) {
         let Heads { keys, value_dim, .. } = self.step.heads;
         let pitch = keys.next_multiple_of(width);
-        for (row, &factor) in scores.chunks_exact_mut(pitch).zip(factors).take(count) {
-            super::softmax::scale(isa, &mut row[..keys], factor);
-        }
         let kernel = tiles::<I, Dynamic>(width / BLOCK).get(count);
         let [batch, head] = self.place;
         let strides = self.step.out.strides;
@@ -400,7 +398,31 @@ impl Head<'_> {
             // SAFETY: scores and values lie in the scratch, and this head's queries of `out` are this worker's.
             unsafe { kernel(isa, &tile) };
         }
+        for (i, &factor) in factors.iter().enumerate().take(count) {
+            let at = at + i * strides[2];
+            // SAFETY: as above.
+            super::softmax::scale(isa, unsafe { self.out.part_mut(at..at + value_dim) }, factor);
+        }
     }
+}
+
+/// `row = row * scale + mask`; returns the largest.
+#[inline(always)]
+fn added<I: Isa>(isa: I, row: &mut [f32], mask: &[f32], scale: f32) -> f32 {
+    let (by, mut largest) = (isa.splat(scale), isa.splat(f32::NEG_INFINITY));
+    let (mut rows, masks) = (row.chunks_exact_mut(I::LANES), mask.chunks_exact(I::LANES));
+    let mut top = f32::NEG_INFINITY;
+    let rest = masks.remainder();
+    for (x, m) in (&mut rows).zip(masks) {
+        let y = isa.fma(isa.load(x), by, isa.load(m));
+        largest = isa.max(y, largest);
+        isa.store(y, x);
+    }
+    for (x, m) in rows.into_remainder().iter_mut().zip(rest) {
+        *x = x.mul_add(scale, *m);
+        top = top.max(*x);
+    }
+    top.max(isa.reduce_max(largest))
 }
 
 /// A tile that multiplies rows of `k` values with a panel; the caller says where rows and results lie.
@@ -413,6 +435,7 @@ fn product(w: &[f32], k: usize, width: usize, out_pitch: usize) -> Tile {
         a_step: [0; 3],
         w: w.as_ptr(),
         w_step: [0; 3],
+        ahead: std::ptr::null(),
         k,
         k_last: k,
         start: std::ptr::null(),

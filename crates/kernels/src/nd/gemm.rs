@@ -1,7 +1,8 @@
 //! Products of rows with packed weights: `out = act(x w + bias + residual)`, everything in rows.
 //!
-//! Few rows are read in place. Many are copied, a block at a time, into the order in which the micro-kernel reads them;
-//! the copy stays in the second-level cache. Error: `(k + 2) * 2^-24 * sum(|x * w|)`, then the activation's.
+//! Few rows are read in place. Many are copied first, by all workers together, into the order in which the micro-kernel
+//! reads them; then each worker passes all of them over some panels of weights, asking for the weights that follow while
+//! it computes. Error: `(k + 2) * 2^-24 * sum(|x * w|)`, then the activation's.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use super::NdError;
 use super::act::Act;
 use super::layout::BLOCK;
 use super::shape::cuts;
-use super::tile::{Dynamic, Fixed, Pitch, TALLEST, Tile, panel_blocks, tallest, tiles};
-use crate::arena::Span;
+use super::tile::{AHEAD, Dynamic, Fixed, Pitch, TALLEST, Tile, panel_blocks, tallest, tiles};
+use crate::arena::{Rows, Span};
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
 
@@ -42,8 +43,8 @@ pub enum Order {
 
 /// Floats of weights that stay in the first-level cache while rows pass over them.
 const CHUNK: usize = 32 << 8;
-/// Floats of rows that are copied at a time.
-const COPY: usize = 64 << 10;
+/// Floats of rows that are copied at a time, at most.
+const COPY: usize = 2 << 20;
 /// Rows up to which they are read in place.
 const FEW: usize = 8;
 /// Units of work, at least, for each worker.
@@ -92,7 +93,12 @@ impl Gemm {
         self.n.div_ceil(self.width)
     }
 
-    /// Rows that are copied at a time: whole tiles.
+    /// The first weights of a panel.
+    fn panel(&self, panel: usize) -> *const f32 {
+        self.weights.as_ptr().wrapping_add(panel * self.k * self.width)
+    }
+
+    /// Rows that are copied at a time, at most: whole tiles.
     fn copied(&self) -> usize {
         (COPY / self.k / TALLEST).max(1) * TALLEST
     }
@@ -158,8 +164,13 @@ unsafe impl Step for GemmStep {
     }
 
     fn needs(&self) -> Needs {
+        let most = match self.x.rows {
+            Rows::Fixed(rows) => rows.saturating_mul(self.each).min(self.gemm.copied()),
+            Rows::Dim(_) => self.gemm.copied(),
+        };
         let k = self.gemm.k.next_multiple_of(BLOCK);
-        Needs { worker_scratch: self.gemm.copied() * k * size_of::<f32>(), ..Needs::default() }
+        let copy = if most <= FEW { 0 } else { most.saturating_mul(k) };
+        Needs { scratch: copy.saturating_mul(size_of::<f32>()), ..Needs::default() }
     }
 
     fn serial(&self, dims: &[usize]) -> bool {
@@ -170,50 +181,90 @@ unsafe impl Step for GemmStep {
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
         let gemm = &*self.gemm;
         let rows = ctx.rows(self.x.rows) * self.each;
-        if rows == 0 {
-            return;
-        }
-        let most = if rows <= FEW { rows } else { gemm.copied() };
-        let row_parts = rows.div_ceil(most);
-        let wanted = if worker.count() == 1 { 1 } else { (UNITS * worker.count()).div_ceil(row_parts) };
-        let panel_parts = gemm.panels().min(wanted);
+        let copies = rows > FEW;
         let mut job = Job {
             gemm,
+            part: 0..0,
             rows: 0..0,
             panels: 0..0,
+            following: std::ptr::null(),
             x: ctx.view(&self.x),
             residual: self.residual.map(|span| ctx.view(&span)),
             out: ctx.view(&self.out),
-            copy: (rows > FEW).then(|| ctx.worker_scratch(worker)),
-            fresh: true,
+            copy: copies.then(|| ctx.scratch()),
         };
-        loop {
-            let unit = ctx.take();
-            if unit >= row_parts * panel_parts {
-                return;
+        let (mut unit, mut before) = (ctx.take(), 0);
+        for part in cuts(rows, if copies { gemm.copied() } else { FEW }) {
+            job.part = part;
+            if copies {
+                if before > 0 {
+                    worker.barrier();
+                }
+                dispatch(gemm.level, CopyRows(&job, worker.share(job.part.len(), 1)));
+                worker.barrier();
             }
-            let part = |count: usize, parts: usize, at: usize| count * at / parts..count * (at + 1) / parts;
-            let rows = part(rows, row_parts, unit / panel_parts);
-            job.fresh = job.rows != rows;
-            job.rows = rows;
-            job.panels = part(gemm.panels(), panel_parts, unit % panel_parts);
-            dispatch(gemm.level, &job);
+            let units = Units::of(gemm, job.part.len(), worker.count());
+            while unit < before + units.len() {
+                let next = ctx.take();
+                (job.rows, job.panels) = units.get(unit - before, job.part.len());
+                job.following = match units.get_if(next - before, job.part.len()) {
+                    Some((_, panels)) => gemm.panel(panels.start),
+                    None => std::ptr::null(),
+                };
+                dispatch(gemm.level, &job);
+                unit = next;
+            }
+            before += units.len();
         }
+    }
+}
+
+/// How a part of the rows is cut into pieces of work: some panels, some rows.
+struct Units {
+    panels: usize,
+    panel_parts: usize,
+    row_parts: usize,
+}
+
+impl Units {
+    fn of(gemm: &Gemm, rows: usize, workers: usize) -> Self {
+        let wanted = if workers == 1 { 1 } else { UNITS * workers };
+        let panel_parts = gemm.panels().min(wanted);
+        let row_parts = wanted.div_ceil(panel_parts).min(rows.div_ceil(TALLEST)).max(1);
+        Self { panels: gemm.panels(), panel_parts, row_parts }
+    }
+
+    fn len(&self) -> usize {
+        self.panel_parts * self.row_parts
+    }
+
+    /// Rows, within the part, and panels of a unit.
+    fn get(&self, unit: usize, rows: usize) -> (Range<usize>, Range<usize>) {
+        let part = |count: usize, parts: usize, at: usize| count * at / parts..count * (at + 1) / parts;
+        let (panels, at) = (unit / self.row_parts, unit % self.row_parts);
+        (part(rows, self.row_parts, at), part(self.panels, self.panel_parts, panels))
+    }
+
+    fn get_if(&self, unit: usize, rows: usize) -> Option<(Range<usize>, Range<usize>)> {
+        (unit < self.len()).then(|| self.get(unit, rows))
     }
 }
 
 /// Some rows of some panels.
 struct Job<'a> {
     gemm: &'a Gemm,
+    /// The rows that are copied.
+    part: Range<usize>,
+    /// The rows of the unit, counted from the part's first.
     rows: Range<usize>,
     panels: Range<usize>,
+    /// The weights that this worker reads next; null when there are none.
+    following: *const f32,
     x: SharedMut<'a, f32>,
     residual: Option<SharedMut<'a, f32>>,
     out: SharedMut<'a, f32>,
     /// Where rows are copied to, unless they are read in place.
     copy: Option<SharedMut<'a, f32>>,
-    /// Whether the copy holds other rows.
-    fresh: bool,
 }
 
 impl Kernel for &Job<'_> {
@@ -222,51 +273,64 @@ impl Kernel for &Job<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         if let Some(copy) = self.copy {
-            if self.fresh {
-                self.copy_rows(isa, copy);
-            }
-            // SAFETY: blocks of `BLOCK` columns, each of all the unit's rows, were copied.
-            unsafe { self.product::<I, Fixed<BLOCK>>(isa, copy.as_ptr(), BLOCK, self.rows.len() * BLOCK) };
+            let first = copy.as_ptr().wrapping_add(self.rows.start * BLOCK);
+            // SAFETY: blocks of `BLOCK` columns, each of all the part's rows, were copied.
+            unsafe { self.product::<I, Fixed<BLOCK>>(isa, first, BLOCK, self.part.len() * BLOCK) };
         } else {
             let k = self.gemm.k;
-            let first = self.x.as_ptr().wrapping_add(self.rows.start * k);
+            let first = self.x.as_ptr().wrapping_add((self.part.start + self.rows.start) * k);
             // SAFETY: the span holds these rows.
             unsafe { self.product::<I, Dynamic>(isa, first, k, BLOCK) };
         }
     }
 }
 
-impl Job<'_> {
-    /// Copies the rows as `[k / BLOCK][rows][BLOCK]`.
+/// Copies these rows of the part as `[k / BLOCK][rows of the part][BLOCK]`.
+struct CopyRows<'a, 'b>(&'b Job<'a>, Range<usize>);
+
+impl Kernel for CopyRows<'_, '_> {
+    type Out = ();
+
     #[inline(always)]
-    fn copy_rows<I: Isa>(&self, isa: I, copy: SharedMut<'_, f32>) {
-        let (k, rows) = (self.gemm.k, self.rows.len());
-        assert!(rows * k.next_multiple_of(BLOCK) <= copy.len() && self.rows.end * k <= self.x.len(), "rows");
-        for row in 0..rows {
-            for block in 0..k.div_ceil(BLOCK) {
+    fn run<I: Isa>(self, isa: I) {
+        let Job { gemm: &Gemm { k, .. }, ref part, x, copy: Some(copy), .. } = *self.0 else { return };
+        let rows = part.len();
+        assert!(rows * k.next_multiple_of(BLOCK) <= copy.len() && part.end * k <= x.len(), "rows");
+        for block in 0..k.div_ceil(BLOCK) {
+            for row in self.1.start..self.1.end.min(rows) {
                 let count = BLOCK.min(k - block * BLOCK);
-                // SAFETY: within the rows of the span and the scratch, as asserted; the scratch is this worker's.
+                // SAFETY: within the rows of the span and the scratch, as asserted; each worker copies its own rows.
                 unsafe {
-                    let from = self.x.as_ptr().add((self.rows.start + row) * k + block * BLOCK);
+                    let from = x.as_ptr().add((part.start + row) * k + block * BLOCK);
                     let to = copy.as_mut_ptr().add((block * rows + row) * BLOCK);
                     for i in (0..count).step_by(I::LANES) {
-                        if i + I::LANES <= count {
-                            isa.store_ptr(isa.load_ptr(from.add(i)), to.add(i));
+                        let (from, to, left) = (from.add(i), to.add(i), count - i);
+                        if left >= I::LANES {
+                            isa.store_ptr(isa.load_ptr(from), to);
                         } else {
-                            isa.store_part_ptr(
-                                isa.load_part_ptr(from.add(i), count - i),
-                                to.add(i),
-                                count - i,
-                            );
+                            isa.store_part_ptr(isa.load_part_ptr(from, left), to, left);
                         }
                     }
                 }
             }
         }
     }
+}
+
+impl Job<'_> {
+    /// The weights that this worker reads after those of `panel` up to row `to`; null when there are none.
+    fn after(&self, panel: usize, to: usize) -> *const f32 {
+        if to < self.gemm.k {
+            self.gemm.panel(panel).wrapping_add(to * self.gemm.width)
+        } else if panel + 1 < self.panels.end {
+            self.gemm.panel(panel + 1)
+        } else {
+            self.following
+        }
+    }
 
     /// # Safety
-    /// Row `m`, columns from `b * BLOCK` on, of the unit lie at `a + m * pitch + b * block`.
+    /// Row `m`, columns from `b * BLOCK` on, of the unit's rows lie at `a + m * pitch + b * block`.
     #[inline(always)]
     unsafe fn product<I: Isa, P: Pitch>(&self, isa: I, a: *const f32, pitch: usize, block: usize) {
         let Gemm { k, n, act, width, .. } = *self.gemm;
@@ -276,15 +340,21 @@ impl Job<'_> {
             let kernels = tiles::<I, P>(width / BLOCK);
             for from in (0..k).step_by(each) {
                 let to = k.min(from + each);
-                for rows in cuts(self.rows.len(), most) {
-                    let out = (self.rows.start + rows.start) * n + panel * width;
+                let after = self.after(panel, to);
+                let rounds = (to - from).div_ceil(BLOCK);
+                for (piece, rows) in cuts(self.rows.len(), most).enumerate() {
+                    // Each tile asks for another piece of what is read next, at most as much as is read at a time.
+                    let asked = piece * rounds * AHEAD * BLOCK;
+                    let asks = !after.is_null() && asked < each * width;
+                    let out = (self.part.start + self.rows.start + rows.start) * n + panel * width;
                     let tile = Tile {
                         a: a.wrapping_add(rows.start * pitch + from / BLOCK * block),
                         pitch,
-                        taps: [(to - from).div_ceil(BLOCK), 1, 1],
+                        taps: [rounds, 1, 1],
                         a_step: [block, 0, 0],
-                        w: self.gemm.weights.as_ptr().wrapping_add((panel * k + from) * width),
+                        w: self.gemm.panel(panel).wrapping_add(from * width),
                         w_step: [BLOCK * width, 0, 0],
+                        ahead: if asks { after.wrapping_add(asked) } else { std::ptr::null() },
                         k: BLOCK,
                         k_last: (to - from - 1) % BLOCK + 1,
                         start: if from == 0 {
@@ -359,7 +429,7 @@ mod tests {
         };
         assert!(pack(2, 3, 5, 3).is_err() && pack(2, 3, 6, 2).is_err() && pack(0, 3, 0, 3).is_err());
         let packed = Arc::new(pack(2, 3, 6, 3).expect("packs"));
-        let span = |at, rows, cols| Span::f32(at, crate::Rows::Fixed(rows), cols);
+        let span = |at, rows, cols| Span::f32(at, Rows::Fixed(rows), cols);
         assert!(gemm(packed.clone(), span(0, 2, 4), None, span(64, 2, 6)).is_ok());
         assert!(gemm(packed.clone(), span(0, 2, 3), None, span(64, 2, 3)).is_err());
         assert!(gemm(packed.clone(), span(0, 2, 2), None, span(64, 1, 3)).is_err());

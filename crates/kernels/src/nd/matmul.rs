@@ -225,6 +225,7 @@ impl Panel<'_> {
                 a_step: [0; 3],
                 w: piece.as_ptr(),
                 w_step: [0; 3],
+                ahead: std::ptr::null(),
                 k: inner.len(),
                 k_last: inner.len(),
                 start: if inner.start == 0 { zeros.as_ptr() } else { std::ptr::null() },

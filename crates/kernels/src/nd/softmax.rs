@@ -77,8 +77,13 @@ pub(super) fn exponentials<I: Isa>(isa: I, x: &mut [f32], factor: f32) -> f32 {
     for x in vectors {
         largest = isa.max(isa.load(x), largest);
     }
-    // A row of nothing but minus infinity becomes NaN, as the formula says.
-    let (factor, top) = (isa.splat(factor), isa.splat(top.max(isa.reduce_max(largest))));
+    exponentials_below(isa, x, top.max(isa.reduce_max(largest)), factor)
+}
+
+/// `x = e^(factor * (x - top))`; returns their sum. A row of nothing but minus infinity becomes NaN, as the formula says.
+#[inline(always)]
+pub(super) fn exponentials_below<I: Isa>(isa: I, x: &mut [f32], top: f32, factor: f32) -> f32 {
+    let (factor, top) = (isa.splat(factor), isa.splat(top));
     let mut sum = isa.zero();
     let mut vectors = x.chunks_exact_mut(I::LANES);
     for x in &mut vectors {

@@ -190,6 +190,7 @@ impl Job<'_> {
             a_step: [place.x_plane, dy * width * pixel, dx * pixel],
             w: conv.weights.as_ptr().wrapping_add(panel.at + w * deep * lanes),
             w_step: [ky * kx * deep * lanes, kx * deep * lanes, deep * lanes],
+            ahead: std::ptr::null(),
             k,
             k_last,
             start: if cut.first { conv.bias[first..].as_ptr() } else { std::ptr::null() },

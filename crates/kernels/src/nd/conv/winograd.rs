@@ -239,6 +239,7 @@ impl Group<'_> {
                 a_step: [count * BLOCK, 0, 0],
                 w: self.winograd.weights.as_ptr().wrapping_add(w),
                 w_step: [BLOCK * width, 0, 0],
+                ahead: std::ptr::null(),
                 k: BLOCK,
                 k_last: self.conv.shape.channels - (rounds - 1) * BLOCK,
                 start: ZEROS.as_ptr(),
