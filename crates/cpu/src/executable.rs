@@ -23,8 +23,11 @@ pub(crate) struct CpuExecutable {
     level: Level,
     arena: Arena,
     buckets: BTreeMap<Vec<usize>, Bucket>,
-    /// Bucket and dimensions of the last run.
-    last: Option<(Vec<usize>, Vec<usize>)>,
+    /// Dimensions of the last call, and its bucket's.
+    dims: Vec<usize>,
+    key: Vec<usize>,
+    /// Whether the last call left outputs.
+    ran: bool,
 }
 
 /// How an input's length gives a dimension.
@@ -53,17 +56,18 @@ impl CpuExecutable {
     ) -> Result<Self, ExecError> {
         let kv = kv.map(KvStore::new).transpose().map_err(|e| memory("the key/value state", e))?;
         let arena = Arena::try_new(0).map_err(|e| memory("activations", e))?;
-        let (buckets, last) = (BTreeMap::new(), None);
-        Ok(Self { lowered, weights, max_dims, inputs, kv, team, level, arena, buckets, last })
+        let (dims, key) = (vec![0; max_dims.len()], vec![0; max_dims.len()]);
+        let (buckets, ran) = (BTreeMap::new(), false);
+        Ok(Self { lowered, weights, max_dims, inputs, kv, team, level, arena, buckets, dims, key, ran })
     }
 
-    /// Each dimension of a call, from the lengths of its inputs.
-    fn dims(&self, inputs: &[Input<'_>]) -> Result<Vec<usize>, ExecError> {
+    /// Sets the dimensions of a call, from the lengths of its inputs.
+    fn measure(&mut self, inputs: &[Input<'_>]) -> Result<(), ExecError> {
         let wrong = |index: usize, reason: String| ExecError::Input { index, reason };
         if inputs.len() != self.inputs.len() {
             return Err(wrong(inputs.len(), format!("{} inputs expected", self.inputs.len())));
         }
-        let mut dims = vec![None; self.max_dims.len()];
+        self.dims.fill(0);
         for (index, (input, shape)) in inputs.iter().zip(&self.inputs).enumerate() {
             let rows = input.len().checked_div(shape.row).unwrap_or(0);
             if rows * shape.row != input.len() {
@@ -76,29 +80,33 @@ impl CpuExecutable {
             if rows == 0 || rows > self.max_dims[dim] {
                 return Err(wrong(index, format!("{rows} rows, expected 1 to {}", self.max_dims[dim])));
             }
-            if dims[dim].replace(rows).is_some_and(|before| before != rows) {
+            if ![0, rows].contains(&self.dims[dim]) {
                 return Err(wrong(
                     index,
                     format!("{rows} rows, another input of this dimension has more or fewer"),
                 ));
             }
+            self.dims[dim] = rows;
         }
-        Ok(dims.into_iter().map(|dim| dim.unwrap_or(1)).collect())
+        self.dims.iter_mut().filter(|dim| **dim == 0).for_each(|dim| *dim = 1);
+        Ok(())
     }
 
-    /// Binds the bucket for these dimensions unless it is bound already; each dimension's next power of two.
-    fn prepare(&mut self, dims: &[usize]) -> Result<Vec<usize>, ExecError> {
-        let up = |(dim, max): (&usize, &usize)| dim.next_power_of_two().min(*max);
-        let key: Vec<usize> = dims.iter().zip(&self.max_dims).map(up).collect();
-        if !self.buckets.contains_key(&key) {
-            let bucket = self.bind(&key)?;
-            if bucket.program.arena_bytes() > self.arena.bytes() {
-                self.arena =
-                    Arena::try_new(bucket.program.arena_bytes()).map_err(|e| memory("activations", e))?;
-            }
-            self.buckets.insert(key.clone(), bucket);
+    /// Binds the bucket for the call's dimensions unless it is bound already; each dimension's next power of two.
+    fn prepare(&mut self) -> Result<(), ExecError> {
+        for ((key, dim), max) in self.key.iter_mut().zip(&self.dims).zip(&self.max_dims) {
+            *key = dim.next_power_of_two().min(*max);
         }
-        Ok(key)
+        if self.buckets.contains_key(&self.key) {
+            return Ok(());
+        }
+        let bucket = self.bind(&self.key)?;
+        if bucket.program.arena_bytes() > self.arena.bytes() {
+            self.arena =
+                Arena::try_new(bucket.program.arena_bytes()).map_err(|e| memory("activations", e))?;
+        }
+        self.buckets.insert(self.key.clone(), bucket);
+        Ok(())
     }
 
     fn bind(&self, dims: &[usize]) -> Result<Bucket, ExecError> {
@@ -123,9 +131,10 @@ impl CpuExecutable {
         call: &Call<'_>,
         profiler: Option<&mut dyn kinglet_kernels::Profiler>,
     ) -> Result<(), ExecError> {
-        let dims = self.dims(call.inputs)?;
-        let key = self.prepare(&dims)?;
-        let Some(bucket) = self.buckets.get(&key) else { return Err(ExecError::Output(0)) };
+        self.ran = false;
+        self.measure(call.inputs)?;
+        self.prepare()?;
+        let Some(bucket) = self.buckets.get(&self.key) else { return Err(ExecError::Output(0)) };
         for (index, (span, input)) in bucket.inputs.iter().zip(call.inputs).enumerate() {
             let written = match input {
                 Input::I32(values) => self.arena.write(span, values),
@@ -135,9 +144,10 @@ impl CpuExecutable {
         }
         let cancel = || call.cancel.is_cancelled();
         let profiler = profiler.map(|told| told as &mut dyn kinglet_kernels::Profiler);
-        let args = RunArgs { dims: &dims, seqs: call.seqs, kv: self.kv.as_mut(), cancel: &cancel, profiler };
+        let args =
+            RunArgs { dims: &self.dims, seqs: call.seqs, kv: self.kv.as_mut(), cancel: &cancel, profiler };
         bucket.program.run(&mut self.arena, &self.team, args).map_err(run_error)?;
-        self.last = Some((key, dims));
+        self.ran = true;
         Ok(())
     }
 }
@@ -174,10 +184,9 @@ impl Executable for CpuExecutable {
     }
 
     fn output(&self, index: usize) -> Result<&[f32], ExecError> {
-        let (key, dims) = self.last.as_ref().ok_or(ExecError::Output(index))?;
-        let span = self.buckets.get(key).and_then(|bucket| bucket.outputs.get(index));
-        let span = span.ok_or(ExecError::Output(index))?;
-        self.arena.read(span, dims).map_err(|_| ExecError::Output(index))
+        let bucket = self.buckets.get(&self.key).filter(|_| self.ran);
+        let span = bucket.and_then(|bucket| bucket.outputs.get(index)).ok_or(ExecError::Output(index))?;
+        self.arena.read(span, &self.dims).map_err(|_| ExecError::Output(index))
     }
 
     fn report(&self, dims: &[usize]) -> Result<PlanReport, ExecError> {
