@@ -14,7 +14,7 @@ use crate::passes::prune;
 use crate::{BuildError, Def, Graph, GraphBuilder, Node, Type, ValueId};
 
 /// Folded constants may always be this large; larger ones only when they are no larger than what they are made of.
-const SMALL: usize = 1 << 16;
+const SMALL: usize = 1 << 20;
 
 /// Computes nodes whose inputs are constants.
 pub trait Evaluate {

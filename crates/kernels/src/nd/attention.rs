@@ -5,16 +5,19 @@
 //! are never stored beyond the cache. Error: that of products of `dim` and of `keys` terms in f32 and of the
 //! exponentials, `(dim + keys + 32) * 2^-23 * max(|v|)` for scores below 16 in absolute value.
 
+use std::f32::consts::LOG2_E;
+
 use kinglet_simd::{Isa, Kernel, dispatch};
 
 use super::act::Act;
 use super::elementwise::Side;
 use super::layout::BLOCK;
 use super::shape::cuts;
-use super::softmax::{exponentials, exponentials_below};
+use super::softmax::largest;
 use super::strided::fixed;
 use super::tile::{Dynamic, Tile, panel_blocks, tallest, tiles};
 use crate::arena::Span;
+use crate::ops::vec::exp2;
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
 
@@ -328,8 +331,8 @@ impl Head<'_> {
             let row = &mut scores[i * pitch..][..keys];
             // SAFETY: a query of this head.
             let sum = match unsafe { self.masked(isa, first + i, row, scale) } {
-                Some(top) => exponentials_below(isa, row, top, 1.0),
-                None => exponentials(isa, row, scale),
+                Some(top) => powers(isa, row, top, LOG2_E),
+                None => powers(isa, row, largest(isa, row), scale * LOG2_E),
             };
             *factor = 1.0 / sum;
             if blank && sum.is_nan() {
@@ -423,6 +426,24 @@ fn added<I: Isa>(isa: I, row: &mut [f32], mask: &[f32], scale: f32) -> f32 {
         top = top.max(*x);
     }
     top.max(isa.reduce_max(largest))
+}
+
+/// `x = 2^(factor * (x - top))`; returns their sum. What is below `2^-126` counts as that; a row of nothing but minus infinity
+/// becomes NaN.
+#[inline(always)]
+fn powers<I: Isa>(isa: I, x: &mut [f32], top: f32, factor: f32) -> f32 {
+    let (factor, top) = (isa.splat(factor), isa.splat(top));
+    let mut sum = isa.zero();
+    let mut vectors = x.chunks_exact_mut(I::LANES);
+    for x in &mut vectors {
+        let y = exp2(isa, isa.mul(isa.sub(isa.load(x), top), factor));
+        sum = isa.add(sum, y);
+        isa.store(y, x);
+    }
+    let tail = vectors.into_remainder();
+    let y = exp2(isa, isa.mul(isa.sub(isa.load_part(tail), top), factor));
+    isa.store_part(y, tail);
+    isa.reduce_sum(sum) + tail.iter().sum::<f32>()
 }
 
 /// A tile that multiplies rows of `k` values with a panel; the caller says where rows and results lie.

@@ -169,7 +169,7 @@ unsafe impl Step for GemmStep {
             Rows::Dim(_) => self.gemm.copied(),
         };
         let k = self.gemm.k.next_multiple_of(BLOCK);
-        let copy = if most <= FEW { 0 } else { most.saturating_mul(k) };
+        let copy = if most <= FEW { 0 } else { pitch(most).saturating_mul(k) };
         Needs { scratch: copy.saturating_mul(size_of::<f32>()), ..Needs::default() }
     }
 
@@ -275,7 +275,7 @@ impl Kernel for &Job<'_> {
         if let Some(copy) = self.copy {
             let first = copy.as_ptr().wrapping_add(self.rows.start * BLOCK);
             // SAFETY: blocks of `BLOCK` columns, each of all the part's rows, were copied.
-            unsafe { self.product::<I, Fixed<BLOCK>>(isa, first, BLOCK, self.part.len() * BLOCK) };
+            unsafe { self.product::<I, Fixed<BLOCK>>(isa, first, BLOCK, pitch(self.part.len()) * BLOCK) };
         } else {
             let k = self.gemm.k;
             let first = self.x.as_ptr().wrapping_add((self.part.start + self.rows.start) * k);
@@ -285,7 +285,7 @@ impl Kernel for &Job<'_> {
     }
 }
 
-/// Copies these rows of the part as `[k / BLOCK][rows of the part][BLOCK]`.
+/// Copies these rows of the part as `[k / BLOCK][pitch][BLOCK]`.
 struct CopyRows<'a, 'b>(&'b Job<'a>, Range<usize>);
 
 impl Kernel for CopyRows<'_, '_> {
@@ -294,24 +294,44 @@ impl Kernel for CopyRows<'_, '_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Job { gemm: &Gemm { k, .. }, ref part, x, copy: Some(copy), .. } = *self.0 else { return };
-        let rows = part.len();
-        assert!(rows * k.next_multiple_of(BLOCK) <= copy.len() && part.end * k <= x.len(), "rows");
-        for block in 0..k.div_ceil(BLOCK) {
-            for row in self.1.start..self.1.end.min(rows) {
-                let count = BLOCK.min(k - block * BLOCK);
-                // SAFETY: within the rows of the span and the scratch, as asserted; each worker copies its own rows.
-                unsafe {
-                    let from = x.as_ptr().add((part.start + row) * k + block * BLOCK);
-                    let to = copy.as_mut_ptr().add((block * rows + row) * BLOCK);
-                    for i in (0..count).step_by(I::LANES) {
-                        let (from, to, left) = (from.add(i), to.add(i), count - i);
-                        if left >= I::LANES {
-                            isa.store_ptr(isa.load_ptr(from), to);
-                        } else {
-                            isa.store_part_ptr(isa.load_part_ptr(from, left), to, left);
-                        }
+        let pitch = pitch(part.len());
+        assert!(pitch * k.next_multiple_of(BLOCK) <= copy.len() && part.end * k <= x.len(), "rows");
+        for first in self.1.clone().step_by(TOGETHER) {
+            for block in 0..k.div_ceil(BLOCK) {
+                for row in first..self.1.end.min(first + TOGETHER) {
+                    // SAFETY: within the span and the scratch, as asserted; each worker copies its own rows.
+                    unsafe {
+                        let from = x.as_ptr().add((part.start + row) * k + block * BLOCK);
+                        let to = copy.as_mut_ptr().add((block * pitch + row) * BLOCK);
+                        copy_block(isa, from, to, BLOCK.min(k - block * BLOCK));
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Rows that are copied side by side: few enough for the processor to follow each of them.
+const TOGETHER: usize = 4;
+
+/// Distance in blocks between neighbouring blocks of columns of so many copied rows: odd, so that they fall into
+/// different sets of a cache.
+fn pitch(rows: usize) -> usize {
+    rows | 1
+}
+
+/// # Safety
+/// Both are valid for `count <= BLOCK` values.
+#[inline(always)]
+unsafe fn copy_block<I: Isa>(isa: I, from: *const f32, to: *mut f32, count: usize) {
+    for i in (0..count).step_by(I::LANES) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let (from, to, left) = (from.add(i), to.add(i), count - i);
+            if left >= I::LANES {
+                isa.store_ptr(isa.load_ptr(from), to);
+            } else {
+                isa.store_part_ptr(isa.load_part_ptr(from, left), to, left);
             }
         }
     }

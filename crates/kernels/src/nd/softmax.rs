@@ -62,39 +62,39 @@ impl Kernel for Rows<'_> {
             // SAFETY: row `row` of `out` is this worker's; `x` is only read.
             let (x, out) = unsafe { (self.x.part(range.clone()), self.out.part_mut(range)) };
             out.copy_from_slice(x);
-            let sum = exponentials(isa, out, 1.0);
+            let sum = exponentials(isa, out);
             scale(isa, out, 1.0 / sum);
         }
     }
 }
 
-/// `x = e^(factor * (x - max(x)))` for a positive factor; returns their sum.
+/// `x = e^(x - max(x))`; returns their sum. A row of nothing but minus infinity becomes NaN, as the formula says.
 #[inline(always)]
-pub(super) fn exponentials<I: Isa>(isa: I, x: &mut [f32], factor: f32) -> f32 {
+fn exponentials<I: Isa>(isa: I, x: &mut [f32]) -> f32 {
+    let top = isa.splat(largest(isa, x));
+    let mut sum = isa.zero();
+    let mut vectors = x.chunks_exact_mut(I::LANES);
+    for x in &mut vectors {
+        let y = exp(isa, isa.sub(isa.load(x), top));
+        sum = isa.add(sum, y);
+        isa.store(y, x);
+    }
+    let tail = vectors.into_remainder();
+    let y = exp(isa, isa.sub(isa.load_part(tail), top));
+    isa.store_part(y, tail);
+    isa.reduce_sum(sum) + tail.iter().sum::<f32>()
+}
+
+/// The largest value.
+#[inline(always)]
+pub(super) fn largest<I: Isa>(isa: I, x: &[f32]) -> f32 {
     let mut largest = isa.splat(f32::NEG_INFINITY);
     let vectors = x.chunks_exact(I::LANES);
     let top = vectors.remainder().iter().fold(f32::NEG_INFINITY, |top, &x| if x > top { x } else { top });
     for x in vectors {
         largest = isa.max(isa.load(x), largest);
     }
-    exponentials_below(isa, x, top.max(isa.reduce_max(largest)), factor)
-}
-
-/// `x = e^(factor * (x - top))`; returns their sum. A row of nothing but minus infinity becomes NaN, as the formula says.
-#[inline(always)]
-pub(super) fn exponentials_below<I: Isa>(isa: I, x: &mut [f32], top: f32, factor: f32) -> f32 {
-    let (factor, top) = (isa.splat(factor), isa.splat(top));
-    let mut sum = isa.zero();
-    let mut vectors = x.chunks_exact_mut(I::LANES);
-    for x in &mut vectors {
-        let y = exp(isa, isa.mul(isa.sub(isa.load(x), top), factor));
-        sum = isa.add(sum, y);
-        isa.store(y, x);
-    }
-    let tail = vectors.into_remainder();
-    let y = exp(isa, isa.mul(isa.sub(isa.load_part(tail), top), factor));
-    isa.store_part(y, tail);
-    isa.reduce_sum(sum) + tail.iter().sum::<f32>()
+    top.max(isa.reduce_max(largest))
 }
 
 #[inline(always)]

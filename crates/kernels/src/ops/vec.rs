@@ -82,7 +82,7 @@ const EXP2: [f32; 6] = [0.001_326_472_7, 0.009_671_513, 0.055_507_336, 0.240_222
 
 /// `2^x` within 2 ULP for `-126 <= x <= 0`; what is below gives `2^-126`.
 #[inline(always)]
-pub(super) fn exp2<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+pub(crate) fn exp2<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let x = isa.max(isa.splat(-126.0), x);
     let n = isa.to_i32(x);
     let f = isa.sub(x, isa.to_f32(n));
