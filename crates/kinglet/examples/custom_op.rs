@@ -1,6 +1,7 @@
 //! An operator that Kinglet does not know, registered from outside: `cargo run -p kinglet --example custom_op`.
 //!
 //! The model has one node, `com.example.Triple`, which multiplies by its attribute `factor` (3 unless given).
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 
