@@ -413,18 +413,22 @@ impl ConvStep {
     /// # Safety
     /// As for [`Step::run`].
     unsafe fn run_winograd(&self, winograd: &Winograd, images: usize, ctx: &StepCtx<'_>, worker: Worker<'_>) {
-        let parts = winograd.parts(images, worker.count());
+        let conv = &*self.conv;
+        let [parts, panel_parts] = winograd.split(conv.panels.len(), images, worker.count());
         let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
         let residual = self.residual.map(|span| ctx.view(&span));
         let scratch = ctx.worker_scratch(worker);
         loop {
             let unit = ctx.take();
-            if unit >= images * parts {
+            if unit >= images * parts * panel_parts {
                 return;
             }
-            let (conv, image, tiles) = (&*self.conv, unit / parts, winograd.part(parts, unit % parts));
-            // SAFETY: the spans hold whole images (checked when the step was made), and each tile is one worker's.
-            unsafe { Group { conv, winograd, image, tiles, x, residual, out, scratch }.run() };
+            let (image, rest) = (unit / panel_parts / parts, unit % panel_parts);
+            let tiles = winograd.tiles(parts, unit / panel_parts % parts);
+            let panels = conv.panels.len() * rest / panel_parts..conv.panels.len() * (rest + 1) / panel_parts;
+            // SAFETY: the spans hold whole images (checked when the step was made), and each tile of a panel is one
+            // worker's.
+            unsafe { Group { conv, winograd, image, tiles, panels, x, residual, out, scratch }.run() };
         }
     }
 }

@@ -150,6 +150,7 @@ fn winograd_follows_the_definition() {
         (48, 48, square([24, 24], 3, 1, 1), 1),
         (70, 33, uneven, 1),
         (256, 32, square([24, 24], 3, 1, 1), 1),
+        (256, 136, square([14, 14], 3, 1, 1), 1),
     ] {
         for act in [Act::RELU, Act::HardSwish] {
             let shape = shape(channels, outputs, 1, window, act);

@@ -26,9 +26,9 @@ const POINTS: usize = IN * IN;
 /// Tiles that are computed together at most.
 const GROUP: usize = 28;
 /// Floats of transformed inputs that stay in the second-level cache.
-const ROOM: usize = 128 << 10;
+const ROOM: usize = 160 << 10;
 /// Tiles of an image from which on the weights, four times as many, are read often enough.
-const FEWEST: usize = 36;
+const FEWEST: usize = 16;
 /// Channels and outputs from which on the transforms cost less than they save.
 const NARROW: usize = 32;
 /// Blocks of a panel at most.
@@ -94,15 +94,19 @@ impl Winograd {
         POINTS * self.group * (self.rounds + WIDEST) * BLOCK
     }
 
-    /// Parts that an image is cut into for so many workers.
-    pub(super) fn parts(&self, images: usize, workers: usize) -> usize {
+    /// Units of work of each image for so many workers: parts of its tiles, and parts of the panels, each of which
+    /// transforms the inputs anew.
+    pub(super) fn split(&self, panels: usize, images: usize, workers: usize) -> [usize; 2] {
         let all = self.tiles[0] * self.tiles[1];
-        let wanted = if workers == 1 { 1 } else { (2 * workers).div_ceil(images.max(1)) };
-        all.div_ceil(self.group).max(wanted.min(all))
+        let parts = all.div_ceil(self.group);
+        if images * parts >= 2 * workers || workers == 1 {
+            return [parts.next_multiple_of(workers).min(all), 1];
+        }
+        [parts, workers.div_ceil(images * parts).min(panels)]
     }
 
-    /// The tiles of a part.
-    pub(super) fn part(&self, parts: usize, at: usize) -> Range<usize> {
+    /// Part `at` of so many of the tiles.
+    pub(super) fn tiles(&self, parts: usize, at: usize) -> Range<usize> {
         let all = self.tiles[0] * self.tiles[1];
         all * at / parts..all * (at + 1) / parts
     }
@@ -125,12 +129,13 @@ fn transformed(taps: &[f32]) -> [f32; POINTS] {
     })
 }
 
-/// Some tiles of an image.
+/// Some tiles of an image, and some panels of outputs.
 pub(super) struct Group<'a> {
     pub(super) conv: &'a Conv,
     pub(super) winograd: &'a Winograd,
     pub(super) image: usize,
     pub(super) tiles: Range<usize>,
+    pub(super) panels: Range<usize>,
     pub(super) x: SharedMut<'a, f32>,
     pub(super) residual: Option<SharedMut<'a, f32>>,
     pub(super) out: SharedMut<'a, f32>,
@@ -161,7 +166,7 @@ impl Kernel for Group<'_> {
                 }
             }
         }
-        for panel in &self.conv.panels {
+        for panel in &self.conv.panels[self.panels.clone()] {
             for point in 0..POINTS {
                 self.multiply(isa, panel, point);
             }
@@ -229,7 +234,12 @@ impl Group<'_> {
         let (deep, width) = (rounds * BLOCK, blocks * BLOCK);
         let w = (panel.blocks.start * BLOCK * POINTS + point * width) * deep;
         let kernels = tiles::<I, Fixed<BLOCK>>(blocks);
+        // The next point's weights come while this one's are used.
+        let ahead = (w + deep * width).min(self.winograd.weights.len());
+        let ahead = &self.winograd.weights[ahead..(ahead + deep * width).min(self.winograd.weights.len())];
         for some in cuts(count, tallest_for(blocks, I::LANES, I::REGISTERS)) {
+            let part = ahead.len() * some.start / count..ahead.len() * some.end / count;
+            ahead[part].iter().step_by(BLOCK).for_each(|line| isa.prefetch(line));
             let a = (point * rounds * count + some.start) * BLOCK;
             let out = self.products() + (point * blocks * count + some.start) * BLOCK;
             let tile = Tile {
