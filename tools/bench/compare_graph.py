@@ -164,15 +164,15 @@ def compare(arguments):
 
 
 def table(report):
-    heads = ["model", "ONNX Runtime, ms", "OpenVINO, ms", "Kinglet, ms", "ratio", "of peak", "loading, ms", "error"]
+    heads = ["model", "ONNX Runtime, ms", "OpenVINO, ms", "Kinglet, ms", "ratio", "of the least", "of peak", "loading, ms", "error"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for entry in report:
         times = {side: gather(entry, side) for side in ("ort", "openvino", "kinglet")}
-        best = min(statistics.median(times[peer]) for peer in PEERS)
+        ratios = [min(of(times[peer]) for peer in PEERS) / of(times["kinglet"]) for of in (statistics.median, min)]
         loads = [statistics.median(r[side]["load_ms"] for r in entry["rounds"]) for side in times]
         percent = statistics.median(r["kinglet"]["percent"] for r in entry["rounds"])
         cells = [entry["model"]] + [spread(values) for values in times.values()]
-        cells += [f"{best / statistics.median(times['kinglet']):.2f}", f"{percent:.0f} %"]
+        cells += [f"{ratio:.2f}" for ratio in ratios] + [f"{percent:.0f} %"]
         cells += [", ".join(f"{load:.0f}" for load in loads)]
         cells += ["" if entry.get("error") is None else f"{entry['error']:.1e}"]
         lines.append("| " + " | ".join(cells) + " |")
@@ -185,7 +185,7 @@ def gather(entry, side):
 
 def spread(values):
     ordered = sorted(values)
-    low, high = (ordered[round(q * (len(ordered) - 1))] for q in (0.1, 0.9))
+    low, high = (ordered[round(q * (len(ordered) - 1))] for q in (0, 0.9))
     return f"{statistics.median(ordered):.2f} ({low:.2f}–{high:.2f})"
 
 
