@@ -2,6 +2,7 @@
 
 mod made;
 mod passes;
+mod real_models;
 
 use kinglet::formats::coreml::{CoreMl, write as coreml};
 use kinglet::formats::{ExportError, onnx};

@@ -119,6 +119,8 @@ pub(super) struct Writer<'a> {
     options: &'a WriteOptions,
     names: HashMap<ValueId, String>,
     taken: HashSet<String>,
+    /// What nodes read, and outputs.
+    read: HashSet<ValueId>,
     operations: Vec<proto::Operation>,
     count: usize,
     weights: Weights,
@@ -132,6 +134,7 @@ impl<'a> Writer<'a> {
             options,
             names: HashMap::new(),
             taken: HashSet::new(),
+            read: HashSet::new(),
             operations: Vec::new(),
             count: 0,
             weights: Weights::default(),
@@ -163,6 +166,8 @@ impl<'a> Writer<'a> {
     }
 
     fn nodes(&mut self, graph: &Graph) {
+        let inputs = graph.nodes().iter().flat_map(|node| &node.inputs);
+        self.read = inputs.chain(graph.outputs()).copied().collect();
         for node in graph.nodes() {
             let words = crate::export::words(&*node.op);
             let Some(export) = ops::exporter(node.op.name()) else {
@@ -300,6 +305,7 @@ impl<'a> Writer<'a> {
 
     fn feature(&self, name: &str, ty: &TensorType) -> Result<proto::Feature, String> {
         let dtype = match ty.dtype {
+            DType::F32 | DType::F16 | DType::BF16 | DType::F64 if self.options.half => 65552,
             DType::F32 | DType::F16 | DType::BF16 | DType::F64 => 65568,
             DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::U16 | DType::U32 => 131_104,
             other => return Err(format!("whose elements are {other}")),

@@ -131,11 +131,8 @@ impl<'w, 'a> Ex<'w, 'a> {
 
     /// An error when only the first output may be read, and another one is.
     pub(super) fn only_first(&self) -> Result<(), String> {
-        let readers = self.graph.readers();
-        let read = |id: &kinglet_graph::ValueId| {
-            !readers[id.index()].is_empty() || self.graph.outputs().contains(id)
-        };
-        if self.node.outputs[1..].iter().any(read) { Err("with more than one result".into()) } else { Ok(()) }
+        let read = self.node.outputs[1..].iter().any(|id| self.writer.read.contains(id));
+        if read { Err("with more than one result".into()) } else { Ok(()) }
     }
 
     /// The node's first output as that of one operation.

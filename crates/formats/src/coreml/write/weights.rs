@@ -123,9 +123,12 @@ fn stored(tensor: &Tensor, values: Vec<f32>, half: bool) -> Result<(Bytes, u32),
     Ok((values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into(), 2))
 }
 
+/// Numbers beyond the range, as masks use them, become its ends: infinities times zero would be no numbers.
 fn halves(values: &[f32]) -> Result<Bytes, String> {
-    let mut bytes = Vec::new();
-    kinglet_tensor::quant::quantize(DType::F16, values, &mut bytes).map_err(|e| e.to_string())?;
+    const MOST: f32 = 65504.0;
+    let within = |x: &f32| if x.is_finite() { x.clamp(-MOST, MOST) } else { *x };
+    let (values, mut bytes): (Vec<f32>, _) = (values.iter().map(within).collect(), Vec::new());
+    kinglet_tensor::quant::quantize(DType::F16, &values, &mut bytes).map_err(|e| e.to_string())?;
     Ok(bytes.into())
 }
 
