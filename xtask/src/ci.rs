@@ -154,9 +154,18 @@ fn doc() -> Result<Outcome> {
     passed()
 }
 
+/// The first version of cargo-deny that reads `deny.toml` as it is.
+const OLDEST_DENY: (u32, u32) = (0, 16);
+
 fn deny() -> Result<Outcome> {
-    if !sh::succeeds("cargo deny --version") {
-        return Ok(Skipped("cargo-deny is not installed (cargo install --locked cargo-deny)".into()));
+    let install = "cargo install --locked cargo-deny";
+    let Ok(version) = sh::output("cargo deny --version") else {
+        return Ok(Skipped(format!("cargo-deny is not installed ({install})")));
+    };
+    let words = version.trim().rsplit(' ').next().unwrap_or_default().split('.');
+    let numbers: Vec<u32> = words.filter_map(|word| word.parse().ok()).collect();
+    if numbers.first().copied().zip(numbers.get(1).copied()).is_none_or(|found| found < OLDEST_DENY) {
+        return Ok(Skipped(format!("{} is too old for deny.toml ({install})", version.trim())));
     }
     sh::run("cargo deny --locked --log-level error check --show-stats licenses bans sources", &[])?;
     if !sh::succeeds("cargo deny --locked fetch db") {

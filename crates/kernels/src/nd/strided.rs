@@ -195,14 +195,14 @@ impl Copy {
     /// The axes were checked against both views.
     unsafe fn scattered(&self, x: SharedMut<'_, f32>, out: SharedMut<'_, f32>, worker: Worker<'_>) {
         const STRIP: usize = 16;
-        let axes = Axes { axes: self.axes.axes[..self.axes.axes.len() - 1].to_vec() };
-        let Some(&(inner, [stride])) = axes.axes.last().filter(|_| !axes.is_empty()) else { return };
-        let rows = axes.len() / inner;
+        let proper = self.axes.axes.split_last().and_then(|(_, axes)| axes.split_last());
+        let Some((&(inner, [stride]), outer)) = proper.filter(|_| !self.axes.is_empty()) else { return };
+        let rows = self.axes.len() / inner;
         for strip in worker.share(rows.div_ceil(STRIP), 1) {
             let strip = strip * STRIP..rows.min((strip + 1) * STRIP);
             for piece in (0..inner).step_by(STRIP) {
                 for row in strip.clone() {
-                    let [at] = axes.offsets(row);
+                    let [at] = place(outer, row);
                     for i in piece..inner.min(piece + STRIP) {
                         // SAFETY: by the caller's promise; these runs of `out` are this worker's.
                         unsafe {

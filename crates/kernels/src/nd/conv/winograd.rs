@@ -317,7 +317,7 @@ impl Group<'_> {
 /// `B^T d`.
 #[inline(always)]
 fn forward<I: Isa>(isa: I, d: [I::F32; IN]) -> [I::F32; IN] {
-    let [two, four, five] = [2.0, 4.0, -5.0].map(|x| isa.splat(x));
+    let (two, four, five) = (isa.splat(2.0), isa.splat(4.0), isa.splat(-5.0));
     let (outer, inner) = (isa.fma(isa.neg(four), d[2], d[4]), isa.fma(isa.neg(four), d[1], d[3]));
     let (even, odd) = (isa.sub(d[4], d[2]), isa.sub(d[3], d[1]));
     [
