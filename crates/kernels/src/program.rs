@@ -4,7 +4,7 @@
 //! each run proves that its dimensions, sequences and indices keep within what was proven, so running is safe.
 //! Deliberately absent: graphs, and deciding where values lie (the planner's).
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use kinglet_simd::Level;
 use kinglet_tensor::{KvSpec, SeqRows};
@@ -140,7 +140,7 @@ impl Program {
             cancel,
             profiler: Local(profiler.map(std::ptr::from_mut)),
             stop: AtomicUsize::new(usize::MAX),
-            next: std::array::from_fn(|_| AtomicUsize::new(0)),
+            next: std::array::from_fn(|_| AtomicU64::new(0)),
         };
         team.run(|worker| self.work(&state, worker));
         if state.stop.into_inner() == usize::MAX { Ok(()) } else { Err(RunError::Cancelled) }
@@ -256,7 +256,7 @@ struct RunState<'a> {
     stop: AtomicUsize,
     /// Counters for [`StepCtx::take`], used in turn: while one step uses its own and a late worker the previous one's,
     /// the third is set back.
-    next: [AtomicUsize; 3],
+    next: [AtomicU64; 3],
 }
 
 // SAFETY: `base` and `kv` stand for exclusive borrows that the run holds; steps keep their accesses apart. The

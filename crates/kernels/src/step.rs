@@ -1,6 +1,6 @@
 //! What a step of a program is, and what it sees while it runs.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kinglet_simd::Level;
 use kinglet_tensor::{KvLayer, SeqRows};
@@ -102,7 +102,7 @@ pub struct StepCtx<'a> {
     /// Offsets of the shared and of the first worker's scratch.
     pub(crate) scratch: (usize, usize),
     pub(crate) needs: &'a Needs,
-    pub(crate) next: &'a AtomicUsize,
+    pub(crate) next: &'a AtomicU64,
 }
 
 impl<'a> StepCtx<'a> {
@@ -158,8 +158,29 @@ impl<'a> StepCtx<'a> {
     }
 
     /// Numbers from 0 on, each handed to one worker only: for work that cannot be split evenly beforehand.
+    ///
+    /// A step uses this or [`take_near`](Self::take_near), not both.
     pub fn take(&self) -> usize {
-        self.next.fetch_add(1, Ordering::Relaxed)
+        self.next.fetch_add(1, Ordering::Relaxed) as usize
+    }
+
+    /// Numbers of `0..count`, each handed to one worker only; none when all are. The first half of the workers gets them
+    /// from the front, the others from the back, until they meet: in steps that cut their data alike, a worker finds much
+    /// of what it reads in its own cache.
+    pub fn take_near(&self, worker: Worker<'_>, count: usize) -> Option<usize> {
+        if count >= 1 << 31 {
+            return Some(self.take()).filter(|&taken| taken < count);
+        }
+        let front = 2 * worker.index() < worker.count();
+        let taken = self.next.fetch_add(if front { 1 } else { 1 << 32 }, Ordering::Relaxed);
+        let (before, behind) = (taken as u32 as usize, (taken >> 32) as usize);
+        (before + behind < count).then(|| if front { before } else { count - 1 - behind })
+    }
+
+    /// Hands out all numbers again. One worker calls it between two barriers, the first of which all reach when there is
+    /// nothing left to take.
+    pub(crate) fn again(&self) {
+        self.next.store(0, Ordering::Relaxed);
     }
 
     fn part<T: Element>(&self, offset: usize, len: usize) -> SharedMut<'a, T> {

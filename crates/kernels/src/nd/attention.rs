@@ -208,11 +208,7 @@ unsafe impl Step for Attention {
         });
         let out = ctx.view(&self.out.span);
         let scratch = ctx.worker_scratch(worker);
-        loop {
-            let unit = ctx.take();
-            if unit >= batch * heads * cut {
-                return;
-            }
+        while let Some(unit) = ctx.take_near(worker, batch * heads * cut) {
             let (pair, part) = (unit / cut, unit % cut);
             let queries = queries * part / cut..queries * (part + 1) / cut;
             let place = [pair / heads, pair % heads];
@@ -457,6 +453,7 @@ fn product(w: &[f32], k: usize, width: usize, out_pitch: usize) -> Tile {
         w: w.as_ptr(),
         w_step: [0; 3],
         ahead: std::ptr::null(),
+        lines: 0,
         k,
         k_last: k,
         start: std::ptr::null(),

@@ -368,11 +368,7 @@ unsafe impl Step for ConvStep {
         let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
         let residual = self.residual.map(|span| ctx.view(&span));
         let part = |count: usize, parts: usize, at: usize| count * at / parts..count * (at + 1) / parts;
-        loop {
-            let unit = ctx.take();
-            if unit >= images * spot_parts * panel_parts {
-                return;
-            }
+        while let Some(unit) = ctx.take_near(worker, images * spot_parts * panel_parts) {
             let (image, rest) = (unit / (spot_parts * panel_parts), unit % (spot_parts * panel_parts));
             let some = |spots: &'_ [Spot]| part(spots.len(), spot_parts, rest % spot_parts);
             let panels = part(self.conv.panels.len(), panel_parts, rest / spot_parts);
@@ -396,13 +392,9 @@ impl ConvStep {
         let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
         let residual = self.residual.map(|span| ctx.view(&span));
         let copy = ctx.worker_scratch(worker);
-        loop {
-            let unit = ctx.take();
-            if unit >= images * blocks * count {
-                return;
-            }
-            let (image, block) = (unit / count / blocks, unit / count % blocks);
-            let rows = strips.rows(conv.output, unit % count);
+        while let Some(unit) = ctx.take_near(worker, images * blocks * count) {
+            let (image, block) = (unit / count / blocks, unit % blocks);
+            let rows = strips.rows(conv.output, unit / blocks % count);
             // SAFETY: the spans hold whole images (checked when the step was made), and each strip is one worker's.
             unsafe { Strip { conv, strips, image, block, rows, x, residual, out, copy }.run() };
         }
@@ -418,11 +410,7 @@ impl ConvStep {
         let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
         let residual = self.residual.map(|span| ctx.view(&span));
         let scratch = ctx.worker_scratch(worker);
-        loop {
-            let unit = ctx.take();
-            if unit >= images * parts * panel_parts {
-                return;
-            }
+        while let Some(unit) = ctx.take_near(worker, images * parts * panel_parts) {
             let (image, rest) = (unit / panel_parts / parts, unit % panel_parts);
             let tiles = winograd.tiles(parts, unit / panel_parts % parts);
             let panels = conv.panels.len() * rest / panel_parts..conv.panels.len() * (rest + 1) / panel_parts;

@@ -14,7 +14,7 @@ use super::NdError;
 use super::act::Act;
 use super::layout::BLOCK;
 use super::shape::cuts;
-use super::tile::{AHEAD, Dynamic, Fixed, Pitch, TALLEST, Tile, panel_blocks, tallest, tiles};
+use super::tile::{Dynamic, Fixed, Pitch, TALLEST, Tile, panel_blocks, tallest, tiles};
 use crate::arena::{Rows, Span};
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
@@ -47,6 +47,9 @@ const CHUNK: usize = 32 << 8;
 const COPY: usize = 2 << 20;
 /// Rows up to which they are read in place.
 const FEW: usize = 8;
+/// Cache lines of later weights that a tile asks for in each round.
+const LEAST_AHEAD: usize = 4;
+const MOST_AHEAD: usize = 8;
 /// Units of work, at least, for each worker.
 const UNITS: usize = 6;
 
@@ -182,39 +185,32 @@ unsafe impl Step for GemmStep {
         let gemm = &*self.gemm;
         let rows = ctx.rows(self.x.rows) * self.each;
         let copies = rows > FEW;
-        let mut job = Job {
-            gemm,
-            part: 0..0,
-            rows: 0..0,
-            panels: 0..0,
-            following: std::ptr::null(),
-            x: ctx.view(&self.x),
-            residual: self.residual.map(|span| ctx.view(&span)),
-            out: ctx.view(&self.out),
-            copy: copies.then(|| ctx.scratch()),
-        };
-        let (mut unit, mut before) = (ctx.take(), 0);
+        let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
+        let residual = self.residual.map(|span| ctx.view(&span));
+        let copy = copies.then(|| ctx.scratch());
         for part in cuts(rows, if copies { gemm.copied() } else { FEW }) {
-            job.part = part;
-            if copies {
-                if before > 0 {
-                    worker.barrier();
-                }
-                dispatch(gemm.level, CopyRows(&job, worker.share(job.part.len(), 1)));
+            if part.start > 0 {
                 worker.barrier();
             }
-            let units = Units::of(gemm, job.part.len(), worker.count());
-            while unit < before + units.len() {
-                let next = ctx.take();
-                (job.rows, job.panels) = units.get(unit - before, job.part.len());
-                job.following = match units.get_if(next - before, job.part.len()) {
-                    Some((_, panels)) => gemm.panel(panels.start),
-                    None => std::ptr::null(),
-                };
-                dispatch(gemm.level, &job);
-                unit = next;
+            if let Some(copy) = copy {
+                dispatch(
+                    gemm.level,
+                    CopyRows { k: gemm.k, part: &part, rows: worker.share(part.len(), 1), x, copy },
+                );
+                if worker.index() == 0 {
+                    ctx.again();
+                }
+                worker.barrier();
             }
-            before += units.len();
+            let units = Units::of(gemm, part.len(), worker.count());
+            let take = || ctx.take_near(worker, units.len()).map(|unit| units.get(unit, part.len()));
+            let mut unit = take();
+            while let Some((rows, panels)) = unit {
+                unit = take();
+                let following = unit.as_ref().map_or(std::ptr::null(), |(_, next)| gemm.panel(next.start));
+                let part = &part;
+                dispatch(gemm.level, &Job { gemm, part, rows, panels, following, x, residual, out, copy });
+            }
         }
     }
 }
@@ -244,17 +240,13 @@ impl Units {
         let (panels, at) = (unit / self.row_parts, unit % self.row_parts);
         (part(rows, self.row_parts, at), part(self.panels, self.panel_parts, panels))
     }
-
-    fn get_if(&self, unit: usize, rows: usize) -> Option<(Range<usize>, Range<usize>)> {
-        (unit < self.len()).then(|| self.get(unit, rows))
-    }
 }
 
 /// Some rows of some panels.
 struct Job<'a> {
     gemm: &'a Gemm,
     /// The rows that are copied.
-    part: Range<usize>,
+    part: &'a Range<usize>,
     /// The rows of the unit, counted from the part's first.
     rows: Range<usize>,
     panels: Range<usize>,
@@ -285,20 +277,27 @@ impl Kernel for &Job<'_> {
     }
 }
 
-/// Copies these rows of the part as `[k / BLOCK][pitch][BLOCK]`.
-struct CopyRows<'a, 'b>(&'b Job<'a>, Range<usize>);
+/// Copies some rows of a part as `[k / BLOCK][pitch][BLOCK]`.
+struct CopyRows<'a> {
+    k: usize,
+    part: &'a Range<usize>,
+    /// Counted from the part's first.
+    rows: Range<usize>,
+    x: SharedMut<'a, f32>,
+    copy: SharedMut<'a, f32>,
+}
 
-impl Kernel for CopyRows<'_, '_> {
+impl Kernel for CopyRows<'_> {
     type Out = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Job { gemm: &Gemm { k, .. }, ref part, x, copy: Some(copy), .. } = *self.0 else { return };
+        let Self { k, part, rows, x, copy } = self;
         let pitch = pitch(part.len());
         assert!(pitch * k.next_multiple_of(BLOCK) <= copy.len() && part.end * k <= x.len(), "rows");
-        for first in self.1.clone().step_by(TOGETHER) {
+        for first in rows.clone().step_by(TOGETHER) {
             for block in 0..k.div_ceil(BLOCK) {
-                for row in first..self.1.end.min(first + TOGETHER) {
+                for row in first..rows.end.min(first + TOGETHER) {
                     // SAFETY: within the span and the scratch, as asserted; each worker copies its own rows.
                     unsafe {
                         let from = x.as_ptr().add((part.start + row) * k + block * BLOCK);
@@ -362,9 +361,11 @@ impl Job<'_> {
                 let to = k.min(from + each);
                 let after = self.after(panel, to);
                 let rounds = (to - from).div_ceil(BLOCK);
+                let pieces = self.rows.len().div_ceil(most);
+                let lines = (each * width / BLOCK).div_ceil(pieces * rounds).clamp(LEAST_AHEAD, MOST_AHEAD);
                 for (piece, rows) in cuts(self.rows.len(), most).enumerate() {
                     // Each tile asks for another piece of what is read next, at most as much as is read at a time.
-                    let asked = piece * rounds * AHEAD * BLOCK;
+                    let asked = piece * rounds * lines * BLOCK;
                     let asks = !after.is_null() && asked < each * width;
                     let out = (self.part.start + self.rows.start + rows.start) * n + panel * width;
                     let tile = Tile {
@@ -375,6 +376,7 @@ impl Job<'_> {
                         w: self.gemm.panel(panel).wrapping_add(from * width),
                         w_step: [BLOCK * width, 0, 0],
                         ahead: if asks { after.wrapping_add(asked) } else { std::ptr::null() },
+                        lines,
                         k: BLOCK,
                         k_last: (to - from - 1) % BLOCK + 1,
                         start: if from == 0 {

@@ -104,11 +104,7 @@ unsafe impl Step for MatMul {
         let cut = (UNITS * worker.count()).div_ceil(units).min(m.div_ceil(4 * TALLEST)).max(1);
         let (a, b, out) = (self.a.start(ctx), self.b.start(ctx), ctx.view(&self.out));
         let scratch = ctx.worker_scratch(worker);
-        loop {
-            let unit = ctx.take();
-            if unit >= units * cut {
-                return;
-            }
+        while let Some(unit) = ctx.take_near(worker, units * cut) {
             let (place, part) = (unit / cut, unit % cut);
             let rows = m * part / cut..m * (part + 1) / cut;
             let job = Panel {
@@ -226,6 +222,7 @@ impl Panel<'_> {
                 w: piece.as_ptr(),
                 w_step: [0; 3],
                 ahead: std::ptr::null(),
+                lines: 0,
                 k: inner.len(),
                 k_last: inner.len(),
                 start: if inner.start == 0 { zeros.as_ptr() } else { std::ptr::null() },

@@ -89,9 +89,10 @@ pub(super) struct Tile {
     /// First tap's weights: `[k][panel width]`.
     pub(super) w: *const f32,
     pub(super) w_step: [usize; 3],
-    /// Weights that are read later: [`AHEAD`] cache lines of them are asked for in each round of the outermost loop. Null
+    /// Weights that are read later: so many cache lines of them are asked for in each round of the outermost loop. Null
     /// when there are none.
     pub(super) ahead: *const f32,
+    pub(super) lines: usize,
     /// Values summed for each tap, and for taps of the last round of the outermost loop.
     pub(super) k: usize,
     pub(super) k_last: usize,
@@ -116,8 +117,6 @@ pub(super) struct Tile {
 /// Every address that the tile's loops reach is valid; `out` is not otherwise in use.
 pub(super) type TileFn<I> = unsafe fn(I, &Tile);
 
-/// Cache lines of later weights that a round of the outermost loop asks for.
-pub(super) const AHEAD: usize = 4;
 /// Most pixels of any tile.
 pub(super) const TALLEST: usize = 14;
 /// Most pixels of a tile of three blocks, which only instruction sets of sixteen lanes have.
@@ -292,7 +291,7 @@ unsafe fn accumulate<I: Isa, P: Pitch, O: Operand, const MR: usize, const NV: us
     for c in 0..t.taps[0] {
         let k = if c + 1 == t.taps[0] { t.k_last } else { t.k };
         if !t.ahead.is_null() {
-            for line in c * AHEAD..(c + 1) * AHEAD {
+            for line in c * t.lines..(c + 1) * t.lines {
                 isa.prefetch(t.ahead.wrapping_add(line * BLOCK));
             }
         }

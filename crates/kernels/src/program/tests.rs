@@ -73,6 +73,37 @@ unsafe impl Step for Pick {
     }
 }
 
+/// Adds 1 to every item, twice over, items taken from both ends.
+struct Near {
+    out: Span,
+}
+
+// SAFETY: each item is taken by one worker, again behind a barrier.
+unsafe impl Step for Near {
+    fn label(&self) -> String {
+        "near".into()
+    }
+
+    fn spans(&self) -> Vec<Access> {
+        vec![Access::Update(self.out)]
+    }
+
+    unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
+        let out = ctx.view::<f32>(&self.out);
+        for round in 0..2 {
+            while let Some(i) = ctx.take_near(worker, out.len()) {
+                // SAFETY: `i` is this worker's.
+                unsafe { out.part_mut(i..i + 1)[0] += 1.0 };
+            }
+            worker.barrier();
+            if round == 0 && worker.index() == 0 {
+                ctx.again();
+            }
+            worker.barrier();
+        }
+    }
+}
+
 fn f32s(offset: usize) -> Span {
     Span::f32(offset, T, 1)
 }
@@ -110,6 +141,21 @@ fn steps_run_in_order_on_every_team() {
             program.run(&mut arena, &team, args(&[rows])).expect("runs");
             let expected: Vec<f32> = (0..rows).rev().map(|i| i as f32 + 40.0).collect();
             assert_eq!(arena.read::<f32>(&f32s(768), &[rows]).expect("fits"), expected);
+        }
+    }
+}
+
+#[test]
+fn items_are_taken_once_from_both_ends() {
+    for threads in [1, 2, 3, 4] {
+        let steps: Vec<Box<dyn Step>> =
+            (0..5).map(|_| Box::new(Near { out: f32s(0) }) as Box<dyn Step>).collect();
+        let program = Program::new(steps, limits()).expect("valid");
+        let (team, mut arena) = (Team::new(threads), Arena::try_new(program.arena_bytes()).expect("memory"));
+        for rows in [0usize, 1, 2, 7, 50] {
+            arena.write(&f32s(0), &vec![0.0; rows]).expect("fits");
+            program.run(&mut arena, &team, args(&[rows])).expect("runs");
+            assert_eq!(arena.read::<f32>(&f32s(0), &[rows]).expect("fits"), vec![10.0; rows]);
         }
     }
 }

@@ -215,11 +215,7 @@ unsafe impl Step for ChainStep {
         let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
         let residual = self.residual.map(|span| ctx.view(&span));
         let scratch = ctx.worker_scratch(worker);
-        loop {
-            let unit = ctx.take();
-            if unit >= images * parts {
-                return;
-            }
+        while let Some(unit) = ctx.take_near(worker, images * parts) {
             let (image, part) = (unit / parts, unit % parts);
             let rows = height * part / parts..height * (part + 1) / parts;
             let part = Part { chain, image, x, residual, out, scratch };

@@ -191,6 +191,7 @@ impl Job<'_> {
             w: conv.weights.as_ptr().wrapping_add(panel.at + w * deep * lanes),
             w_step: [ky * kx * deep * lanes, kx * deep * lanes, deep * lanes],
             ahead: std::ptr::null(),
+            lines: 0,
             k,
             k_last,
             start: if cut.first { conv.bias[first..].as_ptr() } else { std::ptr::null() },

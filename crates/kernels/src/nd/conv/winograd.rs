@@ -250,6 +250,7 @@ impl Group<'_> {
                 w: self.winograd.weights.as_ptr().wrapping_add(w),
                 w_step: [BLOCK * width, 0, 0],
                 ahead: std::ptr::null(),
+                lines: 0,
                 k: BLOCK,
                 k_last: self.conv.shape.channels - (rounds - 1) * BLOCK,
                 start: ZEROS.as_ptr(),
