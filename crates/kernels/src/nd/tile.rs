@@ -89,8 +89,8 @@ pub(super) struct Tile {
     /// First tap's weights: `[k][panel width]`.
     pub(super) w: *const f32,
     pub(super) w_step: [usize; 3],
-    /// Weights that are read later: so many cache lines of them are asked for in each round of the outermost loop. Null
-    /// when there are none.
+    /// Weights that are read later: so many cache lines of them are asked for with each row of taps, where
+    /// inputs belong to all outputs. Null when there are none.
     pub(super) ahead: *const f32,
     pub(super) lines: usize,
     /// Values summed for each tap, and for taps of the last round of the outermost loop.
@@ -287,15 +287,16 @@ unsafe fn accumulate<I: Isa, P: Pitch, O: Operand, const MR: usize, const NV: us
     t: &Tile,
     acc: &mut [[I::F32; NV]; MR],
 ) {
-    let pitch = P::floats(t.pitch);
+    let (pitch, mut ahead) = (P::floats(t.pitch), t.ahead);
     for c in 0..t.taps[0] {
         let k = if c + 1 == t.taps[0] { t.k_last } else { t.k };
-        if !t.ahead.is_null() {
-            for line in c * t.lines..(c + 1) * t.lines {
-                isa.prefetch(t.ahead.wrapping_add(line * BLOCK));
-            }
-        }
         for y in 0..t.taps[1] {
+            if O::SHARED == 0 && !ahead.is_null() {
+                for line in 0..t.lines {
+                    isa.prefetch(ahead.wrapping_add(line * BLOCK));
+                }
+                ahead = ahead.wrapping_add(t.lines * BLOCK);
+            }
             for x in 0..t.taps[2] {
                 // SAFETY: the loops stay within what the caller vouches for.
                 unsafe {

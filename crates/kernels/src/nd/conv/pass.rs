@@ -98,8 +98,8 @@ impl Job<'_> {
             (Layout::Blocked, 2) => self.kernels::<I, Fixed<32>>(cut.panel),
             _ => self.kernels::<I, Dynamic>(cut.panel),
         };
-        let compute = |spot: &Spot| {
-            let tile = self.tile(cut, spot);
+        let compute = |spot: &Spot, ahead: *const f32, lines: usize| {
+            let tile = self.tile(cut, spot, ahead, lines);
             let kernel = if spot.upright { &free } else { &lying };
             // SAFETY: `vouched` was promised all inputs and outputs of these pixels.
             unsafe { kernel.get(spot.pixels)(isa, &tile) };
@@ -108,13 +108,16 @@ impl Job<'_> {
             Pixels::Spots(spots, low) => {
                 let spots = if cut.panel.blocks.len() > 2 { low } else { spots };
                 let ahead = self.ahead(cut);
-                for (at, spot) in spots.iter().enumerate() {
-                    let part = ahead.len() * at / spots.len()..ahead.len() * (at + 1) / spots.len();
-                    ahead[part].iter().step_by(LINE).for_each(|line| isa.prefetch(line));
-                    compute(spot);
+                let rows = cut.rounds.len() * self.conv.shape.window.kernel[0];
+                let lines = (ahead.len() / LINE).div_ceil(spots.len().max(1) * rows);
+                // Each spot asks for another piece, until all of it was asked for.
+                let mut pieces = ahead.chunks(rows * lines.max(1) * LINE).map(<[f32]>::as_ptr);
+                for spot in spots {
+                    compute(spot, pieces.next().unwrap_or(std::ptr::null()), lines);
                 }
             }
             Pixels::Rows { rows, out_width } => {
+                let compute = |spot: &Spot| compute(spot, std::ptr::null(), 0);
                 self.each_tile(rows, out_width, self.tallest::<I>(cut.panel), compute);
             }
         }
@@ -164,7 +167,7 @@ impl Job<'_> {
         }
     }
 
-    fn tile(&self, cut: &Cut<'_>, spot: &Spot) -> Tile {
+    fn tile(&self, cut: &Cut<'_>, spot: &Spot, ahead: *const f32, lines: usize) -> Tile {
         let (conv, place) = (self.conv, &self.place);
         let ConvShape { channels, outputs, window, act, .. } = conv.shape;
         let (width, [ky, kx], [dy, dx]) = (place.x_width, window.kernel, window.dilation);
@@ -190,8 +193,8 @@ impl Job<'_> {
             a_step: [place.x_plane, dy * width * pixel, dx * pixel],
             w: conv.weights.as_ptr().wrapping_add(panel.at + w * deep * lanes),
             w_step: [ky * kx * deep * lanes, kx * deep * lanes, deep * lanes],
-            ahead: std::ptr::null(),
-            lines: 0,
+            ahead,
+            lines,
             k,
             k_last,
             start: if cut.first { conv.bias[first..].as_ptr() } else { std::ptr::null() },
