@@ -92,33 +92,58 @@ impl Job<'_> {
     /// All pixels over some rounds.
     #[inline(always)]
     fn pass<I: Isa>(&self, isa: I, cut: &Cut<'_>) {
-        let free = self.kernels::<I, Dynamic>(cut.panel);
         let lying = match (self.conv.input, self.conv.shape.window.stride[1]) {
             (Layout::Blocked, 1) => self.kernels::<I, Fixed<16>>(cut.panel),
             (Layout::Blocked, 2) => self.kernels::<I, Fixed<32>>(cut.panel),
             _ => self.kernels::<I, Dynamic>(cut.panel),
         };
-        let compute = |spot: &Spot, ahead: *const f32, lines: usize| {
-            let tile = self.tile(cut, spot, ahead, lines);
-            let kernel = if spot.upright { &free } else { &lying };
-            // SAFETY: `vouched` was promised all inputs and outputs of these pixels.
-            unsafe { kernel.get(spot.pixels)(isa, &tile) };
-        };
         match self.pixels {
             Pixels::Spots(spots, low) => {
                 let spots = if cut.panel.blocks.len() > 2 { low } else { spots };
-                let ahead = self.ahead(cut);
-                let rows = cut.rounds.len() * self.conv.shape.window.kernel[0];
-                let lines = (ahead.len() / LINE).div_ceil(spots.len().max(1) * rows);
-                // Each spot asks for another piece, until all of it was asked for.
-                let mut pieces = ahead.chunks(rows * lines.max(1) * LINE).map(<[f32]>::as_ptr);
-                for spot in spots {
-                    compute(spot, pieces.next().unwrap_or(std::ptr::null()), lines);
-                }
+                self.spots(isa, cut, spots, &lying);
             }
-            Pixels::Rows { rows, out_width } => {
-                let compute = |spot: &Spot| compute(spot, std::ptr::null(), 0);
-                self.each_tile(rows, out_width, self.tallest::<I>(cut.panel), compute);
+            Pixels::Rows { rows, out_width } => self.rows(isa, cut, [rows, out_width], &lying),
+        }
+    }
+
+    /// Tiles of their own taps.
+    #[inline(always)]
+    fn spots<I: Isa>(&self, isa: I, cut: &Cut<'_>, spots: &[Spot], lying: &Tiles<I>) {
+        let free = self.kernels::<I, Dynamic>(cut.panel);
+        let ahead = self.ahead(cut);
+        let rows = cut.rounds.len() * self.conv.shape.window.kernel[0];
+        let lines = (ahead.len() / LINE).div_ceil(spots.len().max(1) * rows);
+        // Each spot asks for another piece, until all of it was asked for.
+        let mut pieces = ahead.chunks(rows * lines.max(1) * LINE).map(<[f32]>::as_ptr);
+        let first = self.first(cut);
+        let mut tile = Tile { lines, ..first };
+        for spot in spots {
+            tile.ahead = pieces.next().unwrap_or(std::ptr::null());
+            self.aim(&mut tile, &first, spot);
+            let kernel = if spot.upright { &free } else { lying };
+            // SAFETY: `vouched` was promised all inputs and outputs of these pixels.
+            unsafe { kernel.get(spot.pixels)(isa, &tile) };
+        }
+    }
+
+    /// Tiles of whole rows with all taps.
+    #[inline(always)]
+    fn rows<I: Isa>(&self, isa: I, cut: &Cut<'_>, [rows, out_width]: [usize; 2], lying: &Tiles<I>) {
+        let (window, place) = (&self.conv.shape.window, &self.place);
+        let (down, along) =
+            (window.stride[0] * place.x_width * self.pixel(), window.stride[1] * self.pixel());
+        let first = self.first(cut);
+        let mut tile = first;
+        for row in 0..rows {
+            for pixels in cuts(self.conv.output[1], self.tallest::<I>(cut.panel)) {
+                let out = (row * out_width + pixels.start) * BLOCK;
+                tile.a = first.a.wrapping_add(row * down + pixels.start * along);
+                tile.out = first.out.wrapping_add(out);
+                if !first.residual.is_null() {
+                    tile.residual = first.residual.wrapping_add(out);
+                }
+                // SAFETY: `vouched` was promised all inputs and outputs of these pixels.
+                unsafe { lying.get(pixels.len())(isa, &tile) };
             }
         }
     }
@@ -149,57 +174,41 @@ impl Job<'_> {
         }
     }
 
-    /// The tiles of whole rows with all taps.
-    #[inline(always)]
-    fn each_tile(&self, rows: usize, out_width: usize, most: usize, compute: impl Fn(&Spot)) {
-        let window = &self.conv.shape.window;
-        let [ky, kx] = window.kernel;
-        for row in 0..rows {
-            for pixels in cuts(self.conv.output[1], most) {
-                compute(&Spot {
-                    input: row * window.stride[0] * self.place.x_width + pixels.start * window.stride[1],
-                    output: row * out_width + pixels.start,
-                    pixels: pixels.len(),
-                    upright: false,
-                    taps: [0..ky, 0..kx],
-                });
-            }
-        }
+    /// Floats between input pixels.
+    fn pixel(&self) -> usize {
+        if self.conv.input == Layout::Blocked { BLOCK } else { 1 }
     }
 
-    fn tile(&self, cut: &Cut<'_>, spot: &Spot, ahead: *const f32, lines: usize) -> Tile {
+    /// The tile at the first pixel, lying, with all taps.
+    fn first(&self, cut: &Cut<'_>) -> Tile {
         let (conv, place) = (self.conv, &self.place);
         let ConvShape { channels, outputs, window, act, .. } = conv.shape;
         let (width, [ky, kx], [dy, dx]) = (place.x_width, window.kernel, window.dilation);
-        let (panel, lanes) = (cut.panel, conv.width(cut.panel));
-        // Floats between input pixels, and what a tap sums of one.
-        let blocked = conv.input == Layout::Blocked;
-        let (pixel, deep) = (if blocked { BLOCK } else { 1 }, unit(&conv.shape, conv.input));
-        let w =
-            (cut.rounds.start - panel.rounds.start) * ky * kx + spot.taps[0].start * kx + spot.taps[1].start;
-        let out = panel.blocks.start * place.out_plane + spot.output * BLOCK;
-        let first = panel.blocks.start * BLOCK;
+        let (panel, lanes, pixel) = (cut.panel, conv.width(cut.panel), self.pixel());
+        // What a tap sums of a pixel.
+        let deep = unit(&conv.shape, conv.input);
+        let w = (cut.rounds.start - panel.rounds.start) * ky * kx;
+        let (first, out) = (panel.blocks.start * BLOCK, panel.blocks.start * place.out_plane);
         // Taps of a row of a planar image lie side by side, so that they can be the innermost loop.
-        let across = spot.taps[1].len();
-        let (across, k, k_last) = match (blocked, dx) {
-            (true, _) => (across, deep, deep.min(channels - (cut.rounds.end - 1) * BLOCK)),
-            (false, 1) => (1, across, across),
-            (false, _) => (across, 1, 1),
+        let (across, k, k_last) = match (conv.input, dx) {
+            (Layout::Planar, 1) => (1, kx, kx),
+            (Layout::Planar, _) => (kx, 1, 1),
+            _ => (kx, deep, deep.min(channels - (cut.rounds.end - 1) * BLOCK)),
         };
         Tile {
-            a: place.x.wrapping_add(cut.rounds.start * place.x_plane + spot.input * pixel),
-            pitch: if spot.upright { window.stride[0] * width } else { window.stride[1] } * pixel,
-            taps: [cut.rounds.len(), spot.taps[0].len(), across],
+            a: place.x.wrapping_add(cut.rounds.start * place.x_plane),
+            pitch: window.stride[1] * pixel,
+            taps: [cut.rounds.len(), ky, across],
             a_step: [place.x_plane, dy * width * pixel, dx * pixel],
             w: conv.weights.as_ptr().wrapping_add(panel.at + w * deep * lanes),
             w_step: [ky * kx * deep * lanes, kx * deep * lanes, deep * lanes],
-            ahead,
-            lines,
+            ahead: std::ptr::null(),
+            lines: 0,
             k,
             k_last,
             start: if cut.first { conv.bias[first..].as_ptr() } else { std::ptr::null() },
             out: place.out.wrapping_add(out),
-            out_pitch: place.out_pitch[usize::from(!spot.upright)],
+            out_pitch: place.out_pitch[1],
             out_block: place.out_plane,
             valid: (outputs - first).next_multiple_of(BLOCK).min(panel.blocks.len() * BLOCK),
             last: cut.last,
@@ -209,6 +218,28 @@ impl Job<'_> {
                 place.residual.wrapping_add(out)
             },
             act,
+        }
+    }
+
+    /// Makes `tile`, which began as `first`, that of a spot.
+    #[inline(always)]
+    fn aim(&self, tile: &mut Tile, first: &Tile, spot: &Spot) {
+        let (stride, pixel) = (self.conv.shape.window.stride, self.pixel());
+        let (across, out) = (spot.taps[1].len(), spot.output * BLOCK);
+        tile.a = first.a.wrapping_add(spot.input * pixel);
+        tile.pitch = if spot.upright { stride[0] * self.place.x_width } else { stride[1] } * pixel;
+        tile.taps[1] = spot.taps[0].len();
+        if self.conv.input == Layout::Planar && self.conv.shape.window.dilation[1] == 1 {
+            (tile.k, tile.k_last) = (across, across);
+        } else {
+            tile.taps[2] = across;
+        }
+        let (down, along) = (spot.taps[0].start * first.w_step[1], spot.taps[1].start * first.w_step[2]);
+        tile.w = first.w.wrapping_add(down + along);
+        tile.out = first.out.wrapping_add(out);
+        tile.out_pitch = self.place.out_pitch[usize::from(!spot.upright)];
+        if !first.residual.is_null() {
+            tile.residual = first.residual.wrapping_add(out);
         }
     }
 }
