@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
 
 mod alias;
+mod bank;
 mod blocked;
 mod control;
 mod executable;
@@ -16,6 +17,7 @@ mod lower;
 mod ops;
 mod pack_file;
 mod plan;
+mod reading;
 mod session;
 mod value;
 mod views;
@@ -74,7 +76,7 @@ impl Backend for CpuBackend {
 
     fn compile(&self, graph: Graph) -> Result<Box<dyn Executable>, ExecError> {
         let team = Team::new(self.threads);
-        let weights = WeightBank::prepare(&graph, self)?;
+        let weights = WeightBank::prepare(&graph, self, None)?;
         let lowered = Lowering::new(&graph, &weights).finish()?;
         let max_dims = graph.dims().iter().map(|dim| dim.max).collect();
         let inputs = graph

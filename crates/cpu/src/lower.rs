@@ -12,12 +12,15 @@ use kinglet_graph::{
     Dim, ExecError, Graph, Lifetime, Node, PlanReport, StepReport, TensorType, Type, ValueId, plan_memory,
 };
 use kinglet_kernels::matmul::quant_row_bytes;
+use kinglet_kernels::nd::{Packed, Packing};
 use kinglet_kernels::ops::RowsOut;
 use kinglet_kernels::{Access, DimId, Elem, Rows, Span, Step, StepError};
 use kinglet_simd::Level;
 use kinglet_tensor::DType;
 
+use crate::bank::{Bank, Wanted};
 use crate::plan::Faults;
+use crate::reading::Reading;
 use crate::weights::WeightBank;
 
 const TOO_LARGE: &str = "the size overflows";
@@ -104,6 +107,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) tuning: (Level, bool),
     /// For graphs that host kernels may compute: where they report faults, and whether all ops run that way, one by one.
     host: Option<(Arc<Faults>, bool)>,
+    /// Constants that kernels of such graphs want packed.
+    packs: Option<Wanted<'a>>,
 }
 
 /// Where a step leaves a value: as floats, in 8 bits, or both, as its readers want it.
@@ -163,17 +168,26 @@ impl<'a> Lowering<'a> {
             views: crate::views::Views::new(),
             tuning: (Level::SCALAR, false),
             host: None,
+            packs: None,
         }
     }
 
     /// Ops without a binder are computed by host kernels, and those whose values only the data decides between programs.
-    pub(crate) fn with_host(mut self, faults: Arc<Faults>, interpret: bool, tuning: (Level, bool)) -> Self {
+    /// Constants are packed by the bank.
+    pub(crate) fn with_host(
+        mut self,
+        faults: Arc<Faults>,
+        interpret: bool,
+        tuning: (Level, bool),
+        bank: &'a Bank,
+    ) -> Self {
         self.host = Some((faults, interpret));
+        self.packs = Some(bank.wanted());
         self.tuning = tuning;
         self
     }
 
-    /// Lowers every node.
+    /// Lowers every node, then starts to pack what they want.
     pub(crate) fn finish(mut self) -> Result<LoweredGraph, ExecError> {
         let (graph, open) = (self.graph, self.host.is_some());
         let inputs = self.buffers_of(graph.inputs(), open)?;
@@ -181,6 +195,9 @@ impl<'a> Lowering<'a> {
             self.node(index, node)?;
         }
         let outputs = self.buffers_of(graph.outputs(), open)?;
+        if let Some(packs) = self.packs {
+            packs.start();
+        }
         Ok(LoweredGraph { buffers: self.buffers, steps: self.steps, values: self.values, inputs, outputs })
     }
 
@@ -290,6 +307,20 @@ impl<'a> Lowering<'a> {
         self.tables.push((rope.clone(), table));
         make(self, table);
         Ok(table)
+    }
+
+    /// A constant in the order in which a kernel reads it, shared and still to come.
+    pub(crate) fn packed(
+        &mut self,
+        node: &Node,
+        id: ValueId,
+        reading: Reading,
+        packing: Packing,
+    ) -> Result<Packed, ExecError> {
+        let fail = |reason: String| ExecError::Node { node: node.name.clone(), reason };
+        let tensor = self.graph.weight(id).ok_or_else(|| fail("takes a constant".into()))?;
+        let packs = self.packs.as_mut().ok_or_else(|| fail("nothing is packed here".into()))?;
+        packs.packed(tensor, reading, packing).map_err(fail)
     }
 
     /// Adds a step for `node`.

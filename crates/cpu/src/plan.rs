@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kinglet_graph::{Def, ExecError, Graph, Node, PlanReport, Profiler, TensorType, Type, ValueId};
+use kinglet_graph::{
+    Def, ExecError, Graph, Node, PlanReport, Profiler, StepReport, TensorType, Type, ValueId,
+};
 use kinglet_kernels::{Arena, Limits, Program, RunArgs, RunError, Span};
 use kinglet_tensor::{Contents, DType, PooledBuffer, Tensor};
 
@@ -78,12 +80,13 @@ enum Kind {
 
 impl Plan {
     pub(crate) fn new(graph: Graph, env: &Arc<Env>) -> Result<Self, ExecError> {
-        let weights = WeightBank::prepare(&graph, &env.backend)?;
+        let weights = WeightBank::prepare(&graph, &env.backend, Some(&env.bank))?;
         let faults = Arc::new(Faults::default());
         let lowering = Lowering::new(&graph, &weights).with_host(
             faults.clone(),
             env.interpret,
             (env.backend.level, env.fuse),
+            &env.bank,
         );
         let lowered = lowering.finish()?;
         let placed = lowered.place(&[])?;
@@ -98,7 +101,6 @@ impl Plan {
             report: lowered.report(&placed, &[]),
             graph: Graph::default(),
         };
-        plan.report.packed_bytes = weights.packed_bytes();
         plan.report.mapped_bytes = weights.mapped_bytes();
         for (id, buffer) in lowered.values() {
             plan.places.insert(id, plan.arena_place(&graph, id, placed.spans[buffer]));
@@ -225,7 +227,9 @@ impl Plan {
                         cancel: &|| false,
                         profiler: shifted.as_mut().map(|p| p as &mut dyn kinglet_kernels::Profiler),
                     };
-                    program.run(arena, &env.team, args).map_err(run_error)?;
+                    program
+                        .run(arena, &env.team, args)
+                        .map_err(|e| run_error(e, &self.report.steps[done..]))?;
                     self.faults.take()?;
                     done += program.steps();
                 }
@@ -274,9 +278,13 @@ impl kinglet_kernels::Profiler for Shifted<'_> {
     }
 }
 
-fn run_error(e: RunError) -> ExecError {
+/// `steps` are those of the program.
+fn run_error(e: RunError, steps: &[StepReport]) -> ExecError {
     match e {
         RunError::Cancelled => ExecError::Cancelled,
+        RunError::Weights { step, reason, .. } if step < steps.len() => {
+            ExecError::Node { node: steps[step].name.clone(), reason }
+        }
         other => ExecError::Node { node: "run".into(), reason: other.to_string() },
     }
 }

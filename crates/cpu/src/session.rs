@@ -10,6 +10,7 @@ use kinglet_kernels::{Arena, Team};
 use kinglet_tensor::{BufferPool, DType, PoolLimits, Tensor};
 
 use crate::CpuBackend;
+use crate::bank::Bank;
 use crate::host::{Arg, Call, View, host};
 use crate::plan::{Outputs, Plan};
 use crate::value::{Array, Value};
@@ -22,6 +23,8 @@ pub(crate) struct Env {
     pub(crate) team: Team,
     pub(crate) backend: CpuBackend,
     pub(crate) pool: BufferPool,
+    /// Packed weights, shared by all plans.
+    pub(crate) bank: Bank,
     /// Whether graphs are fused before they are planned.
     pub(crate) fuse: bool,
     /// Whether ops are run one by one, without programs.
@@ -31,8 +34,10 @@ pub(crate) struct Env {
 }
 
 impl Env {
-    pub(crate) fn new(options: &SessionOptions) -> Self {
+    /// For a model whose constants live as long as this.
+    pub(crate) fn new(graph: &Graph, options: &SessionOptions) -> Self {
         Self {
+            bank: Bank::new(graph, options.backend.threads),
             team: Team::new(options.backend.threads),
             backend: options.backend.clone(),
             pool: BufferPool::new(options.pool),
@@ -130,7 +135,7 @@ impl Feed<'_> {
 impl Session {
     /// A session over a graph; nothing is planned yet.
     pub fn new(graph: Graph, options: &SessionOptions) -> Result<Self, ExecError> {
-        Self::within(Arc::new(Env::new(options)), Arc::new(graph), Vec::new())
+        Self::within(Arc::new(Env::new(&graph, options)), Arc::new(graph), Vec::new())
     }
 
     /// A session over a body; `constants` are the inputs that never change.
@@ -175,7 +180,13 @@ impl Session {
         Ok(())
     }
 
-    /// The plan for these feeds, made on first use.
+    /// Waits until the weights of all plans are packed. A run waits only for those that its next step reads, and meets the
+    /// same errors.
+    pub fn wait(&self) -> Result<(), ExecError> {
+        self.env.bank.wait()
+    }
+
+    /// The plan for these feeds, made on first use. Its weights are packed in the background.
     pub fn prepare(&mut self, feeds: &[Feed<'_>]) -> Result<usize, ExecError> {
         let open = self.open_inputs();
         if feeds.len() != open {
@@ -282,6 +293,7 @@ impl Session {
         let mut report = self.last_plan()?.report();
         report.isa = self.env.backend.level.name().into();
         report.threads = self.env.team.size();
+        report.packed_bytes = self.env.bank.bytes();
         Some(report)
     }
 }
@@ -326,7 +338,7 @@ pub struct Fold(Env);
 impl Fold {
     /// With the bounds of these options.
     pub fn new(options: &SessionOptions) -> Self {
-        Self(Env::new(options))
+        Self(Env::new(&Graph::default(), options))
     }
 }
 

@@ -11,6 +11,7 @@ use kinglet_kernels::matmul::{Matrix, PackPlan, PackedMatrix};
 use kinglet_kernels::ops::Weight;
 use kinglet_tensor::{AlignedBuf, Bytes, Tensor, quant};
 
+use crate::bank::Bank;
 use crate::pack_file::{self, Checked, PackFile};
 use crate::{CpuBackend, Precision};
 
@@ -22,21 +23,37 @@ pub(crate) struct WeightBank {
 }
 
 impl WeightBank {
-    /// Packs every matrix that a product uses and that has a packed form, or takes it from the backend's store.
-    pub(crate) fn prepare(graph: &Graph, backend: &CpuBackend) -> Result<Self, ExecError> {
+    /// Packs every matrix that a product uses and that has a packed form, or takes it from the backend's store. What a
+    /// session's bank holds is shared, and what is packed anew goes there.
+    pub(crate) fn prepare(
+        graph: &Graph,
+        backend: &CpuBackend,
+        bank: Option<&Bank>,
+    ) -> Result<Self, ExecError> {
         let weights = product_weights(graph);
-        let (mut packable, mut products) = (Vec::new(), HashMap::new());
+        let (mut packable, mut products, mut packed_bytes) = (Vec::new(), HashMap::new(), 0);
         for (id, tensor) in weights {
             let prepared = plan(tensor, backend).map_err(|reason| node(tensor, reason))?;
             match prepared {
-                Prepared::Packable(plan) => packable.push((id, tensor, plan)),
+                Prepared::Packable(plan) => match bank.and_then(|bank| bank.matrix(tensor, plan)) {
+                    Some(matrix) => {
+                        packed_bytes += matrix.data().len();
+                        products.insert(id, Weight::Packed(matrix));
+                    }
+                    None => packable.push((id, tensor, plan)),
+                },
                 Prepared::Plain(matrix) => drop(products.insert(id, Weight::Plain(matrix))),
             }
         }
         packable.sort_by_key(|(id, tensor, _)| (std::cmp::Reverse(tensor.data().len()), *id));
-        let mapped_bytes = products.keys().filter_map(|id| graph.weight(*id)).map(|t| t.data().len()).sum();
+        let plain = products.iter().filter(|(_, weight)| matches!(weight, Weight::Plain(_)));
+        let mapped_bytes = plain.filter_map(|(id, _)| graph.weight(*id)).map(|t| t.data().len()).sum();
         let packed = pack_all(&packable, backend)?;
-        let packed_bytes = packed.iter().map(|matrix| matrix.data().len()).sum();
+        packed_bytes += packed.iter().map(|matrix| matrix.data().len()).sum::<usize>();
+        if let Some(bank) = bank {
+            let new = packable.iter().zip(&packed);
+            new.for_each(|((_, tensor, _), matrix)| bank.keep(tensor, matrix.clone()));
+        }
         products.extend(packable.iter().map(|(id, ..)| *id).zip(packed.into_iter().map(Weight::Packed)));
         Ok(Self { products, packed_bytes, mapped_bytes })
     }
@@ -160,12 +177,12 @@ fn kept(
 
 /// The file's pages are not needed beside the packed copy.
 #[cfg(not(target_family = "wasm"))]
-fn release(bytes: &[u8]) {
+pub(crate) fn release(bytes: &[u8]) {
     kinglet_tensor::release_pages(bytes);
 }
 
 #[cfg(target_family = "wasm")]
-fn release(_: &[u8]) {}
+pub(crate) fn release(_: &[u8]) {}
 
 /// `f` of every item, in their order, on up to `threads` threads; the first error, if any.
 fn in_parallel<T: Sync, R: Send>(

@@ -57,7 +57,8 @@ fn main() {
         let shape = ConvShape { channels, outputs, groups, window, act: Act::RELU };
         let input = if channels == 3 { Layout::Planar } else { Layout::Blocked };
         let weights = vec![0.01; outputs * (channels / groups) * kernel * kernel];
-        let packed = Arc::new(Conv::pack(level, shape, &weights, None, input).expect("packs"));
+        let packed = Conv::new(level, shape, None, input, None).and_then(|conv| conv.filled(&weights));
+        let packed = Arc::new(packed.expect("packs"));
         let (ins, outs) = packed.floats();
         let [x, out] = spans([ins, outs]);
         let seconds = time(level, &team, conv(packed, x, None, out).expect("binds"), &[x, out]);

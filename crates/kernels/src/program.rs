@@ -4,6 +4,7 @@
 //! each run proves that its dimensions, sequences and indices keep within what was proven, so running is safe.
 //! Deliberately absent: graphs, and deciding where values lie (the planner's).
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use kinglet_simd::Level;
@@ -81,6 +82,8 @@ pub enum RunError {
     KvShape,
     #[error(transparent)]
     Kv(#[from] KvError),
+    #[error("step {step} ({label}): its weights: {reason}")]
+    Weights { step: usize, label: String, reason: String },
     #[error("cancelled")]
     Cancelled,
 }
@@ -140,9 +143,13 @@ impl Program {
             cancel,
             profiler: Local(profiler.map(std::ptr::from_mut)),
             stop: AtomicUsize::new(usize::MAX),
+            failed: OnceLock::new(),
             next: std::array::from_fn(|_| AtomicU64::new(0)),
         };
         team.run(|worker| self.work(&state, worker));
+        if let Some((step, reason)) = state.failed.into_inner() {
+            return Err(RunError::Weights { step, label: label(&self.steps, step), reason });
+        }
         if state.stop.into_inner() == usize::MAX { Ok(()) } else { Err(RunError::Cancelled) }
     }
 
@@ -196,14 +203,17 @@ impl Program {
             let serial = step.serial(state.dims);
             let place = if serial { Worker::ALONE } else { worker };
             if lead || !serial {
-                // SAFETY: construction and `check_run` proved what the step relies on.
-                unsafe { step.run(&self.ctx(state, index, needs), place) };
+                match step.ready() {
+                    // SAFETY: construction and `check_run` proved what the step relies on.
+                    Ok(()) => unsafe { step.run(&self.ctx(state, index, needs), place) },
+                    Err(reason) => drop(state.failed.set((index, reason))),
+                }
             }
             if lead {
                 state.next[(index + 2) % 3].store(0, Ordering::Relaxed);
             }
             if self.waits_after(index, serial, state.dims) {
-                if lead && (state.cancel)() {
+                if lead && ((state.cancel)() || state.failed.get().is_some()) {
                     state.stop.store(index, Ordering::Relaxed);
                 }
                 worker.barrier();
@@ -254,6 +264,8 @@ struct RunState<'a> {
     /// The step after which to stop. Only ever compared with the barrier just passed: the lead may already have asked
     /// to stop at a later one.
     stop: AtomicUsize,
+    /// The first step whose weights never came, and why.
+    failed: OnceLock<(usize, String)>,
     /// Counters for [`StepCtx::take`], used in turn: while one step uses its own and a late worker the previous one's,
     /// the third is set back.
     next: [AtomicU64; 3],

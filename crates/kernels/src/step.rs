@@ -33,6 +33,11 @@ pub unsafe trait Step: Send + Sync {
         false
     }
 
+    /// Waits until the weights that it reads are there. It is not run when they never will be.
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Does this worker's part.
     ///
     /// # Safety

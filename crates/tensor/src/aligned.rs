@@ -11,6 +11,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use bytemuck::Pod;
+use bytes::Bytes;
 
 const CACHE_LINE: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
@@ -98,6 +99,19 @@ fn want_huge_pages(memory: NonNull<u8>, bytes: usize) {
 
 #[cfg(not(target_os = "linux"))]
 fn want_huge_pages(_: NonNull<u8>, _: usize) {}
+
+impl AsRef<[u8]> for AlignedBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<AlignedBuf> for Bytes {
+    /// The same memory, shared.
+    fn from(buffer: AlignedBuf) -> Self {
+        Self::from_owner(buffer)
+    }
+}
 
 impl<T: Pod> Deref for AlignedBuf<T> {
     type Target = [T];

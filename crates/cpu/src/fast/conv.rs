@@ -10,6 +10,7 @@ use kinglet_tensor::DType;
 use super::chain::{Chain, Outputs};
 use crate::blocked::{Image, constant, rows_of};
 use crate::lower::{Lowering, Work, op_of};
+use crate::reading::Reading;
 
 /// Channels up to which an image that lies planar is convolved as it is.
 const PLANAR: usize = 8;
@@ -35,7 +36,7 @@ struct Product {
     image: Image,
     out: Image,
     shape: nd::ConvShape,
-    /// How many there are.
+    /// How many weights there are.
     weights: usize,
     chain: Chain,
 }
@@ -60,15 +61,19 @@ impl Product {
         Some(Self { image, out, shape, weights, chain })
     }
 
-    /// Packs the weights, times the factors of what follows.
-    fn pack(&self, low: &Lowering<'_>, node: &Node, input: nd::Layout) -> Result<Arc<nd::Conv>, ExecError> {
-        let mut weights = constant(low.graph, node.inputs[1]).unwrap_or_default();
-        let each = (weights.len() / self.shape.outputs.max(1)).max(1);
-        for (weights, scale) in weights.chunks_exact_mut(each).zip(&self.chain.scale) {
-            weights.iter_mut().for_each(|w| *w *= scale);
-        }
-        let packed = nd::Conv::pack(low.tuning.0, self.shape, &weights, Some(&self.chain.shift), input);
-        packed.map(Arc::new).map_err(|e| ExecError::Node { node: node.name.clone(), reason: e.to_string() })
+    /// The kernel over packed weights, times the factors of what follows.
+    fn conv(
+        &self,
+        low: &mut Lowering<'_>,
+        node: &Node,
+        input: nd::Layout,
+    ) -> Result<Arc<nd::Conv>, ExecError> {
+        let fail = |e: nd::NdError| ExecError::Node { node: node.name.clone(), reason: e.to_string() };
+        let reading = Reading::times(&self.chain.scale, self.weights / self.shape.outputs.max(1));
+        let conv =
+            nd::Conv::new(low.tuning.0, self.shape, Some(&self.chain.shift), input, None).map_err(fail)?;
+        let weights = low.packed(node, node.inputs[1], reading, conv.packing())?;
+        conv.with(weights).map(Arc::new).map_err(fail)
     }
 }
 
@@ -79,7 +84,7 @@ pub(crate) fn conv(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
     let image = first.image;
     let planar = !low.is_blocked(node.inputs[0]) && image.channels <= PLANAR;
     let layout = if planar { nd::Layout::Planar } else { nd::Layout::Blocked };
-    let packed = first.pack(low, node, layout)?;
+    let packed = first.conv(low, node, layout)?;
     first.chain.claim(low);
     let (products, convs) = followers(low, first, packed)?;
     let x = if planar { low.value(node.inputs[0])? } else { low.blocked(node, node.inputs[0], image)? };
@@ -126,7 +131,7 @@ fn followers(
         && !waits(low, next, &after)
     {
         let mut longer = convs.clone();
-        longer.push(after.pack(low, node, nd::Layout::Blocked)?);
+        longer.push(after.conv(low, node, nd::Layout::Blocked)?);
         if !nd::ConvChain::new(longer.clone()).is_ok_and(|chain| chain.fits()) {
             break;
         }

@@ -12,6 +12,7 @@ use super::conv::noted;
 use super::elementwise::{From, broadcast, operand};
 use crate::blocked::{constant, rows_of};
 use crate::lower::{Lowering, Work, op_of};
+use crate::reading::Reading;
 
 /// Binds `x @ w` for a constant matrix `w`, and what follows it; else a product of two values.
 pub(crate) fn matmul(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
@@ -91,7 +92,8 @@ fn product(
         return Ok(false);
     };
     let shape = graph.weight(node.inputs[1]).and_then(|w| <[usize; 2]>::try_from(w.shape()).ok());
-    let (Some(shape), Some(mut weights)) = (shape, constant(graph, node.inputs[1])) else { return Ok(false) };
+    let floats = graph.weight(node.inputs[1]).is_some_and(|w| w.dtype() == DType::F32);
+    let Some(shape) = shape.filter(|_| floats) else { return Ok(false) };
     let [k, n] = if order == nd::Order::Inputs { shape } else { [shape[1], shape[0]] };
     let rows = x_type.elements().and_then(|all| all.checked_div(k)).unwrap_or(0);
     let bias = match bias {
@@ -103,12 +105,11 @@ fn product(
         return Ok(false);
     }
     let chain = Chain::follow(low, node, Outputs::Last, bias, n);
-    for (i, w) in weights.iter_mut().enumerate() {
-        *w *= chain.scale[if order == nd::Order::Inputs { i % n } else { i / k }];
-    }
-    let packed = nd::Gemm::pack(low.tuning.0, (k, n), &weights, order, Some(&chain.shift), chain.act);
-    let packed =
-        Arc::new(packed.map_err(|e| ExecError::Node { node: node.name.clone(), reason: e.to_string() })?);
+    let fail = |e: nd::NdError| ExecError::Node { node: node.name.clone(), reason: e.to_string() };
+    let reading = Reading::times(&chain.scale, if order == nd::Order::Inputs { 1 } else { k });
+    let gemm = nd::Gemm::new(low.tuning.0, (k, n), order, Some(&chain.shift), chain.act).map_err(fail)?;
+    let weights = low.packed(node, node.inputs[1], reading, gemm.packing())?;
+    let packed = Arc::new(gemm.with(weights).map_err(fail)?);
     let x = low.value(node.inputs[0])?;
     let residual = chain.residual.map(|id| low.value(id)).transpose()?;
     let out = low.value(chain.out)?;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use kinglet_graph::ops::ConvTranspose;
 use kinglet_graph::{Def, ExecError, Node};
 use kinglet_kernels::nd;
+use kinglet_tensor::DType;
 
 use super::chain::{Chain, Outputs};
 use super::conv::noted;
 use crate::blocked::{Image, constant, rows_of};
 use crate::lower::{Lowering, Work, op_of};
+use crate::reading::{Gather, Reading};
 
 /// Outputs up to which they leave planar: blocks would be mostly empty.
 const FEW: usize = 4;
@@ -18,8 +20,6 @@ const FEW: usize = 4;
 struct Transposed {
     image: Image,
     out: Image,
-    /// `[C][O][height][width]`.
-    weights: Vec<f32>,
     kernel: [usize; 2],
     stride: [usize; 2],
     /// Padding before, by axis.
@@ -62,16 +62,16 @@ impl Transposed {
     fn of(low: &Lowering<'_>, node: &Node) -> Result<Option<Self>, ExecError> {
         let (op, graph) = (op_of::<ConvTranspose>(node)?, low.graph);
         let images = [node.inputs[0], node.outputs[0]].map(|id| Image::of(graph, id));
-        let shape = graph.weight(node.inputs[1]).and_then(|w| <[usize; 4]>::try_from(w.shape()).ok());
+        let weight = graph.weight(node.inputs[1]).filter(|w| w.dtype() == DType::F32);
+        let shape = weight.and_then(|w| <[usize; 4]>::try_from(w.shape()).ok());
         let ([Some(image), Some(out)], Some([_, _, ky, kx])) = (images, shape) else { return Ok(None) };
-        let Some(weights) = constant(graph, node.inputs[1]) else { return Ok(None) };
         let kernel = [ky, kx];
         let axes = [0, 1].map(|i| op.axis(i, 2, image.size[i], kernel[i]).ok());
         let [Some((_, y)), Some((_, x))] = axes else { return Ok(None) };
         let before = [y, x].map(usize::try_from);
         let ([Ok(y), Ok(x)], stride) = (before, [0, 1].map(|i| op.window.stride(i))) else { return Ok(None) };
         let plain = op.groups == 1 && (0..2).all(|i| op.window.dilation(i) == 1 && stride[i] > 0);
-        Ok(plain.then_some(Self { image, out, weights, kernel, stride, before: [y, x] }))
+        Ok(plain.then_some(Self { image, out, kernel, stride, before: [y, x] }))
     }
 
     /// Whether each input pixel makes a rectangle of its own, and these fill the output.
@@ -102,19 +102,19 @@ impl Transposed {
 
     /// Convolves with all outputs of a rectangle as channels, then makes channels pixels.
     fn unfolded(&self, low: &mut Lowering<'_>, node: &Node, chain: &Chain) -> Result<(), ExecError> {
-        let Self { image, out, weights, kernel: [ky, kx], .. } = self;
+        let Self { image, out, kernel: [ky, kx], .. } = self;
         let (image, out, taps) = (*image, *out, ky * kx);
         let outputs = out.channels * taps;
-        let mut turned = vec![0.0; weights.len()];
-        for (at, w) in weights.iter().enumerate() {
-            let (channel, output) = (at / outputs, at % outputs);
-            turned[output * image.channels + channel] = w * chain.scale[output / taps];
-        }
+        let turned =
+            Gather { first: 0, sizes: [outputs, image.channels, 1, 1], strides: [1, outputs as isize, 0, 0] };
         let bias: Vec<f32> = (0..outputs).map(|output| chain.shift[output / taps]).collect();
         let window = nd::Window::square(image.size, 1, 1, 0);
         let shape = nd::ConvShape { channels: image.channels, outputs, groups: 1, window, act: chain.act };
-        let packed = nd::Conv::pack(low.tuning.0, shape, &turned, Some(&bias), nd::Layout::Blocked);
-        let packed = Arc::new(packed.map_err(|e| failed(node, e))?);
+        let reading = Reading::times(&chain.scale, image.channels * taps).gathered(turned);
+        let conv = nd::Conv::new(low.tuning.0, shape, Some(&bias), nd::Layout::Blocked, None);
+        let conv = conv.map_err(|e| failed(node, e))?;
+        let weights = low.packed(node, node.inputs[1], reading, conv.packing())?;
+        let packed = Arc::new(conv.with(weights).map_err(|e| failed(node, e))?);
         let x = low.blocked(node, node.inputs[0], image)?;
         let folded = Image { channels: outputs, ..image };
         let middle = low.floats(image.images, folded.floats(nd::Layout::Blocked));
@@ -146,7 +146,7 @@ impl Transposed {
         let to = low.make_blocked(chain.out, out);
         let reads: Vec<_> = [x].into_iter().chain(residual).collect();
         for (y, column) in rows.iter().flat_map(|y| columns.iter().map(move |x| (y, x))) {
-            let packed = Arc::new(self.pack(low, chain, [y, column]).map_err(|e| failed(node, e))?);
+            let packed = self.conv(low, node, chain, [y, column])?;
             let multiply_adds = packed.shape().multiply_adds();
             let work = Work { multiply_adds, ..Work::bytes(packed.bytes()) };
             let noted = noted(low, node, chain.taken.clone());
@@ -158,17 +158,28 @@ impl Transposed {
         Ok(())
     }
 
-    fn pack(&self, low: &Lowering<'_>, chain: &Chain, axes: [&Phase; 2]) -> Result<nd::Conv, nd::NdError> {
+    /// The weights of the outputs at these phases, `[O][C][taps][taps]` of `[C][O][height][width]`.
+    fn taps(&self, [y, x]: [&Phase; 2]) -> Gather {
         let Self { image, out, kernel, stride, .. } = self;
-        let [y, x] = axes;
-        let mut weights = Vec::with_capacity(out.channels * image.channels * y.taps.len() * x.taps.len());
-        for output in 0..out.channels {
-            for channel in 0..image.channels {
-                let first = (channel * out.channels + output) * kernel[0] * kernel[1];
-                let taps = y.taps.iter().flat_map(|ky| x.taps.iter().map(move |kx| ky * kernel[1] + kx));
-                weights.extend(taps.map(|tap| self.weights[first + tap] * chain.scale[output]));
-            }
+        let first = |phase: &Phase| phase.taps.first().copied().unwrap_or(0);
+        let all = kernel[0] * kernel[1];
+        // Taps are met from the last one on.
+        let [down, across] = [stride[0] * kernel[1], stride[1]].map(|step| step as isize);
+        Gather {
+            first: first(y) * kernel[1] + first(x),
+            sizes: [out.channels, image.channels, y.taps.len(), x.taps.len()],
+            strides: [all as isize, (out.channels * all) as isize, -down, -across],
         }
+    }
+
+    fn conv(
+        &self,
+        low: &mut Lowering<'_>,
+        node: &Node,
+        chain: &Chain,
+        axes: [&Phase; 2],
+    ) -> Result<Arc<nd::Conv>, ExecError> {
+        let Self { image, out, stride, .. } = self;
         let window = nd::Window {
             input: image.size,
             kernel: axes.map(|axis| axis.taps.len()),
@@ -186,7 +197,13 @@ impl Transposed {
         };
         let scatter = nd::Scatter { size: out.size, stride: *stride, at: axes.map(|axis| axis.at) };
         let (level, bias) = (low.tuning.0, Some(&chain.shift[..]));
-        nd::Conv::pack_scattered(level, shape, &weights, bias, nd::Layout::Blocked, Some(scatter))
+        let conv = nd::Conv::new(level, shape, bias, nd::Layout::Blocked, Some(scatter));
+        let conv = conv.map_err(|e| failed(node, e))?;
+        let gather = self.taps(axes);
+        let each = gather.sizes[1..].iter().product();
+        let reading = Reading::times(&chain.scale, each).gathered(gather);
+        let weights = low.packed(node, node.inputs[1], reading, conv.packing())?;
+        conv.with(weights).map(Arc::new).map_err(|e| failed(node, e))
     }
 }
 

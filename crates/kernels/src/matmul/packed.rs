@@ -31,7 +31,7 @@ pub fn pack_fingerprint(level: Level, dtype: DType) -> u64 {
 }
 
 /// The layout of one packed matrix: `rows` outputs, `cols` inputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PackPlan {
     level: Level,
     dtype: DType,
@@ -218,7 +218,7 @@ impl PackedMatrix {
     /// The matrix whose tiles a caller has packed. Panics when the buffer is not `plan.bytes()` long.
     pub fn from_buffer(plan: PackPlan, data: AlignedBuf) -> Self {
         assert_eq!(data.len(), plan.bytes(), "packed bytes");
-        Self { plan, data: Bytes::from_owner(Owned(data)) }
+        Self { plan, data: data.into() }
     }
 
     /// The matrix out of bytes that [`data`](Self::data) gave for an equal plan and [`pack_fingerprint`]. Bytes that are
@@ -239,14 +239,5 @@ impl PackedMatrix {
     /// The packed bytes.
     pub fn data(&self) -> &Bytes {
         &self.data
-    }
-}
-
-/// Lets `Bytes` own aligned memory.
-struct Owned(AlignedBuf);
-
-impl AsRef<[u8]> for Owned {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
     }
 }

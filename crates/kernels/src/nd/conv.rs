@@ -20,13 +20,15 @@ use kinglet_simd::{Isa, Kernel, Level, dispatch};
 use kinglet_tensor::AlignedBuf;
 
 pub use self::chain::{ConvChain, conv_chain};
-use self::pack::{pack_bias, pack_lanes, pack_panel, panels};
+pub use self::pack::ConvPacking;
+use self::pack::{pack_bias, panels};
 use self::pass::{Job, Pixels, Place};
 use self::strips::{Strip, Strips};
 use self::winograd::{Group, Winograd};
 use super::NdError;
 use super::act::Act;
 use super::layout::{BLOCK, Layout};
+use super::packed::{Packed, Packing};
 use super::shape::{Spot, Window};
 use super::tile::{TALLEST_WIDEST, tallest, tallest_pairs};
 use crate::arena::Span;
@@ -64,7 +66,7 @@ impl ConvShape {
     }
 
     /// Fails when it is no convolution, or an image would overflow the address space.
-    pub(super) fn check(&self, weights: usize, bias: Option<usize>) -> Result<[usize; 2], NdError> {
+    fn check(&self, bias: Option<usize>) -> Result<[usize; 2], NdError> {
         let wrong = |what: String| NdError { what: "conv", reason: format!("{what}: {self:?}") };
         let output = self.window.output().ok_or_else(|| wrong("the window does not fit".into()))?;
         let groups = self.groups;
@@ -74,8 +76,9 @@ impl ConvShape {
         }
         let per_output = [self.channels / groups, self.window.kernel[0], self.window.kernel[1]];
         let expected = per_output.iter().try_fold(self.outputs, |product, &n| product.checked_mul(n));
-        if expected != Some(weights) || bias.is_some_and(|n| n != self.outputs) {
-            return Err(wrong(format!("{weights} weights, bias {bias:?}")));
+        if expected.and_then(|n| n.checked_mul(PADDING)).is_none() || bias.is_some_and(|n| n != self.outputs)
+        {
+            return Err(wrong(format!("{expected:?} weights, bias {bias:?}")));
         }
         let floats = |channels, [h, w]: [usize; 2]| Layout::Blocked.floats(channels, h * w);
         let fits = |floats: Option<usize>| floats.is_some_and(|n| n < isize::MAX as usize / 4);
@@ -126,7 +129,7 @@ pub struct Conv {
     lanes: Option<usize>,
     output: [usize; 2],
     scatter: Scatter,
-    weights: AlignedBuf<f32>,
+    weights: Packed,
     bias: AlignedBuf<f32>,
     panels: Vec<Panel>,
     spots: Vec<Spot>,
@@ -134,7 +137,7 @@ pub struct Conv {
     low_spots: Vec<Spot>,
     /// How images are cut when each channel has one output and a kernel for its window.
     strips: Option<Strips>,
-    /// Transformed weights, which stand in for the others.
+    /// How tiles are cut when the weights are transformed ones.
     winograd: Option<Winograd>,
 }
 
@@ -149,34 +152,24 @@ struct Panel {
     at: usize,
 }
 
+/// By how much packed weights may be more than the weights.
+const PADDING: usize = 1 << 16;
 /// Units of work, at least, for each worker.
 const UNITS: usize = 6;
 /// Floats of input that stay in the second-level cache while panels pass over them.
 const BAND: usize = 96 << 10;
 
 impl Conv {
-    /// Packs `weights`, `[outputs][channels / groups][height][width]`, for images that arrive as `input` (blocked or
-    /// planar) and leave blocked.
-    pub fn pack(
+    /// For images that arrive as `input` (blocked or planar) and leave blocked. With `scatter`, outputs are some pixels of a
+    /// larger image, whose others are left alone. Its weights are still to come, packed as [`packing`](Self::packing) says.
+    pub fn new(
         level: Level,
         shape: ConvShape,
-        weights: &[f32],
-        bias: Option<&[f32]>,
-        input: Layout,
-    ) -> Result<Self, NdError> {
-        Self::pack_scattered(level, shape, weights, bias, input, None)
-    }
-
-    /// Like [`pack`](Self::pack), for outputs that are some pixels of a larger image; the others are left alone.
-    pub fn pack_scattered(
-        level: Level,
-        shape: ConvShape,
-        weights: &[f32],
         bias: Option<&[f32]>,
         input: Layout,
         scatter: Option<Scatter>,
     ) -> Result<Self, NdError> {
-        let output = shape.check(weights.len(), bias.map(<[f32]>::len))?;
+        let output = shape.check(bias.map(<[f32]>::len))?;
         let wrong = |reason: String| NdError { what: "conv", reason };
         if input == Layout::Rows {
             return Err(wrong("images of rows".into()));
@@ -188,17 +181,10 @@ impl Conv {
         if !scatter.holds(output) || floats.is_none_or(|n| n >= isize::MAX as usize / 4) {
             return Err(wrong(format!("{output:?} outputs in {scatter:?}")));
         }
-        let (panels, floats) = panels(level, &shape, input);
-        let few = whole && Winograd::suits(&shape, input, output);
-        let winograd = few.then(|| Winograd::pack(&shape, output, &panels, weights)).transpose()?;
-        let mut packed = AlignedBuf::try_new(if few { 0 } else { floats })?;
+        let (panels, _) = panels(level, &shape, input);
+        let winograd = whole && Winograd::suits(&shape, input, output);
+        let winograd = winograd.then(|| Winograd::new(&shape, output));
         let lanes = shape.lanes(input);
-        for panel in panels.iter().filter(|_| !few) {
-            match lanes {
-                Some(each) => pack_lanes(level, &shape, each, panel, weights, &mut packed),
-                None => pack_panel(&shape, input, panel, weights, &mut packed),
-            }
-        }
         let bias = pack_bias(level, &shape, lanes.unwrap_or(1), bias.unwrap_or_default())?;
         let most = dispatch(level, Tallest { pairs: lanes == Some(2) });
         let placed = |most| {
@@ -209,6 +195,7 @@ impl Conv {
         let widest = panels.iter().any(|panel| panel.blocks.len() > 2);
         let (spots, low_spots) = (placed(most), if widest { placed(TALLEST_WIDEST) } else { Vec::new() });
         let strips = Strips::of(&shape, output).filter(|_| lanes == Some(1) && whole);
+        let weights = Packed::pending(ConvPacking::new(level, &shape, input, winograd.is_some()).floats());
         Ok(Self {
             level,
             shape,
@@ -216,7 +203,7 @@ impl Conv {
             lanes,
             output,
             scatter,
-            weights: packed,
+            weights,
             bias,
             panels,
             spots,
@@ -224,6 +211,31 @@ impl Conv {
             strips,
             winograd,
         })
+    }
+
+    /// How its weights are packed.
+    pub fn packing(&self) -> Packing {
+        Packing::Conv(ConvPacking::new(self.level, &self.shape, self.input, self.winograd.is_some()))
+    }
+
+    /// The same with these weights, which may be shared. Fails when they are of another size.
+    pub fn with(self, weights: Packed) -> Result<Self, NdError> {
+        if weights.floats() != self.weights.floats() {
+            let reason = format!("{weights:?}, expected {:?}", self.weights);
+            return Err(NdError { what: "conv", reason });
+        }
+        Ok(Self { weights, ..self })
+    }
+
+    /// The same with these weights, packed now. Fails when they are more or fewer than it takes.
+    pub fn filled(self, weights: &[f32]) -> Result<Self, NdError> {
+        self.weights.fill(Ok(self.packing().pack(weights)?));
+        Ok(self)
+    }
+
+    /// Waits for the weights.
+    fn ready(&self) -> Result<(), String> {
+        self.weights.wait().map_err(ToString::to_string)
     }
 
     /// What it computes.
@@ -243,7 +255,7 @@ impl Conv {
 
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
-        self.weights.bytes().len() + self.winograd.as_ref().map_or(0, Winograd::bytes)
+        self.weights.floats() * size_of::<f32>()
     }
 
     /// Floats of an input and of an output image.
@@ -352,6 +364,10 @@ unsafe impl Step for ConvStep {
         let strips = self.conv.strips.map_or(0, |strips| strips.floats);
         let floats = self.conv.winograd.as_ref().map_or(strips, Winograd::floats);
         Needs { worker_scratch: floats * size_of::<f32>(), ..Needs::default() }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.conv.ready()
     }
 
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {

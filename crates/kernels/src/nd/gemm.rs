@@ -13,6 +13,7 @@ use kinglet_tensor::AlignedBuf;
 use super::NdError;
 use super::act::Act;
 use super::layout::BLOCK;
+use super::packed::{Packed, Packing};
 use super::shape::cuts;
 use super::tile::{Dynamic, Fixed, Pitch, TALLEST, Tile, panel_blocks, tallest, tiles};
 use crate::arena::{Rows, Span};
@@ -25,15 +26,16 @@ pub struct Gemm {
     level: Level,
     k: usize,
     n: usize,
+    order: Order,
     act: Act,
     /// Outputs of a panel.
     width: usize,
-    weights: AlignedBuf<f32>,
+    weights: Packed,
     bias: AlignedBuf<f32>,
 }
 
 /// How a weight matrix lies in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
     /// `[k][n]`.
     Inputs,
@@ -53,33 +55,78 @@ const MOST_AHEAD: usize = 8;
 /// Units of work, at least, for each worker.
 const UNITS: usize = 6;
 
+/// How a product's weights are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GemmPacking {
+    level: Level,
+    k: usize,
+    n: usize,
+    order: Order,
+}
+
+impl GemmPacking {
+    /// Packings that are made in different ways.
+    pub(super) fn samples(level: Level) -> [Self; 2] {
+        [Order::Inputs, Order::Outputs].map(|order| Self { level, k: 5, n: 70, order })
+    }
+
+    fn width(&self) -> usize {
+        panel_blocks(self.level.lanes()) * BLOCK
+    }
+
+    pub(super) fn weights(&self) -> usize {
+        self.k * self.n
+    }
+
+    pub(super) fn floats(&self) -> usize {
+        self.n.next_multiple_of(self.width()) * self.k
+    }
+
+    /// Packs as many weights into as many floats, all of them zero.
+    pub(super) fn pack(&self, weights: &[f32], packed: &mut [f32]) {
+        let Self { k, n, order, .. } = *self;
+        let width = self.width();
+        for (panel, packed) in packed.chunks_exact_mut(k * width).enumerate() {
+            pack_panel(weights, order, (k, n), panel * width..n.min((panel + 1) * width), width, packed);
+        }
+    }
+}
+
 impl Gemm {
-    /// Packs a weight matrix of `k` inputs and `n` outputs.
-    pub fn pack(
+    /// For a weight matrix of `k` inputs and `n` outputs, which is still to come, packed as [`packing`](Self::packing) says.
+    pub fn new(
         level: Level,
         (k, n): (usize, usize),
-        weights: &[f32],
         order: Order,
         bias: Option<&[f32]>,
         act: Act,
     ) -> Result<Self, NdError> {
-        let wrong = || NdError {
-            what: "gemm",
-            reason: format!("{} weights and bias {:?} for {k} x {n}", weights.len(), bias.map(<[f32]>::len)),
-        };
-        let width = panel_blocks(level.lanes()) * BLOCK;
-        let fits = k > 0 && n > 0 && k.checked_mul(n) == Some(weights.len());
+        let wrong =
+            || NdError { what: "gemm", reason: format!("bias {:?} for {k} x {n}", bias.map(<[f32]>::len)) };
+        let packing = GemmPacking { level, k, n, order };
+        let width = packing.width();
         let floats = n.checked_next_multiple_of(width).and_then(|n| n.checked_mul(k)).ok_or_else(wrong)?;
-        if !fits || bias.is_some_and(|bias| bias.len() != n) {
+        if k == 0 || n == 0 || bias.is_some_and(|bias| bias.len() != n) {
             return Err(wrong());
-        }
-        let mut packed = AlignedBuf::<f32>::try_new(floats)?;
-        for (panel, packed) in packed.chunks_exact_mut(k * width).enumerate() {
-            pack_panel(weights, order, (k, n), panel * width..n.min((panel + 1) * width), width, packed);
         }
         let mut padded = AlignedBuf::<f32>::try_new(n.next_multiple_of(width))?;
         padded[..n].iter_mut().zip(bias.unwrap_or_default()).for_each(|(to, from)| *to = *from);
-        Ok(Self { level, k, n, act, width, weights: packed, bias: padded })
+        Ok(Self { level, k, n, order, act, width, weights: Packed::pending(floats), bias: padded })
+    }
+
+    /// How its weights are packed.
+    pub fn packing(&self) -> Packing {
+        let Self { level, k, n, order, .. } = *self;
+        Packing::Gemm(GemmPacking { level, k, n, order })
+    }
+
+    /// The same with these weights, which may be shared. Fails when they are of another size.
+    pub fn with(self, weights: Packed) -> Result<Self, NdError> {
+        if weights.floats() != self.weights.floats() {
+            let reason = format!("{weights:?}, expected {:?}", self.weights);
+            return Err(NdError { what: "gemm", reason });
+        }
+        Ok(Self { weights, ..self })
     }
 
     /// Inputs and outputs.
@@ -89,7 +136,7 @@ impl Gemm {
 
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
-        self.weights.bytes().len()
+        self.weights.floats() * size_of::<f32>()
     }
 
     fn panels(&self) -> usize {
@@ -178,7 +225,11 @@ unsafe impl Step for GemmStep {
 
     fn serial(&self, dims: &[usize]) -> bool {
         let rows = self.x.rows.count(dims).unwrap_or(0).saturating_mul(self.each);
-        self.gemm.weights.len().saturating_mul(rows) <= 1 << 15
+        self.gemm.weights.floats().saturating_mul(rows) <= 1 << 15
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.gemm.weights.wait().map_err(ToString::to_string)
     }
 
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
@@ -417,7 +468,8 @@ mod tests {
         };
         let expected: Vec<f64> = (0..rows * n).map(value).collect();
         for level in Level::available() {
-            let packed = Gemm::pack(level, (k, n), &w, order, Some(&bias), Act::RELU).expect("packs");
+            let packed = Gemm::new(level, (k, n), order, Some(&bias), Act::RELU).expect("packs");
+            packed.weights.fill(packed.packing().pack(&w));
             let packed = Arc::new(packed);
             let mut case = Case::new(level);
             let x = case.matrix(k, &x);
@@ -445,12 +497,12 @@ mod tests {
 
     #[test]
     fn shapes_must_agree() {
-        let pack = |k, n, weights: usize, bias: usize| {
-            let (weights, bias) = (vec![0.0; weights], vec![0.0; bias]);
-            Gemm::pack(Level::SCALAR, (k, n), &weights, Order::Inputs, Some(&bias), Act::NONE)
+        let make = |k, n, bias: usize| {
+            Gemm::new(Level::SCALAR, (k, n), Order::Inputs, Some(&vec![0.0; bias]), Act::NONE)
         };
-        assert!(pack(2, 3, 5, 3).is_err() && pack(2, 3, 6, 2).is_err() && pack(0, 3, 0, 3).is_err());
-        let packed = Arc::new(pack(2, 3, 6, 3).expect("packs"));
+        assert!(make(2, 3, 2).is_err() && make(0, 3, 3).is_err());
+        let packed = Arc::new(make(2, 3, 3).expect("a product"));
+        assert!(packed.packing().pack(&[0.0; 5]).is_err() && packed.packing().pack(&[0.0; 6]).is_ok());
         let span = |at, rows, cols| Span::f32(at, Rows::Fixed(rows), cols);
         assert!(gemm(packed.clone(), span(0, 2, 4), None, span(64, 2, 6)).is_ok());
         assert!(gemm(packed.clone(), span(0, 2, 3), None, span(64, 2, 3)).is_err());

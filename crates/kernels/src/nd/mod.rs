@@ -1,6 +1,7 @@
 //! Kernels over images and matrices in f32: what vision and embedding models are made of.
 //!
-//! Weights are packed once, for one instruction set, into objects ([`Conv`], …) that are bound to spans as steps. Images
+//! Weights are packed once, for one instruction set ([`Packing`]), and shared by all objects ([`Conv`], …) that read them; those
+//! are bound to spans as steps. Images
 //! lie in channel blocks of sixteen between convolutions ([`Layout::Blocked`]), on every instruction set.
 //! A result does not depend on the number of workers.
 
@@ -12,6 +13,7 @@ mod gemm;
 mod images;
 mod layout;
 mod matmul;
+mod packed;
 mod pool;
 mod shape;
 mod softmax;
@@ -24,12 +26,13 @@ use kinglet_tensor::AllocError;
 
 pub use act::Act;
 pub use attention::{Heads, Mask, Operand, Output, short_attention};
-pub use conv::{Conv, ConvChain, ConvShape, Scatter, conv, conv_chain};
+pub use conv::{Conv, ConvChain, ConvPacking, ConvShape, Scatter, conv, conv_chain};
 pub use elementwise::{Binary, Side, Unary, binary, unary};
-pub use gemm::{Gemm, Order, gemm};
+pub use gemm::{Gemm, GemmPacking, Order, gemm};
 pub use images::{concat, enlarge, unfold};
 pub use layout::{BLOCK, Layout, relayout};
 pub use matmul::{Products, matmul};
+pub use packed::{Packed, Packing, fingerprint};
 pub use pool::{Pool, global_mean, pool};
 pub use shape::Window;
 pub use softmax::softmax;

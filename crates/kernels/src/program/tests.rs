@@ -243,3 +243,41 @@ fn sequences_must_cover_the_rows() {
     check(&[seq(0, 3), seq(2, 2)], 4, false);
     check(&[seq(0, usize::MAX), seq(usize::MAX, 2)], 1, false);
 }
+
+/// Stands for a step whose weights never come.
+struct Without(AddConst);
+
+// SAFETY: it is not run.
+unsafe impl Step for Without {
+    fn label(&self) -> String {
+        "without".into()
+    }
+
+    fn spans(&self) -> Vec<Access> {
+        self.0.spans()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        Err("memory is short".into())
+    }
+
+    unsafe fn run(&self, _: &StepCtx<'_>, _: Worker<'_>) {
+        unreachable!("it is never ready");
+    }
+}
+
+#[test]
+fn a_step_without_its_weights_ends_the_run() {
+    let add = |serial| AddConst { a: f32s(0), out: f32s(256), add: 1.0, serial };
+    let back = AddConst { a: f32s(256), out: f32s(0), add: 1.0, serial: false };
+    let steps: Vec<Box<dyn Step>> = vec![Box::new(add(true)), Box::new(Without(add(false))), Box::new(back)];
+    let program = Program::new(steps, limits()).expect("valid");
+    for threads in [1, 4] {
+        let (team, mut arena) = (Team::new(threads), Arena::try_new(program.arena_bytes()).expect("memory"));
+        arena.write(&f32s(0), &[5.0f32]).expect("fits");
+        let error = program.run(&mut arena, &team, args(&[1])).expect_err("no weights");
+        let (label, reason) = ("without".into(), "memory is short".into());
+        assert_eq!(error, RunError::Weights { step: 1, label, reason });
+        assert_eq!(arena.read::<f32>(&f32s(0), &[1]).expect("there"), [5.0], "the step after it was run");
+    }
+}

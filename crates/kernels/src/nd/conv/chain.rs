@@ -205,6 +205,10 @@ unsafe impl Step for ChainStep {
         Needs { worker_scratch: self.chain.floats * size_of::<f32>(), ..Needs::default() }
     }
 
+    fn ready(&self) -> Result<(), String> {
+        self.chain.convs().try_for_each(Conv::ready)
+    }
+
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
         let (chain, images) = (&*self.chain, ctx.rows(self.x.rows));
         let height = chain.last().output[0];

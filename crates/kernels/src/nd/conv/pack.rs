@@ -3,10 +3,75 @@
 use kinglet_simd::Level;
 use kinglet_tensor::AlignedBuf;
 
-use super::{ConvShape, Panel};
+use super::winograd::Winograd;
+use super::{ConvShape, Panel, Window};
 use crate::nd::NdError;
+use crate::nd::act::Act;
 use crate::nd::layout::{BLOCK, Layout};
 use crate::nd::tile::panel_blocks;
+
+/// How a convolution's weights are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvPacking {
+    level: Level,
+    channels: usize,
+    outputs: usize,
+    groups: usize,
+    kernel: [usize; 2],
+    input: Layout,
+    winograd: bool,
+}
+
+impl ConvPacking {
+    pub(super) fn new(level: Level, shape: &ConvShape, input: Layout, winograd: bool) -> Self {
+        let ConvShape { channels, outputs, groups, window, .. } = *shape;
+        Self { level, channels, outputs, groups, kernel: window.kernel, input, winograd }
+    }
+
+    /// Packings that are made in different ways.
+    pub(in crate::nd) fn samples(level: Level) -> [Self; 5] {
+        let (kernel, input, winograd) = ([3, 2], Layout::Blocked, false);
+        let plain = Self { level, channels: 18, outputs: 50, groups: 1, kernel, input, winograd };
+        [
+            plain,
+            Self { channels: 3, input: Layout::Planar, ..plain },
+            Self { channels: 18, outputs: 18, groups: 18, ..plain },
+            Self { channels: 18, outputs: 36, groups: 18, ..plain },
+            Self { kernel: [3, 3], winograd: true, ..plain },
+        ]
+    }
+
+    fn shape(&self) -> ConvShape {
+        let Self { channels, outputs, groups, kernel, .. } = *self;
+        let window = Window { kernel, ..Window::square([1, 1], 1, 1, 0) };
+        ConvShape { channels, outputs, groups, window, act: Act::NONE }
+    }
+
+    pub(in crate::nd) fn weights(&self) -> usize {
+        self.outputs * (self.channels / self.groups) * self.kernel[0] * self.kernel[1]
+    }
+
+    pub(in crate::nd) fn floats(&self) -> usize {
+        let shape = self.shape();
+        if self.winograd { Winograd::packed_floats(&shape) } else { panels(self.level, &shape, self.input).1 }
+    }
+
+    /// Packs as many weights into as many floats, all of them zero.
+    pub(in crate::nd) fn pack(&self, weights: &[f32], packed: &mut [f32]) {
+        let Self { level, input, .. } = *self;
+        let shape = self.shape();
+        let (panels, _) = panels(level, &shape, input);
+        if self.winograd {
+            return Winograd::pack(&shape, &panels, weights, packed);
+        }
+        for panel in &panels {
+            match shape.lanes(input) {
+                Some(each) => pack_lanes(level, &shape, each, panel, weights, packed),
+                None => pack_panel(&shape, input, panel, weights, packed),
+            }
+        }
+    }
+}
 
 /// Input channels of a round of the outermost tap loop that a tap multiplies one after the other.
 pub(super) fn unit(shape: &ConvShape, input: Layout) -> usize {
@@ -44,13 +109,7 @@ pub(super) fn panels(level: Level, shape: &ConvShape, input: Layout) -> (Vec<Pan
 }
 
 /// Writes a panel's weights: `[round][ky][kx][channel in block][output]`.
-pub(super) fn pack_panel(
-    shape: &ConvShape,
-    input: Layout,
-    panel: &Panel,
-    weights: &[f32],
-    packed: &mut [f32],
-) {
+fn pack_panel(shape: &ConvShape, input: Layout, panel: &Panel, weights: &[f32], packed: &mut [f32]) {
     let (ins, outs) = (shape.channels / shape.groups, shape.outputs / shape.groups);
     let taps = shape.window.kernel[0] * shape.window.kernel[1];
     let unit = if input == Layout::Blocked { BLOCK } else { 1 };
@@ -77,7 +136,7 @@ fn lane(level: Level, output: usize, each: usize) -> usize {
 }
 
 /// Writes a panel's weights, channel by channel: `[ky][kx][lane]`.
-pub(super) fn pack_lanes(
+fn pack_lanes(
     level: Level,
     shape: &ConvShape,
     each: usize,

@@ -59,7 +59,8 @@ fn check(shape: ConvShape, input: Layout, images: usize, with_residual: bool) {
     }
     let map = |channels, pixels, layout| Map { images, channels, pixels, layout };
     for level in Level::available() {
-        let packed = Arc::new(Conv::pack(level, shape, &weights, Some(&bias), input).expect("packs"));
+        let packed = Conv::new(level, shape, Some(&bias), input, None).and_then(|conv| conv.filled(&weights));
+        let packed = Arc::new(packed.expect("packs"));
         let mut case = Case::new(level);
         let x = case.input(map(shape.channels, h * w, input), &x);
         let out_map = map(shape.outputs, oh * ow, Layout::Blocked);
@@ -177,7 +178,7 @@ fn scattered_outputs_leave_the_other_pixels_alone() {
         }
         for level in Level::available() {
             let bias = Some(&bias[..]);
-            let pack = |to| Conv::pack_scattered(level, shape, &weights, bias, Layout::Blocked, Some(to));
+            let pack = |to| Conv::new(level, shape, bias, Layout::Blocked, Some(to))?.filled(&weights);
             let packed = Arc::new(pack(scatter).expect("packs"));
             assert!(pack(Scatter { size: [7, 12], ..scatter }).is_err());
             let mut case = Case::new(level);
@@ -194,7 +195,8 @@ fn scattered_outputs_leave_the_other_pixels_alone() {
 fn what_is_no_convolution_is_refused() {
     let good = shape(4, 8, 1, Window::square([5, 5], 3, 1, 1), Act::NONE);
     let pack = |shape: ConvShape, weights: usize, bias: usize| {
-        Conv::pack(Level::SCALAR, shape, &vec![0.0; weights], Some(&vec![0.0; bias]), Layout::Blocked)
+        Conv::new(Level::SCALAR, shape, Some(&vec![0.0; bias]), Layout::Blocked, None)?
+            .filled(&vec![0.0; weights])
     };
     assert!(pack(good, 288, 8).is_ok());
     for (shape, weights, bias) in [

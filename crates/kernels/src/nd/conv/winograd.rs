@@ -7,11 +7,9 @@
 use std::ops::Range;
 
 use kinglet_simd::{Isa, Kernel, dispatch};
-use kinglet_tensor::AlignedBuf;
 
 use super::{Conv, ConvShape, Panel};
 use crate::SharedMut;
-use crate::nd::NdError;
 use crate::nd::act::{Act, Apply, Runs, clip};
 use crate::nd::layout::{BLOCK, Layout};
 use crate::nd::shape::cuts;
@@ -34,10 +32,9 @@ const NARROW: usize = 32;
 /// Blocks of a panel at most.
 const WIDEST: usize = 3;
 
-/// Transformed weights: `[panel][point][channel][output]`.
-#[derive(Debug)]
+/// How images are cut into tiles.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Winograd {
-    weights: AlignedBuf<f32>,
     /// Tiles of an image, along each axis.
     tiles: [usize; 2],
     /// Tiles that are computed together at most.
@@ -57,17 +54,21 @@ impl Winograd {
         kind && wide && fits && tiles >= FEWEST && shape.groups == 1 && input == Layout::Blocked
     }
 
-    /// Transforms `weights`, `[outputs][channels][3][3]`.
-    pub(super) fn pack(
-        shape: &ConvShape,
-        output: [usize; 2],
-        panels: &[Panel],
-        weights: &[f32],
-    ) -> Result<Self, NdError> {
+    /// How images of so many outputs are cut.
+    pub(super) fn new(shape: &ConvShape, output: [usize; 2]) -> Self {
         let rounds = shape.channels.div_ceil(BLOCK);
-        let deep = rounds * BLOCK;
-        let blocks: usize = panels.iter().map(|panel| panel.blocks.len()).sum();
-        let mut packed = AlignedBuf::<f32>::try_new(blocks * BLOCK * deep * POINTS)?;
+        let group = (ROOM / (POINTS * rounds * BLOCK)).min(GROUP);
+        Self { tiles: output.map(|n| n.div_ceil(OUT)), group, rounds }
+    }
+
+    /// Floats of the transformed weights.
+    pub(super) fn packed_floats(shape: &ConvShape) -> usize {
+        shape.outputs.next_multiple_of(BLOCK) * shape.channels.next_multiple_of(BLOCK) * POINTS
+    }
+
+    /// Transforms `weights`, `[outputs][channels][3][3]`, to `[panel][point][channel][output]`.
+    pub(super) fn pack(shape: &ConvShape, panels: &[Panel], weights: &[f32], packed: &mut [f32]) {
+        let deep = shape.channels.next_multiple_of(BLOCK);
         for panel in panels {
             let (first, width) = (panel.blocks.start * BLOCK, panel.blocks.len() * BLOCK);
             for output in first..shape.outputs.min(first + width) {
@@ -80,13 +81,6 @@ impl Winograd {
                 }
             }
         }
-        let group = (ROOM / (POINTS * deep)).min(GROUP);
-        Ok(Self { weights: packed, tiles: output.map(|n| n.div_ceil(OUT)), group, rounds })
-    }
-
-    /// Bytes of the weights.
-    pub(super) fn bytes(&self) -> usize {
-        self.weights.bytes().len()
     }
 
     /// Floats of scratch memory for a worker.
@@ -235,8 +229,8 @@ impl Group<'_> {
         let w = (panel.blocks.start * BLOCK * POINTS + point * width) * deep;
         let kernels = tiles::<I, Fixed<BLOCK>>(blocks);
         // The next point's weights come while this one's are used.
-        let ahead = (w + deep * width).min(self.winograd.weights.len());
-        let ahead = &self.winograd.weights[ahead..(ahead + deep * width).min(self.winograd.weights.len())];
+        let ahead = (w + deep * width).min(self.conv.weights.len());
+        let ahead = &self.conv.weights[ahead..(ahead + deep * width).min(self.conv.weights.len())];
         for some in cuts(count, tallest_for(blocks, I::LANES, I::REGISTERS)) {
             let part = ahead.len() * some.start / count..ahead.len() * some.end / count;
             ahead[part].iter().step_by(BLOCK).for_each(|line| isa.prefetch(line));
@@ -247,7 +241,7 @@ impl Group<'_> {
                 pitch: BLOCK,
                 taps: [rounds, 1, 1],
                 a_step: [count * BLOCK, 0, 0],
-                w: self.winograd.weights.as_ptr().wrapping_add(w),
+                w: self.conv.weights.as_ptr().wrapping_add(w),
                 w_step: [BLOCK * width, 0, 0],
                 ahead: std::ptr::null(),
                 lines: 0,

@@ -20,7 +20,8 @@ fn packed(level: Level, specs: &[Spec], size: [usize; 2], input: Layout) -> Vec<
         let weights = random(i as u64 + 1, outputs * channels / groups * taps * taps);
         let bias = random(i as u64 + 11, *outputs);
         let input = if i == 0 { input } else { Layout::Blocked };
-        Arc::new(Conv::pack(level, shape, &weights, Some(&bias), input).expect("packs"))
+        let conv = Conv::new(level, shape, Some(&bias), input, None).and_then(|conv| conv.filled(&weights));
+        Arc::new(conv.expect("packs"))
     };
     specs.iter().enumerate().map(one).collect()
 }
