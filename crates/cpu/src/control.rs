@@ -6,8 +6,9 @@ use kinglet_graph::ops::{If, Loop, Scan};
 use kinglet_graph::{ExecError, Graph, Node, ValueId, axis};
 use kinglet_tensor::{DType, Tensor};
 
+use crate::env::Env;
 use crate::host::Arg;
-use crate::session::{Env, Feed, Session, TensorView};
+use crate::session::{Feed, Session, TensorView};
 use crate::value::{Array, Value};
 
 /// A node that runs other graphs.
@@ -39,7 +40,7 @@ impl Body {
         let open: Vec<Feed<'_>> =
             inputs.iter().zip(&self.constant).filter(|(_, constant)| !**constant).map(|(f, _)| *f).collect();
         self.session.run(&open)?;
-        (0..self.session.outputs()).map(|i| self.session.output_value(i)).collect()
+        (0..self.session.outputs()).map(|i| self.session.body_value(i)).collect()
     }
 }
 

@@ -9,12 +9,15 @@ mod alias;
 mod bank;
 mod blocked;
 mod control;
+mod env;
 mod executable;
 mod fast;
+mod handed;
 mod host;
 mod host_step;
 mod lower;
 mod ops;
+mod outputs;
 mod pack_file;
 mod plan;
 mod reading;
@@ -25,7 +28,9 @@ mod weights;
 
 use std::sync::Arc;
 
-pub use session::{Feed, Fold, Session, SessionOptions, TensorView};
+pub use env::{Fold, SessionOptions};
+pub use handed::{LargeOutputs, OutputFiles};
+pub use session::{BufferStats, Feed, Session, TensorView};
 pub use value::{Array, Value};
 
 use kinglet_graph::{Backend, Dim, ExecError, Executable, Graph};

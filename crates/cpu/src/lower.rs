@@ -78,6 +78,13 @@ pub(crate) struct Lowered {
 /// Buffers with their places, for one bucket.
 pub(crate) struct Spans(Vec<Span>);
 
+impl Spans {
+    /// How many buffers there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl std::ops::Index<BufferId> for Spans {
     type Output = Span;
 

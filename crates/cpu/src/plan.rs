@@ -8,12 +8,14 @@ use kinglet_graph::{
     Def, ExecError, Graph, Node, PlanReport, Profiler, StepReport, TensorType, Type, ValueId,
 };
 use kinglet_kernels::{Arena, Limits, Program, RunArgs, RunError, Span};
-use kinglet_tensor::{Contents, DType, PooledBuffer, Tensor};
+use kinglet_tensor::{DType, Tensor};
 
 use crate::control::Control;
-use crate::host::{Arg, Call, Host, Outs, View, host};
+use crate::env::Env;
+use crate::host::{Arg, Call, Host, View, host};
 use crate::lower::{Lowering, Placed};
-use crate::session::{Env, Feed, TensorView};
+use crate::outputs::Outputs;
+use crate::session::{Feed, TensorView};
 use crate::value::{Array, Value};
 use crate::weights::WeightBank;
 
@@ -48,6 +50,7 @@ pub(crate) struct Plan {
     values: Vec<Option<Value>>,
     faults: Arc<Faults>,
     arena_bytes: usize,
+    placed: usize,
     report: PlanReport,
 }
 
@@ -98,6 +101,7 @@ impl Plan {
             values: vec![None; graph.values().len()],
             faults,
             arena_bytes: placed.bytes,
+            placed: placed.spans.count(),
             report: lowered.report(&placed, &[]),
             graph: Graph::default(),
         };
@@ -185,6 +189,11 @@ impl Plan {
                 .collect(),
             kind,
         })
+    }
+
+    /// Values that have a place in the arena.
+    pub(crate) fn placed(&self) -> usize {
+        self.placed
     }
 
     pub(crate) fn arena_bytes(&self) -> usize {
@@ -376,62 +385,9 @@ fn compute(env: &Env, node: &Node, kernel: Host, args: &[Arg<'_>]) -> Result<Vec
     planned.truncate(count);
     planned.resize(count, None);
     for ty in planned.iter().flatten() {
-        env.admit(ty.dtype, &ty.dims().unwrap_or_default())?;
+        env.room.admit(ty.dtype, &ty.dims().unwrap_or_default())?;
     }
-    let mut outs = Outputs::new(env, planned);
+    let mut outs = Outputs::new(&env.room, planned);
     kernel(&*node.op, &call, &mut outs)?;
     outs.finish().into_iter().map(|v| v.ok_or_else(|| "an output was not made".to_owned())).collect()
-}
-
-/// Outputs in buffers of the pool.
-pub(crate) struct Outputs<'a> {
-    env: &'a Env,
-    planned: Vec<Option<TensorType>>,
-    made: Vec<Option<Made>>,
-}
-
-enum Made {
-    Buffer(DType, Vec<usize>, PooledBuffer),
-    Value(Value),
-}
-
-impl<'a> Outputs<'a> {
-    pub(crate) fn new(env: &'a Env, planned: Vec<Option<TensorType>>) -> Self {
-        let made = planned.iter().map(|_| None).collect();
-        Self { env, planned, made }
-    }
-
-    pub(crate) fn finish(self) -> Vec<Option<Value>> {
-        let value = |made: Made| match made {
-            Made::Buffer(dtype, shape, data) => Array::pooled(dtype, shape, data).into(),
-            Made::Value(value) => value,
-        };
-        self.made.into_iter().map(|made| made.map(value)).collect()
-    }
-}
-
-impl Outs for Outputs<'_> {
-    fn wants(&self, i: usize) -> bool {
-        i < self.planned.len()
-    }
-
-    fn planned(&self, i: usize) -> Option<(DType, Vec<usize>)> {
-        let ty = self.planned.get(i)?.as_ref()?;
-        Some((ty.dtype, ty.dims()?))
-    }
-
-    fn make(&mut self, i: usize, dtype: DType, shape: &[usize]) -> Result<&mut [u8], String> {
-        let slot = self.made.get_mut(i).ok_or_else(|| format!("no output {i}"))?;
-        let bytes = self.env.admit(dtype, shape)?;
-        let buffer = self.env.pool.acquire(bytes, Contents::Stale).map_err(|e| e.to_string())?;
-        match slot.insert(Made::Buffer(dtype, shape.to_vec(), buffer)) {
-            Made::Buffer(.., buffer) => Ok(&mut buffer[..]),
-            Made::Value(_) => Err("the output is no buffer".into()),
-        }
-    }
-
-    fn put(&mut self, i: usize, value: Value) -> Result<(), String> {
-        *self.made.get_mut(i).ok_or_else(|| format!("no output {i}"))? = Some(Made::Value(value));
-        Ok(())
-    }
 }

@@ -5,81 +5,17 @@
 
 use std::sync::Arc;
 
-use kinglet_graph::{Binding, Dim, Evaluate, ExecError, Graph, Op, Profiler, TensorType, Type, specialise};
-use kinglet_kernels::{Arena, Team};
-use kinglet_tensor::{BufferPool, DType, PoolLimits, Tensor};
+use kinglet_graph::{Binding, Dim, ExecError, Graph, Profiler, TensorType, Type, specialise};
+use kinglet_kernels::Arena;
+use kinglet_tensor::{BufferPool, DType, PoolStats, Tensor};
 
-use crate::CpuBackend;
-use crate::bank::Bank;
-use crate::host::{Arg, Call, View, host};
-use crate::plan::{Outputs, Plan};
-use crate::value::{Array, Value};
+use crate::env::{Env, SessionOptions};
+use crate::handed::{hand_out, hand_over, pooled};
+use crate::plan::Plan;
+use crate::value::Value;
 
 /// So many shapes are planned for; after that, one plan serves all others.
 const MAX_PLANS: usize = 24;
-
-/// What all plans of a graph and of its bodies share.
-pub(crate) struct Env {
-    pub(crate) team: Team,
-    pub(crate) backend: CpuBackend,
-    pub(crate) pool: BufferPool,
-    /// Packed weights, shared by all plans.
-    pub(crate) bank: Bank,
-    /// Whether graphs are fused before they are planned.
-    pub(crate) fuse: bool,
-    /// Whether ops are run one by one, without programs.
-    pub(crate) interpret: bool,
-    /// Most elements of a value whose size only the data decides.
-    pub(crate) max_elements: usize,
-}
-
-impl Env {
-    /// For a model whose constants live as long as this.
-    pub(crate) fn new(graph: &Graph, options: &SessionOptions) -> Self {
-        Self {
-            bank: Bank::new(graph, options.backend.threads),
-            team: Team::new(options.backend.threads),
-            backend: options.backend.clone(),
-            pool: BufferPool::new(options.pool),
-            fuse: options.fuse,
-            interpret: options.interpret,
-            max_elements: options.max_elements,
-        }
-    }
-
-    /// The bytes of a value whose size the data decided; an error when it is too large to compute.
-    pub(crate) fn admit(&self, dtype: DType, shape: &[usize]) -> Result<usize, String> {
-        let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-        let bytes = elements.filter(|n| *n <= self.max_elements).and(Tensor::bytes_of(dtype, shape));
-        bytes.ok_or_else(|| {
-            let most = self.max_elements;
-            format!("the data asks for a result {dtype}{shape:?}; at most {most} elements are allowed")
-        })
-    }
-}
-
-/// How a session treats its graph.
-#[derive(Clone, Debug)]
-pub struct SessionOptions {
-    /// Threads, instruction set and precision.
-    pub backend: CpuBackend,
-    /// Whether ops are fused.
-    pub fuse: bool,
-    /// Run every op by its plain form, one after the other, without a plan: the slow, simple way.
-    pub interpret: bool,
-    /// What the pool may keep.
-    pub pool: PoolLimits,
-    /// Most elements of a value whose size the data decides (`Expand`, `Range`, `Pad` by computed sizes).
-    pub max_elements: usize,
-}
-
-impl SessionOptions {
-    /// Everything that makes it fast.
-    pub fn new(backend: CpuBackend) -> Self {
-        let pool = PoolLimits::default();
-        Self { backend, fuse: true, interpret: false, pool, max_elements: 1 << 28 }
-    }
-}
 
 /// A graph ready to run.
 pub struct Session {
@@ -89,6 +25,48 @@ pub struct Session {
     plans: Vec<(Vec<Type>, Plan)>,
     arena: Arena,
     last: Option<usize>,
+    /// Buffers that steps found in the arena, and arenas made, over all runs.
+    planned: u64,
+    arenas: u64,
+    runs: u64,
+}
+
+/// Where the buffers of a session's runs came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BufferStats {
+    /// Runs.
+    pub runs: u64,
+    /// Buffers that steps found in an arena that was there.
+    pub planned: u64,
+    /// Arenas that were allocated.
+    pub arenas: u64,
+    /// Size of the arena.
+    pub arena_bytes: usize,
+    /// The pool of everything else: what only the data sizes, and outputs that were handed out.
+    pub pool: PoolStats,
+}
+
+impl BufferStats {
+    /// Share of all buffers that nothing was allocated for, 0 to 1.
+    pub fn avoided(&self) -> f64 {
+        let all = self.planned + self.pool.requests();
+        let allocated = self.arenas + self.pool.misses;
+        if all == 0 { 0.0 } else { 1.0 - allocated.min(all) as f64 / all as f64 }
+    }
+
+    /// What happened since `before`; sizes are as they are now.
+    pub fn since(&self, before: &Self) -> Self {
+        let (now, then) = (self.pool, before.pool);
+        let pool = PoolStats {
+            hits: now.hits - then.hits,
+            misses: now.misses - then.misses,
+            bytes_saved: now.bytes_saved - then.bytes_saved,
+            freed: now.freed - then.freed,
+            ..now
+        };
+        let (planned, arenas) = (self.planned - before.planned, self.arenas - before.arenas);
+        Self { runs: self.runs - before.runs, planned, arenas, pool, ..*self }
+    }
 }
 
 /// A tensor that a run brings, borrowed.
@@ -145,7 +123,8 @@ impl Session {
         constants: Vec<Option<Tensor>>,
     ) -> Result<Self, ExecError> {
         let arena = Arena::try_new(0).map_err(memory)?;
-        Ok(Self { env, graph, constants, plans: Vec::new(), arena, last: None })
+        let (plans, planned, arenas, runs) = (Vec::new(), 0, 0, 0);
+        Ok(Self { env, graph, constants, plans, arena, last: None, planned, arenas, runs })
     }
 
     /// The graph as it was given.
@@ -155,7 +134,13 @@ impl Session {
 
     /// Figures of the pool.
     pub fn pool(&self) -> &BufferPool {
-        &self.env.pool
+        self.env.room.pool()
+    }
+
+    /// Where the buffers of all runs so far came from.
+    pub fn buffers(&self) -> BufferStats {
+        let (runs, planned, arenas) = (self.runs, self.planned, self.arenas);
+        BufferStats { runs, planned, arenas, arena_bytes: self.arena.bytes(), pool: self.pool().stats() }
     }
 
     /// Runs the graph on one feed for each of its inputs, in order; outputs stay until the next run.
@@ -174,7 +159,10 @@ impl Session {
         let plan = &mut self.plans[index].1;
         if plan.arena_bytes() > self.arena.bytes() {
             self.arena = Arena::try_new(plan.arena_bytes()).map_err(memory)?;
+            self.arenas += 1;
         }
+        self.planned += plan.placed() as u64;
+        self.runs += 1;
         plan.run(&self.env, &mut self.arena, feeds, profiler)?;
         self.last = Some(index);
         Ok(())
@@ -253,7 +241,7 @@ impl Session {
                 None => Binding::Input(types.next().cloned().unwrap_or(Type::Unknown)),
             })
             .collect();
-        let bound = specialise(&self.graph, &bindings, &Folding(&self.env)).map_err(build_error)?;
+        let bound = specialise(&self.graph, &bindings, &self.env.room).map_err(build_error)?;
         let bound =
             if self.env.fuse { kinglet_graph::passes::fuse(bound).map_err(build_error)? } else { bound };
         Plan::new(bound, &self.env)
@@ -270,11 +258,21 @@ impl Session {
         self.plans[index].1.output(&self.arena, i)
     }
 
-    /// Output `i` of the last run as a value of its own.
-    pub fn output_value(&self, i: usize) -> Result<Value, ExecError> {
+    /// Output `i` of the last run of a body as a value of its own.
+    pub(crate) fn body_value(&self, i: usize) -> Result<Value, ExecError> {
         Ok(match self.output(i)? {
             Feed::Value(value) => value.clone(),
-            Feed::Tensor(view) => pooled(&self.env.pool, &view)?.into(),
+            Feed::Tensor(view) => pooled(&self.env, &view)?.into(),
+        })
+    }
+
+    /// Output `i` of the last run as a value of its own: in a buffer of the pool, or in a file when it is a large tensor and
+    /// the options say where such files are.
+    pub fn output_value(&self, i: usize) -> Result<Value, ExecError> {
+        Ok(match self.output(i)? {
+            Feed::Value(Value::Tensor(array)) => hand_over(&self.env, array).into(),
+            Feed::Value(value) => value.clone(),
+            Feed::Tensor(view) => hand_out(&self.env, &view)?.into(),
         })
     }
 
@@ -304,13 +302,6 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// A tensor in a buffer of the pool.
-pub(crate) fn pooled(pool: &BufferPool, view: &TensorView<'_>) -> Result<Array, ExecError> {
-    let mut buffer = pool.acquire(view.data.len(), kinglet_tensor::Contents::Stale).map_err(memory)?;
-    buffer.copy_from_slice(view.data);
-    Ok(Array::pooled(view.dtype, view.shape.to_vec(), buffer))
-}
-
 /// The type with every dimension open.
 fn open_type(ty: Type) -> Type {
     match ty {
@@ -329,49 +320,5 @@ pub(crate) fn build_error(e: kinglet_graph::BuildError) -> ExecError {
             ExecError::Node { node, reason: format!("{op}: {reason}") }
         }
         other => ExecError::Node { node: "graph".into(), reason: other.to_string() },
-    }
-}
-
-/// Folds constants with the host kernels, for passes over graphs that are not run.
-pub struct Fold(Env);
-
-impl Fold {
-    /// With the bounds of these options.
-    pub fn new(options: &SessionOptions) -> Self {
-        Self(Env::new(&Graph::default(), options))
-    }
-}
-
-impl std::fmt::Debug for Fold {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fold").finish_non_exhaustive()
-    }
-}
-
-impl Evaluate for Fold {
-    fn evaluate(&self, op: &dyn Op, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Option<Vec<Tensor>> {
-        Folding(&self.0).evaluate(op, inputs, outputs)
-    }
-}
-
-/// Folds constants with the host kernels.
-struct Folding<'a>(&'a Env);
-
-impl Evaluate for Folding<'_> {
-    fn evaluate(&self, op: &dyn Op, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Option<Vec<Tensor>> {
-        let kernel = host(op)?;
-        let args: Vec<Arg<'_>> = inputs
-            .iter()
-            .map(|tensor| match tensor {
-                None => Arg::Absent,
-                Some(t) => {
-                    Arg::Tensor(View { dtype: t.dtype(), shape: t.shape(), data: t.data(), texts: &[] })
-                }
-            })
-            .collect();
-        let planned: Vec<_> = outputs.iter().map(|ty| ty.known().cloned()).collect();
-        let mut outs = Outputs::new(self.0, planned);
-        kernel(op, &Call { args: &args }, &mut outs).ok()?;
-        outs.finish().into_iter().map(|value| value?.tensor()?.tensor()).collect()
     }
 }

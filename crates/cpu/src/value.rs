@@ -85,14 +85,33 @@ impl Array {
         Some(values)
     }
 
-    /// As a constant of a graph; none for texts.
-    pub(crate) fn tensor(&self) -> Option<Tensor> {
+    /// As a constant of a graph, with elements of its own; none for texts.
+    pub(crate) fn constant(&self) -> Option<Tensor> {
         let bytes = match &self.data {
             Data::Shared(bytes) => bytes.clone(),
             Data::Pooled(buffer) => Bytes::copy_from_slice(buffer),
             Data::Texts(_) => return None,
         };
         Tensor::new("", self.dtype, self.shape.clone(), bytes).ok()
+    }
+
+    /// As a named tensor over the same elements; none for texts.
+    pub fn into_tensor(self, name: &str) -> Option<Tensor> {
+        let bytes = match self.data {
+            Data::Shared(bytes) => bytes,
+            Data::Pooled(buffer) => Bytes::from_owner(Lent(buffer)),
+            Data::Texts(_) => return None,
+        };
+        Tensor::new(name, self.dtype, self.shape, bytes).ok()
+    }
+}
+
+/// Goes back to its pool with the last tensor that reads it.
+struct Lent(Arc<PooledBuffer>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -31,5 +31,5 @@ pub use kinglet_graph as graph;
 pub use kinglet_models as models;
 pub use kinglet_tensor as tensor;
 pub use kinglet_text::{chat, sample, tokenizer};
-pub use model::{Compiled, LoadOptions, Model};
+pub use model::{Buffers, Compiled, LoadOptions, Model};
 pub use overview::{Overview, Share, Sizes, Vocabulary};

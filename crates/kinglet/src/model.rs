@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kinglet_cpu::{CpuBackend, PackStore, Precision};
+use kinglet_cpu::{CpuBackend, LargeOutputs, PackStore, Precision, SessionOptions};
 use kinglet_engine::{Engine, EngineConfig};
 use kinglet_graph::{Backend, Executable};
 use kinglet_models::{DecoderConfig, DecoderOptions, build_decoder};
-use kinglet_tensor::{DType, Metadata};
+use kinglet_tensor::{DType, Metadata, PoolLimits};
 use kinglet_text::chat::{Message, RenderOptions};
 use kinglet_text::sample::SamplerConfig;
 use kinglet_text::tokenizer::Tokenizer;
@@ -43,6 +43,26 @@ pub struct LoadOptions {
     pub parallel: usize,
     /// Where packed weights are kept for the next load; without it, they are not.
     pub packs: Option<Packs>,
+    /// Memory of graph models.
+    pub buffers: Buffers,
+}
+
+/// What graph models may do with memory besides their weights and planned activations.
+#[derive(Clone, Debug)]
+pub struct Buffers {
+    /// What the pool may keep while it is idle.
+    pub pool: PoolLimits,
+    /// Most elements of a value whose size the data decides.
+    pub max_elements: usize,
+    /// Bytes from which on outputs lie in files that other processes can map; without it, none do.
+    pub large_outputs: Option<usize>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        let large_outputs = Some(LargeOutputs::FROM);
+        Self { pool: PoolLimits::default(), max_elements: SessionOptions::MAX_ELEMENTS, large_outputs }
+    }
 }
 
 impl Default for LoadOptions {
@@ -55,6 +75,7 @@ impl Default for LoadOptions {
             kv_dtype: DType::F16,
             parallel: 1,
             packs: None,
+            buffers: Buffers::default(),
         }
     }
 }

@@ -7,6 +7,8 @@ mod aligned;
 mod dtype;
 mod error;
 #[cfg(not(target_family = "wasm"))]
+mod filebuf;
+#[cfg(not(target_family = "wasm"))]
 mod mapped;
 mod metadata;
 mod pool;
@@ -21,9 +23,11 @@ pub use bytes::Bytes;
 pub use dtype::DType;
 pub use error::TensorError;
 #[cfg(not(target_family = "wasm"))]
+pub use filebuf::{FileBuf, FileRange, file_of};
+#[cfg(not(target_family = "wasm"))]
 pub use mapped::{map_file, release_pages};
 pub use metadata::{MetaValue, Metadata};
-pub use pool::{BufferPool, Contents, PoolLimits, PoolStats, PooledBuffer};
+pub use pool::{BufferPool, Contents, PoolLimits, PoolStats, PooledBuffer, WeakPool};
 pub use ragged::{KvLayer, KvSpec, PageId, SeqRows};
 pub use source::{MemoryWeights, WeightSource};
 pub use strlist::StrList;

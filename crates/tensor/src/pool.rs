@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytemuck::Pod;
 
@@ -60,9 +60,14 @@ pub struct PoolStats {
 }
 
 impl PoolStats {
+    /// Buffers asked for.
+    pub fn requests(&self) -> u64 {
+        self.hits + self.misses
+    }
+
     /// Share of requests served without an allocation, 0 to 1.
     pub fn hit_ratio(&self) -> f64 {
-        ratio(self.hits as f64, (self.hits + self.misses) as f64)
+        ratio(self.hits as f64, self.requests() as f64)
     }
 
     /// Share of lent bytes that nobody asked for (size classes are coarser than requests), 0 to 1.
@@ -78,6 +83,17 @@ fn ratio(part: f64, whole: f64) -> f64 {
 /// A thread-safe pool; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct BufferPool(Arc<Shared>);
+
+/// A pool that others keep alive.
+#[derive(Clone, Debug)]
+pub struct WeakPool(Weak<Shared>);
+
+impl WeakPool {
+    /// The pool, while there is one.
+    pub fn upgrade(&self) -> Option<BufferPool> {
+        self.0.upgrade().map(BufferPool)
+    }
+}
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -139,6 +155,16 @@ impl BufferPool {
     /// Frees everything idle, for when memory is short.
     pub fn clear(&self) {
         let _freed = self.0.state().shrink_to(0);
+    }
+
+    /// What it may keep.
+    pub fn limits(&self) -> PoolLimits {
+        self.0.limits
+    }
+
+    /// The pool without keeping it alive, for whoever sweeps it from time to time.
+    pub fn weak(&self) -> WeakPool {
+        WeakPool(Arc::downgrade(&self.0))
     }
 
     /// The figures so far.

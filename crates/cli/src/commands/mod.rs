@@ -1,6 +1,7 @@
 //! One file a command: its arguments and a `run` that does the work through the `kinglet` library.
 
 pub(crate) mod bench;
+mod buffers;
 pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod device;

@@ -6,6 +6,7 @@ use kinglet::catalog::{self, Catalog};
 use kinglet::tensor::DType;
 use kinglet::{LoadOptions, Model, ModelFiles, Precision};
 
+use crate::commands::buffers::BufferArgs;
 use crate::ui::{Fetching, Ui};
 
 /// How a model is loaded.
@@ -30,6 +31,8 @@ pub(crate) struct LoadArgs {
     /// Disk space for weights that are kept packed for the next load; 0 keeps none
     #[arg(long, value_name = "SIZE", env = "KINGLET_PACK_CACHE", default_value = "10GB", value_parser = size)]
     pack_cache: u64,
+    #[command(flatten)]
+    buffers: BufferArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -50,7 +53,12 @@ enum KvArg {
 impl LoadArgs {
     /// For models without tokens: threads, instruction set and precision.
     pub(crate) fn plain(&self) -> LoadOptions {
-        LoadOptions { threads: self.threads, isa: self.isa.clone(), ..LoadOptions::default() }
+        LoadOptions {
+            threads: self.threads,
+            isa: self.isa.clone(),
+            buffers: self.buffers.buffers(),
+            ..LoadOptions::default()
+        }
     }
 
     fn options(&self, parallel: usize, catalog: &Catalog, model: &catalog::Model) -> LoadOptions {
@@ -69,6 +77,7 @@ impl LoadArgs {
                 KvArg::Q8 => DType::Q8_0,
             },
             parallel,
+            buffers: self.buffers.buffers(),
             packs: (self.pack_cache > 0).then(|| catalog.packs(self.pack_cache).of(model)),
         }
     }
@@ -95,7 +104,7 @@ impl LoadArgs {
 }
 
 /// A number of bytes, with or without a decimal unit: `20GB`.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let (digits, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
     let factor = match unit.to_ascii_uppercase().trim_end_matches('B') {
         "" => 1.0,

@@ -12,12 +12,13 @@ use kinglet::bench::{Bench, Kind, Test};
 use kinglet::device::Ceilings;
 use kinglet::graph::PlanReport;
 use kinglet::graph::cost::Rates;
-use kinglet::graphs::{GraphBench, GraphFiles, GraphModel};
+use kinglet::graphs::{BufferStats, GraphBench, GraphFiles, GraphModel};
 use kinglet::profile::{Entry, Profile, Run};
 use kinglet::{Compiled, hardware};
 use serde_json::{Value, json};
 
 use crate::commands::bench::{TestName, shape};
+use crate::commands::buffers;
 use crate::commands::options::LoadArgs;
 use crate::ui::Ui;
 
@@ -76,6 +77,8 @@ struct Profiled {
     plan: PlanReport,
     rates: Rates,
     profile: Profile,
+    /// Of graphs: where buffers came from, after warm-up.
+    buffers: Option<BufferStats>,
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
@@ -109,7 +112,7 @@ fn decoder(args: &Args, ui: &Ui) -> Result<Measured> {
         let rates = ceilings.rates(bench.cost(&test)?.memory_bytes as u64, &clock)?;
         let plan = bench.report(&bench.typical(&test))?;
         let profile = Profile::new(&runs, &rates, |seqs| bench.report(seqs))?;
-        all.push(Profiled { test: TestName::of(&test), runs, plan, rates, profile });
+        all.push(Profiled { test: TestName::of(&test), runs, plan, rates, profile, buffers: None });
     }
     Ok((threads, ceilings.level, all))
 }
@@ -121,13 +124,15 @@ fn graph_run(args: &Args, path: &Path) -> Result<Measured> {
     let start = Instant::now();
     let clock = || start.elapsed().as_nanos() as u64;
     let ceilings = Ceilings::measure(threads, options.isa.as_deref(), &clock)?;
-    let runs = vec![bench.profile(args.reps)?];
+    let (run, buffers) = bench.profile(args.reps)?;
+    let runs = vec![run];
     let plan = bench.report();
     let weights: f64 = plan.steps.iter().map(|step| step.cost(&[]).memory_bytes).sum();
     let rates = ceilings.rates(weights as u64, &clock)?;
     let profile = Profile::new(&runs, &rates, |_| Ok::<_, anyhow::Error>(plan.clone()))?;
     let profile = Profile { by_kernel: true, ..profile };
-    let one = Profiled { test: TestName::run(args.batch), runs, plan, rates, profile };
+    let one =
+        Profiled { test: TestName::run(args.batch), runs, plan, rates, profile, buffers: Some(buffers) };
     Ok((threads, ceilings.level, vec![one]))
 }
 
@@ -147,7 +152,7 @@ fn write(path: Option<&Path>, content: impl FnOnce() -> String, ui: &Ui) -> Resu
 
 fn as_json(model: &str, threads: usize, isa: &str, all: &[Profiled]) -> Value {
     let one = |profiled: &Profiled| {
-        let Profiled { test, rates, profile, .. } = profiled;
+        let Profiled { test, rates, profile, buffers, .. } = profiled;
         json!({
             "test": test.name,
             "batch": test.batch,
@@ -156,6 +161,7 @@ fn as_json(model: &str, threads: usize, isa: &str, all: &[Profiled]) -> Value {
             "wall_ms": profile.wall * 1e3,
             "steps_ms": profile.seconds() * 1e3,
             "least_ms": profile.least() * 1e3,
+            "buffers": buffers.as_ref().map(buffers::as_json),
             "ceilings": {
                 "memory_gb_s": rates.memory / 1e9,
                 "f32_gflops": rates.float / 1e9,

@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use kinglet_cpu::BufferStats;
 use kinglet_graph::PlanReport;
 use kinglet_models::image::Array;
 use kinglet_tensor::{DType, Tensor};
@@ -36,12 +37,13 @@ impl GraphBench {
 
     /// Milliseconds of `reps` runs after a few to warm up; `progress` hears of each.
     pub fn run(&mut self, reps: usize, mut progress: impl FnMut(usize, f64)) -> Result<Samples, Error> {
-        let (session, feeds) = (self.model.session_mut(), borrowed(&self.feeds));
+        let (model, feeds) = (&mut self.model, borrowed(&self.feeds));
         let mut times = Vec::with_capacity(reps);
         for rep in 0..WARM_UP + reps {
             let started = Instant::now();
-            session.run(&feeds)?;
+            model.session_mut().run(&feeds)?;
             let ms = started.elapsed().as_secs_f64() * 1e3;
+            drop(model.handed_out()?);
             if let Some(rep) = rep.checked_sub(WARM_UP) {
                 times.push(ms);
                 progress(rep, ms);
@@ -50,20 +52,24 @@ impl GraphBench {
         Ok(Samples::new(times))
     }
 
-    /// The run with the middle time of `reps` after a few to warm up.
-    pub fn profile(&mut self, reps: usize) -> Result<Run, Error> {
-        let (session, feeds) = (self.model.session_mut(), borrowed(&self.feeds));
+    /// The run with the middle time of `reps` after a few to warm up, and where the buffers of all of them came from.
+    pub fn profile(&mut self, reps: usize) -> Result<(Run, BufferStats), Error> {
+        let (model, feeds) = (&mut self.model, borrowed(&self.feeds));
         for _ in 0..WARM_UP {
-            session.run(&feeds)?;
+            model.session_mut().run(&feeds)?;
+            drop(model.handed_out()?);
         }
+        let before = model.session().buffers();
         let mut runs = Vec::with_capacity(reps);
         for _ in 0..reps.max(1) {
             let mut watch = Stopwatch::start();
-            session.run_with(&feeds, Some(&mut watch))?;
+            model.session_mut().run_with(&feeds, Some(&mut watch))?;
             runs.push(watch.stop(Vec::new()));
+            drop(model.handed_out()?);
         }
+        let buffers = model.session().buffers().since(&before);
         runs.sort_by(|a, b| a.wall.total_cmp(&b.wall));
-        Ok(runs.swap_remove((runs.len() - 1) / 2))
+        Ok((runs.swap_remove((runs.len() - 1) / 2), buffers))
     }
 
     /// The plan of the last run.

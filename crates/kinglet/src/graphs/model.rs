@@ -1,13 +1,16 @@
 //! A model bound to this machine, run on tensors.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use kinglet_cpu::{Feed, Session, SessionOptions, TensorView, Value};
+use kinglet_cpu::{Feed, LargeOutputs, Session, SessionOptions, TensorView, Value};
 use kinglet_graph::{Dim, Graph, Type, ValueId};
 use kinglet_models::image::Array;
-use kinglet_tensor::{Bytes, DType, Tensor};
+use kinglet_tensor::{DType, Tensor};
 
 use super::files::GraphFiles;
+use super::outputs::OutputFolder;
+use super::sweep::watch;
 use crate::model::backend;
 use crate::{Error, LoadOptions};
 
@@ -42,7 +45,8 @@ impl GraphModel {
     pub fn new(mut files: GraphFiles, options: &LoadOptions) -> Result<Self, Error> {
         let graph = std::mem::take(&mut files.graph);
         let (inputs, outputs) = (ports(&graph, graph.inputs()), ports(&graph, graph.outputs()));
-        let session = Session::new(graph, &SessionOptions::new(backend(options)?))?;
+        let session = Session::new(graph, &session_options(options)?)?;
+        watch(session.pool());
         Ok(Self { files, session, inputs, outputs })
     }
 
@@ -78,6 +82,11 @@ impl GraphModel {
     /// Runs it on one tensor for each input, in order.
     pub fn run(&mut self, feeds: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         self.session.run(&borrowed(feeds))?;
+        self.handed_out()
+    }
+
+    /// The outputs of the last run: in buffers that go back to the session's pool, or in files when they are large.
+    pub(super) fn handed_out(&self) -> Result<Vec<Tensor>, Error> {
         let name = |i: usize| self.outputs.get(i).map_or("", |port| &port.name);
         (0..self.session.outputs()).map(|i| tensor_of(&self.session, i, name(i))).collect()
     }
@@ -93,12 +102,22 @@ pub(super) fn borrowed(feeds: &[Tensor]) -> Vec<Feed<'_>> {
 
 /// Output `i` of a session's last run.
 pub(super) fn tensor_of(session: &Session, i: usize, name: &str) -> Result<Tensor, Error> {
-    let (dtype, shape, data) = match session.output(i)? {
-        Feed::Tensor(view) => (view.dtype, view.shape.to_vec(), view.data),
-        Feed::Value(Value::Tensor(array)) => (array.dtype(), array.shape().to_vec(), array.bytes()),
-        Feed::Value(_) => return Err(Error::NoTensor { output: name.into() }),
+    let tensor = match session.output_value(i)? {
+        Value::Tensor(array) => array.into_tensor(name),
+        _ => None,
     };
-    Tensor::new(name, dtype, shape, Bytes::copy_from_slice(data)).map_err(|e| Error::Model(e.into()))
+    tensor.ok_or_else(|| Error::NoTensor { output: name.into() })
+}
+
+fn session_options(options: &LoadOptions) -> Result<SessionOptions, Error> {
+    let buffers = &options.buffers;
+    let files = |from| LargeOutputs { from, files: Arc::new(OutputFolder::default()) };
+    Ok(SessionOptions {
+        pool: buffers.pool,
+        max_elements: buffers.max_elements,
+        large_outputs: buffers.large_outputs.map(files),
+        ..SessionOptions::new(backend(options)?)
+    })
 }
 
 pub(super) fn ports(graph: &Graph, ids: &[ValueId]) -> Vec<Port> {

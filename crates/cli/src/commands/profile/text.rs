@@ -4,6 +4,7 @@ use anyhow::Result;
 use kinglet::profile::Entry;
 
 use super::Profiled;
+use crate::commands::buffers;
 use crate::ui::{Table, Ui};
 
 /// Prints one test: sums by kind of step, or every step.
@@ -45,7 +46,11 @@ pub(super) fn print(title: &str, profiled: &Profiled, every: bool, ui: &Ui) -> R
         percent(profile.seconds() / profile.wall),
         time(profile.least() / per),
         percent(profile.least() / profile.wall),
-    ))
+    ))?;
+    match &profiled.buffers {
+        Some(stats) => ui.line(format_args!("Memory of {} runs: {}\n", stats.runs, buffers::line(stats))),
+        None => Ok(()),
+    }
 }
 
 fn row(entry: &Entry, per: f64, wall: f64) -> Vec<String> {

@@ -12,6 +12,7 @@ use kinglet::tensor::Tensor;
 use serde_json::{Value, json};
 
 use super::Args;
+use crate::commands::buffers;
 use crate::failure::hinted;
 use crate::ui::{Fetching, Table, Ui, brief};
 
@@ -85,7 +86,11 @@ fn graph(args: &Args, mut model: GraphModel, started: Instant, ui: &Ui) -> Resul
     if !args.graph.input.is_empty() || args.graph.output.is_some() && args.prompt.is_empty() {
         return tensors(args, &mut model, ui);
     }
-    each(args, ui, started, |name, picture| look(&mut model, name, picture, args, ui))
+    each(args, ui, started, |name, picture| look(&mut model, name, picture, args, ui))?;
+    if ui.verbose() > 0 {
+        ui.note(buffers::line(&model.session().buffers()));
+    }
+    Ok(())
 }
 
 /// Decodes each picture and hands it on; with `--json`, all results are one list.
@@ -256,10 +261,21 @@ fn tensors(args: &Args, model: &mut GraphModel, ui: &Ui) -> Result<()> {
         ));
     }
     let outputs = model.run(&feeds)?;
+    let buffers = model.session().buffers();
+    if ui.verbose() > 0 && !ui.json() {
+        ui.note(buffers::line(&buffers));
+    }
     if let Some(path) = &args.graph.output {
         write_npz(path, &outputs)?;
     }
-    if ui.json() { ui.value(&describe("", &Answer::Tensors(outputs))) } else { list(&outputs, ui) }
+    if !ui.json() {
+        return list(&outputs, ui);
+    }
+    let mut value = describe("", &Answer::Tensors(outputs));
+    if ui.verbose() > 0 {
+        value["buffers"] = buffers::as_json(&buffers);
+    }
+    ui.value(&value)
 }
 
 /// Name, type, shape and range of each tensor.
