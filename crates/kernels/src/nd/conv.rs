@@ -11,6 +11,7 @@ mod chain;
 mod pack;
 mod pass;
 mod strips;
+mod taps;
 mod winograd;
 
 use std::ops::Range;
@@ -24,6 +25,7 @@ pub use self::pack::ConvPacking;
 use self::pack::{pack_bias, panels};
 use self::pass::{Job, Pixels, Place};
 use self::strips::{Strip, Strips};
+use self::taps::Taps;
 use self::winograd::{Group, Winograd};
 use super::NdError;
 use super::act::Act;
@@ -135,7 +137,9 @@ pub struct Conv {
     spots: Vec<Spot>,
     /// The same for panels of three blocks; empty when there is none.
     low_spots: Vec<Spot>,
-    /// How images are cut when each channel has one output and a kernel for its window.
+    /// The kernel for the window of channels that have one output each.
+    taps: Option<Taps>,
+    /// How images are cut, where that gains, when there is such a kernel.
     strips: Option<Strips>,
     /// How tiles are cut when the weights are transformed ones.
     winograd: Option<Winograd>,
@@ -194,7 +198,8 @@ impl Conv {
         };
         let widest = panels.iter().any(|panel| panel.blocks.len() > 2);
         let (spots, low_spots) = (placed(most), if widest { placed(TALLEST_WIDEST) } else { Vec::new() });
-        let strips = Strips::of(&shape, output).filter(|_| lanes == Some(1) && whole);
+        let taps = Taps::of(&shape).filter(|_| lanes == Some(1));
+        let strips = taps.filter(|_| whole).and_then(|taps| Strips::of(&shape, taps, output));
         let weights = Packed::pending(ConvPacking::new(level, &shape, input, winograd.is_some()).floats());
         Ok(Self {
             level,
@@ -208,6 +213,7 @@ impl Conv {
             panels,
             spots,
             low_spots,
+            taps,
             strips,
             winograd,
         })

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use kinglet_simd::dispatch;
 
 use super::pass::{Job, Pixels, Place};
+use super::taps::SLACK;
 use super::{Conv, Scatter};
 use crate::arena::Span;
 use crate::nd::NdError;
@@ -137,7 +138,7 @@ fn floats(convs: &[Arc<Conv>], band: usize) -> Option<usize> {
     stages(convs.to_vec(), band).map(|(_, floats)| floats)
 }
 
-/// The buffers for bands of so many rows, and their floats.
+/// The buffers for bands of so many rows, and their floats with what may be read behind them.
 fn stages(convs: Vec<Arc<Conv>>, band: usize) -> Option<(Vec<Stage>, usize)> {
     let (mut rows, mut at, mut stages) = (band, 0usize, Vec::new());
     for (index, conv) in convs.into_iter().enumerate().rev() {
@@ -160,7 +161,7 @@ fn stages(convs: Vec<Arc<Conv>>, band: usize) -> Option<(Vec<Stage>, usize)> {
         stages.push(Stage { conv, buffer });
     }
     stages.reverse();
-    Some((stages, at))
+    Some((stages, at.checked_add(SLACK)?))
 }
 
 /// `out = convs(x)`, the last one with `residual` added before its activation. Rows of the spans are images, blocked but

@@ -40,7 +40,8 @@ pub(super) struct Place {
 pub(super) enum Pixels<'a> {
     /// For panels of one or two blocks, and for those of three.
     Spots(&'a [Spot], &'a [Spot]),
-    /// All outputs of rows that have all taps; `out_width` pixels from a row of outputs to the next.
+    /// All outputs of rows that have all taps, and the slack of [`Taps`](super::taps::Taps) behind them; `out_width`
+    /// pixels from a row of outputs to the next.
     Rows { rows: usize, out_width: usize },
 }
 
@@ -68,6 +69,10 @@ impl Kernel for Job<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let conv = self.conv;
+        if let (Some(taps), Pixels::Rows { rows, out_width }) = (conv.taps, self.pixels) {
+            // SAFETY: `vouched` was promised all inputs and outputs of these rows, and the slack.
+            return unsafe { taps.rows(isa, &self, rows, out_width) };
+        }
         for panel in &conv.panels[self.panels.clone()] {
             let width = conv.width(panel);
             let each = (CHUNK / (round(&conv.shape, conv.input) * width)).max(1);

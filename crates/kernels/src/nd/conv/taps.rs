@@ -1,0 +1,166 @@
+//! Windows of channels that each have one output, over rows that have all taps: a kernel for each size of window.
+//!
+//! Square windows of 3, 5 or 7 taps at stride 1 or 2. Additions are in the order of the taps, as in the tiles that serve
+//! every window.
+
+use kinglet_simd::{Isa, Kernel};
+
+use super::pass::Job;
+use super::ConvShape;
+use crate::nd::act::{Apply, Runs, clip};
+use crate::nd::layout::BLOCK;
+use crate::nd::shape::cuts;
+
+/// Pixels of the longest tile.
+const LONGEST: usize = 16;
+/// Floats behind the last row that a tile may read, and that must be there.
+pub(super) const SLACK: usize = LONGEST * 2 * BLOCK;
+
+/// A window that has a kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taps {
+    /// Taps along each axis.
+    pub(super) kernel: usize,
+    stride: usize,
+}
+
+impl Taps {
+    /// That of a convolution that multiplies lane by lane, one output a channel; none when there is no such kernel.
+    pub(super) fn of(shape: &ConvShape) -> Option<Self> {
+        let [kernel, stride] = [shape.window.kernel, shape.window.stride].map(|[y, x]| (y == x).then_some(x));
+        let (kernel, stride) = (kernel?, stride?);
+        let known = matches!(kernel, 3 | 5 | 7) && matches!(stride, 1 | 2) && shape.window.dilation == [1, 1];
+        known.then_some(Self { kernel, stride })
+    }
+
+    /// Computes rows of outputs of the job's panels.
+    ///
+    /// # Safety
+    /// The job is vouched for; behind the inputs of each row, as many floats as the slack says can be read.
+    #[inline(always)]
+    pub(super) unsafe fn rows<I: Isa>(self, isa: I, job: &Job<'_>, rows: usize, out_width: usize) {
+        match (self.kernel, self.stride) {
+            (3, 1) => isa.dispatch(Rows::<3, 1> { job, rows, out_width }),
+            (3, _) => isa.dispatch(Rows::<3, 2> { job, rows, out_width }),
+            (5, 1) => isa.dispatch(Rows::<5, 1> { job, rows, out_width }),
+            (5, _) => isa.dispatch(Rows::<5, 2> { job, rows, out_width }),
+            (_, 1) => isa.dispatch(Rows::<7, 1> { job, rows, out_width }),
+            (..) => isa.dispatch(Rows::<7, 2> { job, rows, out_width }),
+        }
+    }
+}
+
+/// Rows of outputs, `K` by `K` taps at stride `S`.
+struct Rows<'a, const K: usize, const S: usize> {
+    job: &'a Job<'a>,
+    rows: usize,
+    /// Pixels from a row of outputs to the next.
+    out_width: usize,
+}
+
+impl<const K: usize, const S: usize> Kernel for Rows<'_, K, S> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Job { conv, place, .. } = self.job;
+        let (_, _, later) = conv.shape.act.split();
+        for panel in self.job.panels.clone() {
+            let block = conv.panels[panel].blocks.start;
+            for row in 0..self.rows {
+                let out = block * place.out_plane + row * self.out_width * BLOCK;
+                self.row(isa, panel, row, out);
+                if later {
+                    let (at, count) = (place.out.wrapping_add(out), conv.output[1] * BLOCK);
+                    // SAFETY: this row of outputs was just made by this worker.
+                    unsafe { Apply::new(conv.shape.act, Runs { at, rows: 1, pitch: 0, count }) }.run(isa);
+                }
+            }
+        }
+    }
+}
+
+impl<const K: usize, const S: usize> Rows<'_, K, S> {
+    /// A row of outputs of a panel, which begins at `out`.
+    #[inline(always)]
+    fn row<I: Isa>(&self, isa: I, panel: usize, row: usize, out: usize) {
+        let Job { conv, place, .. } = self.job;
+        let panel = &conv.panels[panel];
+        let most = if I::REGISTERS >= 32 { LONGEST } else { LONGEST / 2 };
+        let (lo, hi, _) = conv.shape.act.split();
+        let from = panel.rounds.start * place.x_plane + row * S * place.x_width * BLOCK;
+        for pixels in cuts(conv.output[1], most) {
+            let at = out + pixels.start * BLOCK;
+            let residual = place.residual;
+            let tile = Tile {
+                a: place.x.wrapping_add(from + pixels.start * S * BLOCK),
+                row: place.x_width * BLOCK,
+                w: conv.weights[panel.at..].as_ptr(),
+                bias: conv.bias[panel.blocks.start * BLOCK..].as_ptr(),
+                residual: if residual.is_null() { residual } else { residual.wrapping_add(at) },
+                out: place.out.wrapping_add(at),
+                pixels: pixels.len(),
+                bounds: (lo, hi),
+            };
+            // SAFETY: the job vouches for all taps of these pixels and the slack behind them, outputs and residuals;
+            // weights and bias fill a block.
+            unsafe {
+                match pixels.len() {
+                    0..=4 => tile.run::<I, K, S, 4>(isa),
+                    5..=7 => tile.run::<I, K, S, 7>(isa),
+                    9..=14 if I::REGISTERS >= 32 => tile.run::<I, K, S, 14>(isa),
+                    15.. if I::REGISTERS >= 32 => tile.run::<I, K, S, 16>(isa),
+                    _ => tile.run::<I, K, S, 8>(isa),
+                }
+            }
+        }
+    }
+}
+
+/// Neighbouring outputs of a block.
+struct Tile {
+    /// The first output's first tap.
+    a: *const f32,
+    /// Floats between rows of input.
+    row: usize,
+    w: *const f32,
+    bias: *const f32,
+    /// Null when there is none.
+    residual: *const f32,
+    out: *mut f32,
+    pixels: usize,
+    bounds: (f32, f32),
+}
+
+impl Tile {
+    /// Computes `M` outputs and stores as many as the tile has.
+    ///
+    /// # Safety
+    /// Every pointer is valid for what the tile reads and writes, `a` for all taps of `M` outputs.
+    #[inline(always)]
+    unsafe fn run<I: Isa, const K: usize, const S: usize, const M: usize>(&self, isa: I) {
+        for lane in (0..BLOCK).step_by(I::LANES) {
+            // SAFETY: by the caller's promise.
+            unsafe {
+                let mut acc = [isa.load_ptr(self.bias.add(lane)); M];
+                for y in 0..K {
+                    let (a, w) = (self.a.add(y * self.row + lane), self.w.add(y * K * BLOCK + lane));
+                    for x in 0..K {
+                        let weight = isa.load_ptr(w.add(x * BLOCK));
+                        for (m, sum) in acc.iter_mut().enumerate() {
+                            *sum = isa.fma(isa.load_ptr(a.add((x + m * S) * BLOCK)), weight, *sum);
+                        }
+                    }
+                }
+                for (m, sum) in acc.iter().enumerate().take(self.pixels) {
+                    let at = m * BLOCK + lane;
+                    let mut sum = *sum;
+                    if !self.residual.is_null() {
+                        sum = isa.add(sum, isa.load_ptr(self.residual.add(at)));
+                    }
+                    isa.store_ptr(clip(isa, sum, self.bounds.0, self.bounds.1), self.out.add(at));
+                }
+            }
+        }
+    }
+}
