@@ -25,7 +25,7 @@ pub use arch::wasm128::Wasm128;
 pub use arch::{avx2::Avx2, avx512::Avx512};
 pub use isa::{Isa, Kernel};
 pub use level::{Level, dispatch};
-pub use math::{erf, exp, gelu, sigmoid, tanh};
+pub use math::{erf, exp, gelu, gelu_each, sigmoid, tanh};
 
 #[cfg(test)]
 mod tests;

@@ -103,14 +103,28 @@ const GELU: [f32; 15] = [
 /// `x (1 + erf(x / sqrt 2)) / 2`; absolute error below `4e-7 max(1, |x|)`.
 #[inline(always)]
 pub fn gelu<I: Isa>(isa: I, x: I::F32) -> I::F32 {
-    // The operand order keeps NaN.
-    let near = isa.max(isa.splat(-GELU_END), isa.min(isa.splat(GELU_END), x));
-    let square = isa.mul(near, near);
-    let u = isa.fma(square, isa.splat(2.0 / (GELU_END * GELU_END)), isa.splat(-1.0));
-    let mut p = isa.splat(GELU[0]);
-    for &c in &GELU[1..] {
-        p = isa.fma(p, u, isa.splat(c));
+    gelu_each(isa, [x])[0]
+}
+
+/// [`gelu`] of several vectors, one step after the other for all of them: each is a long chain of dependent steps.
+#[inline(always)]
+pub fn gelu_each<I: Isa, const N: usize>(isa: I, x: [I::F32; N]) -> [I::F32; N] {
+    let (mut near, mut u, mut p) = (x, x, [isa.splat(GELU[0]); N]);
+    let scale = isa.splat(2.0 / (GELU_END * GELU_END));
+    for (near, u) in near.iter_mut().zip(&mut u) {
+        // The operand order keeps NaN.
+        *near = isa.max(isa.splat(-GELU_END), isa.min(isa.splat(GELU_END), *near));
+        *u = isa.fma(isa.mul(*near, *near), scale, isa.splat(-1.0));
     }
-    let share = isa.fma(p, near, isa.splat(0.5));
-    isa.mul(x, isa.max(isa.zero(), isa.min(isa.splat(1.0), share)))
+    for &c in &GELU[1..] {
+        for (p, u) in p.iter_mut().zip(u) {
+            *p = isa.fma(*p, u, isa.splat(c));
+        }
+    }
+    let mut y = x;
+    for (i, y) in y.iter_mut().enumerate() {
+        let share = isa.fma(p[i], near[i], isa.splat(0.5));
+        *y = isa.mul(*y, isa.max(isa.zero(), isa.min(isa.splat(1.0), share)));
+    }
+    y
 }

@@ -3,7 +3,7 @@
 //! [`Act::Clip`] covers no activation, ReLU and ReLU6, and costs two instructions; the others are a pass over values
 //! that have just been stored. Error bounds are those of `kinglet_simd`'s functions, named beside each.
 
-use kinglet_simd::{Isa, Kernel, exp, gelu, sigmoid, tanh};
+use kinglet_simd::{Isa, Kernel, exp, gelu, gelu_each, sigmoid, tanh};
 
 /// An activation function of one value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -122,26 +122,89 @@ impl Kernel for Apply {
 
 #[inline(always)]
 fn each<I: Isa>(isa: I, runs: Runs, f: impl Map) {
-    for row in 0..runs.rows {
+    let whole = runs.count / I::LANES;
+    // Along the rows or across them, whichever is longer.
+    let (rows, columns) = ((runs.rows, runs.pitch), (whole, I::LANES));
+    let (outer, inner) = if whole >= runs.rows { (rows, columns) } else { (columns, rows) };
+    for i in 0..outer.0 {
         // SAFETY: `Apply::new` was promised the runs.
+        unsafe { line(isa, runs.at.add(i * outer.1), inner.0, inner.1, f) };
+    }
+    let rest = runs.count % I::LANES;
+    for row in (0..runs.rows).filter(|_| rest > 0) {
+        // SAFETY: as above.
         unsafe {
-            let at = runs.at.add(row * runs.pitch);
-            let whole = runs.count / I::LANES * I::LANES;
-            for i in (0..whole).step_by(I::LANES) {
-                isa.store_ptr(f.apply(isa, isa.load_ptr(at.add(i))), at.add(i));
-            }
-            if whole < runs.count {
-                let rest = runs.count - whole;
-                isa.store_part_ptr(f.apply(isa, isa.load_part_ptr(at.add(whole), rest)), at.add(whole), rest);
-            }
+            let at = runs.at.add(row * runs.pitch + whole * I::LANES);
+            isa.store_part_ptr(f.apply(isa, isa.load_part_ptr(at, rest)), at, rest);
         }
     }
 }
 
-/// A function on each lane.
+/// `count` vectors, `step` apart.
+///
+/// # Safety
+/// They are valid for reading and writing.
+#[inline(always)]
+unsafe fn line<I: Isa>(isa: I, at: *mut f32, count: usize, step: usize, f: impl Map) {
+    let mut i = 0;
+    // SAFETY: by the caller's promise.
+    unsafe {
+        while i + 4 <= count {
+            some::<I, 4>(isa, at.add(i * step), step, f);
+            i += 4;
+        }
+        if i + 2 <= count {
+            some::<I, 2>(isa, at.add(i * step), step, f);
+            i += 2;
+        }
+        if i < count {
+            some::<I, 1>(isa, at.add(i * step), step, f);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`line`].
+#[inline(always)]
+unsafe fn some<I: Isa, const N: usize>(isa: I, at: *mut f32, step: usize, f: impl Map) {
+    let mut x = [isa.zero(); N];
+    for (i, x) in x.iter_mut().enumerate() {
+        // SAFETY: by the caller's promise.
+        *x = unsafe { isa.load_ptr(at.add(i * step)) };
+    }
+    for (i, y) in f.each::<I, N>(isa, x).into_iter().enumerate() {
+        // SAFETY: by the caller's promise.
+        unsafe { isa.store_ptr(y, at.add(i * step)) };
+    }
+}
+
+/// A function on each lane. Implementations are `#[inline(always)]`.
 trait Map: Copy {
-    /// Implementations are `#[inline(always)]`.
     fn apply<I: Isa>(self, isa: I, x: I::F32) -> I::F32;
+
+    /// Of several vectors.
+    #[inline(always)]
+    fn each<I: Isa, const N: usize>(self, isa: I, mut x: [I::F32; N]) -> [I::F32; N] {
+        for x in &mut x {
+            *x = self.apply(isa, *x);
+        }
+        x
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Gelu;
+
+impl Map for Gelu {
+    #[inline(always)]
+    fn apply<I: Isa>(self, isa: I, x: I::F32) -> I::F32 {
+        gelu(isa, x)
+    }
+
+    #[inline(always)]
+    fn each<I: Isa, const N: usize>(self, isa: I, x: [I::F32; N]) -> [I::F32; N] {
+        gelu_each(isa, x)
+    }
 }
 
 /// Defines activations: `Name { fields } (self, isa, x) = expression;`.
@@ -174,7 +237,6 @@ maps! {
     struct Sigmoid; [Sigmoid] (f, isa, x) = sigmoid(isa, x);
     struct Tanh; [Tanh] (f, isa, x) = tanh(isa, x);
     struct Silu; [Silu] (f, isa, x) = isa.mul(x, sigmoid(isa, x));
-    struct Gelu; [Gelu] (f, isa, x) = gelu(isa, x);
     struct GeluTanh; [GeluTanh] (f, isa, x) = {
         let cubic = isa.fma(isa.mul(x, x), isa.splat(0.044_715 * 2.0 * SQRT_2_PI), isa.splat(2.0 * SQRT_2_PI));
         isa.mul(x, sigmoid(isa, isa.mul(x, cubic)))

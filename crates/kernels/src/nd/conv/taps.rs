@@ -5,8 +5,8 @@
 
 use kinglet_simd::{Isa, Kernel};
 
-use super::pass::Job;
 use super::ConvShape;
+use super::pass::Job;
 use crate::nd::act::{Apply, Runs, clip};
 use crate::nd::layout::BLOCK;
 use crate::nd::shape::cuts;
