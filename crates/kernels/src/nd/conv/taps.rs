@@ -66,10 +66,13 @@ impl<const K: usize, const S: usize> Kernel for Rows<'_, K, S> {
         let Job { conv, place, .. } = self.job;
         let (_, _, later) = conv.shape.act.split();
         for panel in self.job.panels.clone() {
-            let block = conv.panels[panel].blocks.start;
+            let panel = &conv.panels[panel];
+            let block = panel.blocks.start;
+            let (w, bias) = (conv.weights[panel.at..].as_ptr(), conv.bias[block * BLOCK..].as_ptr());
             for row in 0..self.rows {
+                let from = panel.rounds.start * place.x_plane + row * S * place.x_width * BLOCK;
                 let out = block * place.out_plane + row * self.out_width * BLOCK;
-                self.row(isa, panel, row, out);
+                self.row(isa, [w, bias], from, out);
                 if later {
                     let (at, count) = (place.out.wrapping_add(out), conv.output[1] * BLOCK);
                     // SAFETY: this row of outputs was just made by this worker.
@@ -81,22 +84,20 @@ impl<const K: usize, const S: usize> Kernel for Rows<'_, K, S> {
 }
 
 impl<const K: usize, const S: usize> Rows<'_, K, S> {
-    /// A row of outputs of a panel, which begins at `out`.
+    /// The row of outputs that begins at `out`, from inputs that begin at `from`, with weights and bias of its block.
     #[inline(always)]
-    fn row<I: Isa>(&self, isa: I, panel: usize, row: usize, out: usize) {
+    fn row<I: Isa>(&self, isa: I, [w, bias]: [*const f32; 2], from: usize, out: usize) {
         let Job { conv, place, .. } = self.job;
-        let panel = &conv.panels[panel];
         let most = if I::REGISTERS >= 32 { LONGEST } else { LONGEST / 2 };
         let (lo, hi, _) = conv.shape.act.split();
-        let from = panel.rounds.start * place.x_plane + row * S * place.x_width * BLOCK;
         for pixels in cuts(conv.output[1], most) {
             let at = out + pixels.start * BLOCK;
             let residual = place.residual;
             let tile = Tile {
                 a: place.x.wrapping_add(from + pixels.start * S * BLOCK),
                 row: place.x_width * BLOCK,
-                w: conv.weights[panel.at..].as_ptr(),
-                bias: conv.bias[panel.blocks.start * BLOCK..].as_ptr(),
+                w,
+                bias,
                 residual: if residual.is_null() { residual } else { residual.wrapping_add(at) },
                 out: place.out.wrapping_add(at),
                 pixels: pixels.len(),
