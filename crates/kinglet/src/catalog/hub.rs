@@ -6,13 +6,16 @@
 //!                                 snapshots/COMMIT/FILE     a link to ../../blobs/ETAG
 //!                                 blobs/ETAG                SHA-256 of a large file, git's id of a small one
 //! ```
-//! Layout, variables and the `/api/models` and `/resolve` addresses are those that the hub documents. Deliberately
-//! absent: uploading, datasets, and the hub's own transfer protocol: its plain HTTP addresses serve the same bytes.
+//! Where things lie in the cache is for `hf-hub` to say. Its client (feature `ureq`) is left out: it waits without limit
+//! for a server that does not answer, cannot be cancelled, and checks neither a file's SHA-256 nor that a resumed answer
+//! continues what is there; [`Http`] does all of that, for every source. Deliberately absent: uploading, datasets, and
+//! the hub's own transfer protocol: its plain HTTP addresses serve the same bytes.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use kinglet_formats::gguf::shard_names;
 use serde::Deserialize;
 
@@ -112,10 +115,9 @@ impl Hub {
 
     /// The model's files in the cache, if they are all there; no network. Also the commit they are of.
     pub(super) fn cached(&self, name: &HubName) -> Option<(String, Vec<ModelFile>)> {
-        let folder = self.folder(name);
-        let commit =
-            fs::read_to_string(folder.join("refs").join(&name.revision)).unwrap_or(name.revision.clone());
-        let snapshot = folder.join("snapshots").join(commit.trim());
+        let reference = self.folder(name).join("refs").join(&name.revision);
+        let commit = fs::read_to_string(reference).unwrap_or(name.revision.clone());
+        let snapshot = self.cache(name).pointer_path(commit.trim());
         let mut names = Vec::new();
         list_files(&snapshot, "", &mut names);
         let chosen = choose(&names, name).ok()?;
@@ -148,8 +150,7 @@ impl Hub {
             let sibling = self.described(http, name, &listing.sha, sibling)?;
             files.push(self.pull_file(http, name, &listing.sha, &sibling, progress)?);
         }
-        let reference = self.folder(name).join("refs").join(&name.revision);
-        write_file(&reference, listing.sha.as_bytes())?;
+        self.cache(name).create_ref(&listing.sha).at("write", &self.folder(name).join("refs"))?;
         Ok((listing.sha, files))
     }
 
@@ -217,12 +218,11 @@ impl Hub {
             url: self.settings.endpoint.clone(),
             why: format!("the listing gives no checksum for {file}"),
         })?;
-        let folder = self.folder(name);
-        let blob = folder.join("blobs").join(etag);
+        let blob = self.folder(name).join("blobs").join(etag);
         let mut owned = false;
         if !sibling.is_whole(&blob) {
             // The lock that the hub's other clients take, too.
-            let locks = self.settings.cache.join(".locks").join(folder_name(name));
+            let locks = self.settings.cache.join(".locks").join(repo(name).folder_name());
             let _lock = store::lock(&locks.join(format!("{etag}.lock")), progress)?;
             owned = !sibling.is_whole(&blob);
             if owned {
@@ -230,7 +230,7 @@ impl Hub {
             }
         }
         progress.event(Event::Done { file });
-        let path = folder.join("snapshots").join(commit).join(file);
+        let path = self.cache(name).pointer_path(commit).join(file);
         link(&blob, &path)?;
         let bytes = fs::metadata(&path).at("read", &path)?.len();
         let sha256 = sibling.lfs.as_ref().map(|l| l.sha256.clone());
@@ -260,13 +260,18 @@ impl Hub {
         fs::rename(&partial, blob).at("write", blob)
     }
 
+    /// The repository's place in the cache.
+    fn cache(&self, name: &HubName) -> CacheRepo {
+        Cache::new(self.settings.cache.clone()).repo(repo(name))
+    }
+
     fn folder(&self, name: &HubName) -> PathBuf {
-        self.settings.cache.join(folder_name(name))
+        self.settings.cache.join(repo(name).folder_name())
     }
 }
 
-fn folder_name(name: &HubName) -> String {
-    format!("models--{}", name.repo.replace('/', "--"))
+fn repo(name: &HubName) -> Repo {
+    Repo::with_revision(name.repo.clone(), RepoType::Model, name.revision.clone())
 }
 
 impl Sibling {
@@ -385,11 +390,6 @@ fn list_files(folder: &Path, prefix: &str, names: &mut Vec<String>) {
         }
     }
     names.sort();
-}
-
-fn write_file(path: &Path, content: &[u8]) -> Result<()> {
-    make_parent(path)?;
-    fs::write(path, content).at("write", path)
 }
 
 /// Makes `path` lead to `blob`, by a relative link as the hub's clients do.
