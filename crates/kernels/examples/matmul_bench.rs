@@ -1,8 +1,9 @@
 //! Speed of the matrix products beside what the machine can do, measured in the same run.
 //!
-//! `cargo run --release -p kinglet-kernels --example matmul_bench [LEVEL] [TYPE...]` prints, for the shapes of a small
-//! language model: one row in GB/s of weights (a whole model's worth of matrices, larger than the caches), 512 rows in
-//! G operations/s, on one thread and on two.
+//! `cargo run --release -p kinglet-kernels --example matmul_bench [LEVEL] [TYPE...] [SHARE%]` prints, for the shapes of a
+//! small language model: one row in GB/s of weights (a whole model's worth of matrices, larger than the caches), 512
+//! rows in G operations/s, on one thread and on two. A share of the activations' groups of 32, 12 % if it is not given,
+//! has a value so large that the group takes 16 bits.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -21,7 +22,11 @@ const LAYERS: usize = 30;
 const REPEATS: usize = 11;
 
 fn main() {
-    let mut args = std::env::args().skip(1);
+    let (shares, args): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|arg| arg.ends_with('%'));
+    let share =
+        shares.last().map_or(12.0, |share| share.trim_end_matches('%').parse().expect("a percentage"));
+    let mut args = args.into_iter();
     let level =
         args.next().map_or_else(Level::detect, |name| Level::named(&name).expect("a level of this machine"));
     let mut types: Vec<DType> = args.map(|name| named(&name)).collect();
@@ -36,7 +41,7 @@ fn main() {
             "type     1 row GB/s (of reading) ms | 8 rows ms | 512 rows Gop/s (of dot products) tok/s | packing ms"
         );
         for &dtype in &types {
-            let model = Model::new(level, dtype);
+            let model = Model::new(level, dtype, share);
             let decode = model.time(threads, 1, true);
             let prefill = model.time(threads, 512, false);
             let (gb, gop) =
@@ -121,8 +126,15 @@ struct Activations {
 }
 
 impl Activations {
-    fn new(level: Level, rows: usize, cols: usize) -> Self {
-        let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 37) % 101) as f32 * 0.02 - 1.0).collect();
+    fn new(level: Level, rows: usize, cols: usize, share: f32) -> Self {
+        let mut values: Vec<f32> = (0..rows * cols).map(|i| ((i * 37) % 101) as f32 * 0.02 - 1.0).collect();
+        let mut state = 1u32;
+        for group in values.chunks_exact_mut(32) {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if (state >> 8) as f32 / ((1 << 24) as f32) < share / 100.0 {
+                group[5] = 10.0;
+            }
+        }
         let mut codes = AlignedBuf::try_new(rows * quant_row_bytes(cols)).unwrap();
         quantize_rows(level, &values, cols, &mut codes);
         Self { rows, values, codes }
@@ -131,6 +143,8 @@ impl Activations {
 
 struct Model {
     level: Level,
+    /// Percentage of the activations' groups that take 16 bits.
+    share: f32,
     layers: Vec<Weights>,
     head: Weights,
     /// What packing took, on one thread.
@@ -138,7 +152,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(level: Level, dtype: DType) -> Self {
+    fn new(level: Level, dtype: DType, share: f32) -> Self {
         let cols = |cols: usize| {
             if cols.is_multiple_of(dtype.block_len()) { cols } else { cols.next_multiple_of(256) }
         };
@@ -147,7 +161,7 @@ impl Model {
         let layers =
             layers.map(|(rows, k)| Weights::new(level, dtype, rows, cols(k), &mut packing)).collect();
         let head = Weights::new(level, dtype, HEAD.0, cols(HEAD.1), &mut packing);
-        Self { level, layers, head, packing }
+        Self { level, share, layers, head, packing }
     }
 
     fn matrices(&self, head: bool) -> impl Iterator<Item = &Weights> {
@@ -165,8 +179,10 @@ impl Model {
     /// Median seconds of a pass over the model.
     fn time(&self, threads: usize, rows: usize, head: bool) -> f64 {
         let widths: std::collections::BTreeSet<usize> = self.matrices(head).map(|w| w.shape().1).collect();
-        let inputs: std::collections::BTreeMap<usize, Activations> =
-            widths.into_iter().map(|cols| (cols, Activations::new(self.level, rows, cols))).collect();
+        let inputs: std::collections::BTreeMap<usize, Activations> = widths
+            .into_iter()
+            .map(|cols| (cols, Activations::new(self.level, rows, cols, self.share)))
+            .collect();
         let mut y = vec![0.0; rows * if head { HEAD.0 } else { 3072 }];
         let y = kinglet_kernels::SharedMut::new(&mut y);
         median(threads, |part| {

@@ -2,9 +2,13 @@
 //!
 //! Per group and pair of (row, tile) it forms an exact integer dot product (two where the group has two scales) and adds
 //! `sum(dot * weight_scale) * activation_scale` and, where there are minima, `min * (activation_scale * sum)` to an f32
-//! accumulator, group after group; behind the groups of a chunk come the fine parts of those that have one. The order is the same whatever `MR`, `NT`, the stream (packed or panel) and the
-//! cut into column ranges are, so that a row's result does not depend on what else is multiplied beside it.
+//! accumulator, group after group; behind the groups of a panel come the fine parts of those that have one, in their
+//! order. That is the same whatever `MR`, `NT` and the stream (packed or panel) are, so that a row's result does not
+//! depend on what else is multiplied beside it.
 #![allow(clippy::needless_range_loop, reason = "register blocks are indexed alike")]
+
+use std::marker::PhantomData;
+use std::ops::Range;
 
 use kinglet_simd::Isa;
 
@@ -18,68 +22,113 @@ pub(super) type Acc<I, const MR: usize, const NT: usize> = [[<I as Isa>::F32; NT
 /// for the time that memory takes, near enough to stay in the first-level cache.
 const AHEAD: usize = 3072;
 
-/// Adds `groups` groups of columns to the accumulators.
+/// Tiles of which stream `S` has `groups` groups each.
+pub(super) struct Tiles<S, const NT: usize> {
+    first: [*const u8; NT],
+    groups: usize,
+    stream: PhantomData<S>,
+}
+
+impl<S, const NT: usize> Clone for Tiles<S, NT> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S, const NT: usize> Copy for Tiles<S, NT> {}
+
+impl<S: Stream, const NT: usize> Tiles<S, NT> {
+    /// # Safety
+    /// Each pointer is to a tile of `groups` groups of `S`.
+    pub(super) unsafe fn new(first: [*const u8; NT], groups: usize) -> Self {
+        Self { first, groups, stream: PhantomData }
+    }
+
+    /// Where group `group`, which exists, lies in each tile.
+    #[inline(always)]
+    pub(super) fn group<I: Isa>(self, group: usize) -> Group<NT> {
+        let mut found = Group { headers: self.first, codes: self.first, place: group % CHUNK };
+        for t in 0..NT {
+            // SAFETY: by the promise of `new`; the group's chunk exists.
+            let (header, codes, _) =
+                unsafe { chunk_of::<S>(I::LANES, self.first[t], self.groups, group / CHUNK) };
+            found.headers[t] = header;
+            found.codes[t] = codes.wrapping_add(found.place * I::LANES * S::Codes::BYTES);
+        }
+        found
+    }
+}
+
+/// One group of some tiles.
+#[derive(Clone, Copy)]
+pub(super) struct Group<const NT: usize> {
+    /// The headers of its chunk.
+    headers: [*const u8; NT],
+    codes: [*const u8; NT],
+    /// Which of its chunk it is.
+    place: usize,
+}
+
+/// Adds the groups `range` of columns to the accumulators of `MR` rows that follow one another.
 ///
 /// # Safety
-/// `tiles` point to tiles of `groups` groups of stream `S`; `x` has `MR` rows and these groups.
+/// The tiles have the groups; `x` has `MR` rows with them.
 #[inline(always)]
 pub(super) unsafe fn accumulate<I: Isa, S: Stream, const MR: usize, const NT: usize>(
     isa: I,
-    tiles: [*const u8; NT],
-    groups: usize,
+    tiles: Tiles<S, NT>,
+    range: Range<usize>,
     x: Rows,
     acc: &mut Acc<I, MR, NT>,
 ) {
-    for chunk in 0..groups.div_ceil(CHUNK) {
-        let (mut headers, mut codes, mut count) = (tiles, tiles, 0);
-        for t in 0..NT {
-            // SAFETY: the caller vouches for the tiles; the chunk is one of theirs.
-            (headers[t], codes[t], count) = unsafe { chunk_of::<S>(I::LANES, tiles[t], groups, chunk) };
-        }
-        for g in 0..count {
-            let group = chunk * CHUNK + g;
+    let rows = in_turn(0);
+    for start in range.clone().step_by(CHUNK) {
+        let mut at = tiles.group::<I>(start);
+        for group in start..range.end.min(start + CHUNK) {
             if S::FROM_MEMORY {
-                prefetch::<I, S, NT>(isa, tiles, group);
+                prefetch::<I, S, NT>(isa, tiles.first, group);
             }
-            // SAFETY: group `g` is in the chunk, and `x` has it.
-            unsafe {
-                add_group::<I, S, MR, NT>(isa, headers, codes, g, x, group, acc);
-                for codes in &mut codes {
-                    *codes = codes.add(I::LANES * S::Codes::BYTES);
-                }
+            // SAFETY: tiles and rows have the group.
+            unsafe { add_group::<I, S, MR, NT>(isa, at, (x, rows), group, acc) };
+            at.place += 1;
+            for codes in &mut at.codes {
+                *codes = codes.wrapping_add(I::LANES * S::Codes::BYTES);
             }
-        }
-        let first = codes.map(|codes| codes.wrapping_sub(count * I::LANES * S::Codes::BYTES));
-        for r in 0..MR {
-            let mut row = [acc[r]];
-            // SAFETY: the chunk is one of the tiles', and `x` has it.
-            unsafe { add_fine::<I, S, NT>(isa, headers, first, x, (r, chunk), &mut row) };
-            acc[r] = row[0];
         }
     }
 }
 
-/// Adds the fine parts of one row in one chunk: `at` are the row and the chunk.
+/// `MR` numbers from `first` on.
+#[inline(always)]
+pub(super) fn in_turn<const MR: usize>(first: usize) -> [usize; MR] {
+    let mut rows = [first; MR];
+    for r in 0..MR {
+        rows[r] += r;
+    }
+    rows
+}
+
+/// Adds the fine parts of one row in the groups `range`.
 ///
 /// # Safety
 /// As for [`accumulate`].
 #[inline(always)]
-unsafe fn add_fine<I: Isa, S: Stream, const NT: usize>(
+pub(super) unsafe fn accumulate_fine<I: Isa, S: Stream, const NT: usize>(
     isa: I,
-    headers: [*const u8; NT],
-    codes: [*const u8; NT],
+    tiles: Tiles<S, NT>,
+    range: Range<usize>,
     x: Rows,
-    (row, chunk): (usize, usize),
     acc: &mut Acc<I, 1, NT>,
 ) {
-    // SAFETY: by the caller's promise; a group that has a fine part is one of the chunk's.
-    unsafe {
-        let mut groups = x.fine_groups(row, chunk);
-        while groups != 0 {
-            let g = groups.trailing_zeros() as usize;
-            let codes = codes.map(|codes| codes.wrapping_add(g * I::LANES * S::Codes::BYTES));
-            add_group::<I, S, 1, NT>(isa, headers, codes, g, x.fine(row), chunk * CHUNK + g, acc);
-            groups &= groups - 1;
+    for start in range.step_by(CHUNK) {
+        // SAFETY: the chunk is one of the row's, and a group with a fine part is one of the chunk's.
+        unsafe {
+            let mut left = x.fine_groups(0, start / CHUNK);
+            while left != 0 {
+                let group = start + left.trailing_zeros() as usize;
+                add_group::<I, S, 1, NT>(isa, tiles.group::<I>(group), (x.fine(), [0]), group, acc);
+                left &= left - 1;
+            }
         }
     }
 }
@@ -95,17 +144,15 @@ pub(super) fn prefetch<I: Isa, S: Stream, const NT: usize>(isa: I, tiles: [*cons
     }
 }
 
-/// Adds one group: `codes` are its own, `g` its place in the chunk, `group` in `x`.
+/// Adds group `group` of some rows of `x`.
 ///
 /// # Safety
-/// As for [`accumulate`].
+/// `at` is that group of the tiles, and the rows have it.
 #[inline(always)]
-unsafe fn add_group<I: Isa, S: Stream, const MR: usize, const NT: usize>(
+pub(super) unsafe fn add_group<I: Isa, S: Stream, const MR: usize, const NT: usize>(
     isa: I,
-    headers: [*const u8; NT],
-    codes: [*const u8; NT],
-    g: usize,
-    x: Rows,
+    at: Group<NT>,
+    (x, rows): (Rows, [usize; MR]),
     group: usize,
     acc: &mut Acc<I, MR, NT>,
 ) {
@@ -114,23 +161,23 @@ unsafe fn add_group<I: Isa, S: Stream, const MR: usize, const NT: usize>(
     // SAFETY: by the caller's promise.
     unsafe {
         if S::Scales::PARTS == 1 {
-            let whole = dots::<I, S, MR, NT, 0, STEPS>(isa, codes, x, group);
-            scale::<I, S, MR, NT>(isa, headers, g, 0, whole, &mut scaled);
+            let whole = dots::<I, S, MR, NT, 0, STEPS>(isa, at.codes, (x, rows), group);
+            scale::<I, S, MR, NT>(isa, at, 0, whole, &mut scaled);
         } else {
-            let half = dots::<I, S, MR, NT, 0, HALF>(isa, codes, x, group);
-            scale::<I, S, MR, NT>(isa, headers, g, 0, half, &mut scaled);
-            let half = dots::<I, S, MR, NT, HALF, STEPS>(isa, codes, x, group);
-            scale::<I, S, MR, NT>(isa, headers, g, 1, half, &mut scaled);
+            let half = dots::<I, S, MR, NT, 0, HALF>(isa, at.codes, (x, rows), group);
+            scale::<I, S, MR, NT>(isa, at, 0, half, &mut scaled);
+            let half = dots::<I, S, MR, NT, HALF, STEPS>(isa, at.codes, (x, rows), group);
+            scale::<I, S, MR, NT>(isa, at, 1, half, &mut scaled);
         }
     }
     for r in 0..MR {
         // SAFETY: the row and the group exist.
-        let (a_scale, a_sum) = unsafe { (x.scale(r, group), x.sum(r, group)) };
+        let (a_scale, a_sum) = unsafe { (x.scale(rows[r], group), x.sum(rows[r], group)) };
         for t in 0..NT {
             acc[r][t] = isa.fma(scaled[r][t], isa.splat(a_scale), acc[r][t]);
             if S::Scales::MIN {
                 // SAFETY: the header has the group.
-                let (_, min) = unsafe { S::Scales::at(isa, headers[t], g, 0) };
+                let (_, min) = unsafe { S::Scales::at(isa, at.headers[t], at.place, 0) };
                 acc[r][t] = isa.fma(min, isa.splat(a_sum), acc[r][t]);
             }
         }
@@ -140,19 +187,18 @@ unsafe fn add_group<I: Isa, S: Stream, const MR: usize, const NT: usize>(
 /// Adds the dot products of part `part` of a group, times the weights' scales.
 ///
 /// # Safety
-/// The headers have group `g`.
+/// As for [`add_group`].
 #[inline(always)]
 unsafe fn scale<I: Isa, S: Stream, const MR: usize, const NT: usize>(
     isa: I,
-    headers: [*const u8; NT],
-    g: usize,
+    at: Group<NT>,
     part: usize,
     dots: [[I::I32; NT]; MR],
     scaled: &mut Acc<I, MR, NT>,
 ) {
     for t in 0..NT {
         // SAFETY: by the caller's promise.
-        let (scale, _) = unsafe { S::Scales::at(isa, headers[t], g, part) };
+        let (scale, _) = unsafe { S::Scales::at(isa, at.headers[t], at.place, part) };
         for r in 0..MR {
             let dot = isa.to_f32(dots[r][t]);
             scaled[r][t] = if part == 0 { isa.mul(dot, scale) } else { isa.fma(dot, scale, scaled[r][t]) };
@@ -168,14 +214,14 @@ unsafe fn scale<I: Isa, S: Stream, const MR: usize, const NT: usize>(
 unsafe fn dots<I: Isa, S: Stream, const MR: usize, const NT: usize, const FROM: usize, const TO: usize>(
     isa: I,
     codes: [*const u8; NT],
-    x: Rows,
+    (x, rows): (Rows, [usize; MR]),
     group: usize,
 ) -> [[I::I32; NT]; MR] {
     let mut dots = [[isa.splat_i32(0); NT]; MR];
     if let Some(shift) = S::ZERO.shift(I::W_BIAS) {
         for r in 0..MR {
             // SAFETY: the row and the group exist.
-            let negated = unsafe { x.negated(r, group, S::Scales::PARTS, FROM / (STEPS / 2)) };
+            let negated = unsafe { x.negated(rows[r], group, S::Scales::PARTS, FROM / (STEPS / 2)) };
             dots[r] = [isa.shl_i32(isa.splat_i32(negated), shift); NT];
         }
     }
@@ -192,7 +238,7 @@ unsafe fn dots<I: Isa, S: Stream, const MR: usize, const NT: usize, const FROM: 
             let mut a = [isa.splat_bytes(0); MAX_RUN];
             for n in 0..run {
                 // SAFETY: the row and the group exist; a group has four columns for each step.
-                a[n] = unsafe { isa.broadcast4_ptr(x.codes(r, group).add(4 * (step + n))) };
+                a[n] = unsafe { isa.broadcast4_ptr(x.codes(rows[r], group).add(4 * (step + n))) };
             }
             for t in 0..NT {
                 dots[r][t] = dot::<I, S, NT>(isa, dots[r][t], &w, &a, t);

@@ -41,7 +41,7 @@ pub(super) const PANEL_GROUPS: usize = 3 * CHUNK;
 /// Tiles of a panel at most.
 pub(super) const PANEL_TILES: usize = 2;
 /// Lanes of the widest instruction set.
-const MAX_LANES: usize = 16;
+pub(super) const MAX_LANES: usize = 16;
 /// Bytes of a panel: a byte a code and at most two floats a group, for each row.
 const PANEL_BYTES: usize = PANEL_TILES * PANEL_GROUPS * MAX_LANES * (GROUP + 8);
 

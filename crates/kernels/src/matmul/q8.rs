@@ -12,12 +12,14 @@ use std::ops::Range;
 
 use kinglet_simd::{Isa, Kernel, dispatch};
 
-use super::block::{Acc, accumulate};
+use super::block::{Acc, Tiles, accumulate, accumulate_fine};
+use super::fine::FineRows;
 use super::formats::{Format, Visit, with_format};
+use super::over_panel::{OverPanel, Place, SumsBuffer};
 use super::packed::PackedMatrix;
 use super::panel::{PANEL_GROUPS, PANEL_TILES, PanelBuffer, Unpack};
 use super::quantize::{QuantRows, Rows};
-use super::stream::{CHUNK, GROUP, Scales, Stream};
+use super::stream::{CHUNK, GROUP, Stream};
 use crate::SharedMut;
 
 /// Where results go: value (row, column) at `row * stride + column`.
@@ -54,15 +56,18 @@ pub unsafe fn matmul_q8(
     assert_eq!(x.cols(), plan.cols(), "columns of activations and weights");
     assert!(tiles.end <= plan.tiles(), "tiles {tiles:?} of {}", plan.tiles());
     assert!(bias.is_none_or(|bias| bias.len() >= plan.rows()), "bias of {} rows", plan.rows());
+    let outputs = if x.rows() == 0 { 0 } else { (x.rows() - 1) * y.stride + plan.rows() };
+    assert!(plan.rows() <= y.stride || x.rows() < 2, "rows of {} values {} apart", plan.rows(), y.stride);
+    assert!(outputs <= y.data.len(), "{} values for {} rows {} apart", y.data.len(), x.rows(), y.stride);
     let job = Job { w, x: x.pointers(), rows: x.rows(), tiles, bias, y };
     with_format(plan.dtype(), job);
 }
 
 /// One call's arguments, checked.
 #[derive(Clone)]
-struct Job<'a> {
+pub(super) struct Job<'a> {
     w: &'a PackedMatrix,
-    x: Rows,
+    pub(super) x: Rows,
     rows: usize,
     tiles: Range<usize>,
     bias: Option<&'a [f32]>,
@@ -102,177 +107,134 @@ impl Job<'_> {
         let Range { start, end } = self.tiles;
         let half = (end - start) / 2;
         for tile in start..start + half {
-            let at = At { tiles: [tile, tile + half], row: 0, start: true };
-            // SAFETY: both tiles are whole, and there is one row.
-            unsafe {
-                self.block::<I, F, 1, 2>(isa, at.tiles.map(|tile| self.tile(tile)), groups, at, self.x)
-            };
+            self.direct_block::<I, F, 2>(isa, [tile, tile + half], groups);
         }
         for tile in start + 2 * half..end {
-            let at = At { tiles: [tile], row: 0, start: true };
-            // SAFETY: the tile is whole, and there is one row.
-            unsafe { self.block::<I, F, 1, 1>(isa, [self.tile(tile)], groups, at, self.x) };
+            self.direct_block::<I, F, 1>(isa, [tile], groups);
         }
     }
 
-    /// Panel after panel, all rows over each.
-    fn paneled<F: Format>(&self) {
-        let mut buffer = PanelBuffer::new();
-        let panel = buffer.as_mut_ptr();
-        let (level, groups) = (self.w.plan().level(), self.w.plan().cols() / GROUP);
-        for first in self.tiles.clone().step_by(PANEL_TILES) {
-            let tiles = first..self.tiles.end.min(first + PANEL_TILES);
-            for from in (0..groups).step_by(PANEL_GROUPS) {
-                let count = (groups - from).min(PANEL_GROUPS);
-                let at = F::bytes(level.lanes(), CHUNK) * (from / CHUNK);
-                for tile in tiles.clone() {
-                    let to = (tile - first) * F::Panel::bytes(level.lanes(), count);
-                    // SAFETY: the range of the tile is whole chunks of it; the buffer holds two tiles of a panel.
-                    let unpack =
-                        unsafe { Unpack::<F, F::Panel>::new(self.tile(tile).add(at), count, panel.add(to)) };
-                    dispatch(level, unpack);
-                }
-                let tiles = tiles.clone();
-                dispatch(
-                    level,
-                    OverPanel::<F::Panel> { job: self, panel, tiles, count, from, stream: PhantomData },
-                );
+    /// All columns of whole tiles, as many at a time as a panel has.
+    #[inline(always)]
+    fn direct_block<I: Isa, S: Stream, const NT: usize>(&self, isa: I, to: [usize; NT], groups: usize) {
+        // SAFETY: a tile has as many groups as the matrix.
+        let tiles = unsafe { Tiles::<S, NT>::new(to.map(|tile| self.tile(tile)), groups) };
+        let mut acc = self.load::<I, 1, NT>(isa, true, 0, to);
+        for from in (0..groups).step_by(PANEL_GROUPS) {
+            let range = from..groups.min(from + PANEL_GROUPS);
+            // SAFETY: there is one row, and it has the groups.
+            unsafe {
+                accumulate(isa, tiles, range.clone(), self.x, &mut acc);
+                accumulate_fine(isa, tiles, range, self.x, &mut acc);
             }
         }
+        self.store(isa, acc, 0, to);
+    }
+
+    /// Some rows at a time, panel after panel, over each pair of tiles.
+    fn paneled<F: Format>(&self) {
+        let (mut buffer, mut sums, mut fine) = (PanelBuffer::new(), SumsBuffer::new(), FineRows::new());
+        let groups = self.w.plan().cols() / GROUP;
+        for first in (0..self.rows).step_by(FineRows::MOST) {
+            let rows = first..self.rows.min(first + FineRows::MOST);
+            for from in (0..groups).step_by(PANEL_GROUPS) {
+                let range = from..groups.min(from + PANEL_GROUPS);
+                // SAFETY: the rows have these groups, and both are few enough.
+                unsafe { fine.find(self.x.from(first, from), rows.len(), range.len()) };
+                for tile in self.tiles.clone().step_by(PANEL_TILES) {
+                    let tiles = tile..self.tiles.end.min(tile + PANEL_TILES);
+                    let panel = self.unpack::<F>(tiles.clone(), range.clone(), &mut buffer);
+                    let at = Place { tiles, rows: rows.clone(), from };
+                    let over = OverPanel::<F::Panel>::new(self, at, (panel, range.len()), &fine, &mut sums);
+                    dispatch(self.w.plan().level(), over);
+                }
+            }
+        }
+    }
+
+    /// Unpacks the groups `groups` of some tiles, one tile behind the other.
+    fn unpack<F: Format>(
+        &self,
+        tiles: Range<usize>,
+        groups: Range<usize>,
+        buffer: &mut PanelBuffer,
+    ) -> *const u8 {
+        let (level, panel) = (self.w.plan().level(), buffer.as_mut_ptr());
+        let at = F::bytes(level.lanes(), CHUNK) * (groups.start / CHUNK);
+        for (i, tile) in tiles.enumerate() {
+            let to = i * F::Panel::bytes(level.lanes(), groups.len());
+            // SAFETY: the range of the tile is whole chunks of it; the buffer holds two tiles of a panel.
+            let unpack =
+                unsafe { Unpack::<F, F::Panel>::new(self.tile(tile).add(at), groups.len(), panel.add(to)) };
+            dispatch(level, unpack);
+        }
+        panel
     }
 
     fn tile(&self, tile: usize) -> *const u8 {
         self.w.data()[tile * self.w.plan().tile_bytes()..].as_ptr()
     }
 
-    /// `groups` groups of columns of `MR` rows and `NT` tiles.
-    ///
-    /// # Safety
-    /// `w` are tiles of `groups` groups; `x` has `MR` rows with these groups.
+    /// What the sums of rows `row..row + MR`, which exist, start from: the bias, or what earlier columns left in the output.
     #[inline(always)]
-    unsafe fn block<I: Isa, S: Stream, const MR: usize, const NT: usize>(
+    pub(super) fn load<I: Isa, const MR: usize, const NT: usize>(
         &self,
         isa: I,
-        w: [*const u8; NT],
-        groups: usize,
-        at: At<NT>,
-        x: Rows,
-    ) {
+        start: bool,
+        row: usize,
+        tiles: [usize; NT],
+    ) -> Acc<I, MR, NT> {
         let mut acc: Acc<I, MR, NT> = [[isa.zero(); NT]; MR];
         for t in 0..NT {
-            let columns = self.columns::<I>(at.tiles[t]);
+            let (column, count) = self.columns::<I>(tiles[t]);
             for r in 0..MR {
-                acc[r][t] = match (at.start, self.bias) {
+                acc[r][t] = match (start, self.bias) {
                     (true, None) => isa.zero(),
-                    (true, Some(bias)) => isa.load_part(&bias[columns.clone()]),
-                    (false, _) => isa.load_part(self.out(at.row + r, columns.clone())),
+                    (true, Some(bias)) => isa.load_part(&bias[column..column + count]),
+                    // SAFETY: the output has these columns of the row, which are this call's own.
+                    (false, _) => unsafe {
+                        let out = self.out(row + r, column);
+                        if count == I::LANES { isa.load_ptr(out) } else { isa.load_part_ptr(out, count) }
+                    },
                 };
             }
         }
-        // SAFETY: by the caller's promise.
-        unsafe { accumulate::<I, S, MR, NT>(isa, w, groups, x, &mut acc) };
-        for t in 0..NT {
-            let columns = self.columns::<I>(at.tiles[t]);
-            for r in 0..MR {
-                isa.store_part(acc[r][t], self.out(at.row + r, columns.clone()));
-            }
-        }
+        acc
     }
 
-    /// The output columns of a tile.
+    /// Writes the sums of one row, which exists.
     #[inline(always)]
-    fn columns<I: Isa>(&self, tile: usize) -> Range<usize> {
-        tile * I::LANES..((tile + 1) * I::LANES).min(self.w.plan().rows())
-    }
-
-    /// The output of one row and a tile's columns.
-    #[allow(clippy::mut_from_ref, reason = "the columns of this call's tiles are its own")]
-    #[inline(always)]
-    fn out(&self, row: usize, columns: Range<usize>) -> &mut [f32] {
-        let at = row * self.y.stride;
-        // SAFETY: the caller of `matmul_q8` leaves these columns to this call, which uses one slice at a time.
-        unsafe { self.y.data.part_mut(at + columns.start..at + columns.end) }
-    }
-}
-
-/// Where a block's results belong.
-#[derive(Clone, Copy)]
-struct At<const NT: usize> {
-    tiles: [usize; NT],
-    /// The first row.
-    row: usize,
-    /// Whether results start from the bias, or else from what earlier columns left in the output.
-    start: bool,
-}
-
-/// All rows over one panel: `tiles` (one or two) of `count` groups from group `from` on. Formats share these kernels.
-struct OverPanel<'a, P> {
-    job: &'a Job<'a>,
-    panel: *const u8,
-    tiles: Range<usize>,
-    count: usize,
-    from: usize,
-    stream: PhantomData<P>,
-}
-
-impl<P: Stream> Kernel for OverPanel<'_, P> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let second = self.panel.wrapping_add(P::bytes(I::LANES, self.count));
-        match (I::REGISTERS, self.tiles.len()) {
-            (32.., 2) if P::Scales::PARTS == 2 => {
-                self.rows::<I, 4, 2>(isa, [self.panel, second], [self.tiles.start, self.tiles.start + 1])
-            }
-            (32.., 2) => {
-                self.rows::<I, 6, 2>(isa, [self.panel, second], [self.tiles.start, self.tiles.start + 1])
-            }
-            (16.., _) => self.each::<I, 4>(isa, [self.panel, second]),
-            _ => self.each::<I, 1>(isa, [self.panel, second]),
-        }
-    }
-}
-
-impl<P: Stream> OverPanel<'_, P> {
-    /// Tile by tile.
-    #[inline(always)]
-    fn each<I: Isa, const MR: usize>(&self, isa: I, panels: [*const u8; PANEL_TILES]) {
-        for (tile, panel) in self.tiles.clone().zip(panels) {
-            self.rows::<I, MR, 1>(isa, [panel], [tile]);
-        }
-    }
-
-    /// Blocks of `MR` rows, the last ones smaller.
-    #[inline(always)]
-    fn rows<I: Isa, const MR: usize, const NT: usize>(&self, isa: I, w: [*const u8; NT], tiles: [usize; NT]) {
-        let mut row = 0;
-        while row + MR <= self.job.rows {
-            self.block::<I, MR, NT>(isa, w, tiles, row);
-            row += MR;
-        }
-        while MR > 2 && row + 2 <= self.job.rows {
-            self.block::<I, 2, NT>(isa, w, tiles, row);
-            row += 2;
-        }
-        while row < self.job.rows {
-            self.block::<I, 1, NT>(isa, w, tiles, row);
-            row += 1;
-        }
-    }
-
-    /// Rows `row..row + MR`, which exist.
-    #[inline(always)]
-    fn block<I: Isa, const MR: usize, const NT: usize>(
+    pub(super) fn store<I: Isa, const NT: usize>(
         &self,
         isa: I,
-        w: [*const u8; NT],
-        tiles: [usize; NT],
+        acc: Acc<I, 1, NT>,
         row: usize,
+        tiles: [usize; NT],
     ) {
-        let at = At { tiles, row, start: self.from == 0 };
-        let x = self.job.x.from(row, self.from);
-        // SAFETY: the panel's tiles have `count` groups, and the rows exist.
-        unsafe { self.job.block::<I, P, MR, NT>(isa, w, self.count, at, x) };
+        for t in 0..NT {
+            let (column, count) = self.columns::<I>(tiles[t]);
+            // SAFETY: the output has these columns of the row, which are this call's own.
+            unsafe {
+                let out = self.out(row, column);
+                if count == I::LANES {
+                    isa.store_ptr(acc[0][t], out);
+                } else {
+                    isa.store_part_ptr(acc[0][t], out, count);
+                }
+            }
+        }
+    }
+
+    /// The first output column of a tile, and how many it has.
+    #[inline(always)]
+    fn columns<I: Isa>(&self, tile: usize) -> (usize, usize) {
+        let column = tile * I::LANES;
+        (column, (self.w.plan().rows() - column).min(I::LANES))
+    }
+
+    /// Where a value of the output lies; [`matmul_q8`] has checked that it exists.
+    #[inline(always)]
+    fn out(&self, row: usize, column: usize) -> *mut f32 {
+        self.y.data.as_mut_ptr().wrapping_add(row * self.y.stride + column)
     }
 }

@@ -110,14 +110,14 @@ impl Rows {
         Self { base: self.base.wrapping_add(rows * self.stride), first, ..self }
     }
 
-    /// The fine layer of row `row`, as the only row.
+    /// The fine layers of the rows.
     #[inline(always)]
-    pub(super) fn fine(self, row: usize) -> Self {
-        let layer = layer_bytes(self.groups * GROUP);
-        Self { base: self.base.wrapping_add(row * self.stride + layer), ..self }
+    pub(super) fn fine(self) -> Self {
+        Self { base: self.base.wrapping_add(layer_bytes(self.groups * GROUP)), ..self }
     }
 
     /// The groups of chunk `chunk` (counted from the first group, which starts one) that have a fine part, as bits.
+    /// Not of fine layers.
     ///
     /// # Safety
     /// Row and chunk exist.

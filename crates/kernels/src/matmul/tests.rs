@@ -167,6 +167,8 @@ fn packed_products_are_exact_but_for_rounding() {
             // More columns than a panel holds, more rows than a block.
             check_q8(level, &Case::new(dtype, 21, 1024, 40));
         }
+        // More rows than are taken at a time.
+        check_q8(level, &Case::new(DType::Q4_1, 35, 96, 247));
     }
 }
 
