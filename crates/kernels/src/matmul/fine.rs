@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn rows_with_large_values_are_found() {
         let (rows, cols) = (FineRows::MOST, PANEL_GROUPS * GROUP);
-        let is_fine = |row: usize, group: usize| (row * 7 + group * 3) % 11 == 0;
+        let is_fine = |row: usize, group: usize| (row * 7 + group * 3).is_multiple_of(11);
         let value = |at: usize| {
             let (row, col) = (at / cols, at % cols);
             if col.is_multiple_of(GROUP) && is_fine(row, col / GROUP) { 100.0 } else { (col % 5) as f32 }
