@@ -137,3 +137,24 @@ fn parts_are_read_in_place_or_copied() {
     let square = net.node(Binary(Fun2::Mul), &[parts[1], parts[1]]);
     check(&net.finish(&[parts[0], square]), &["copy 2 axes", "mul", "copy 2 axes"]);
 }
+
+#[test]
+fn products_that_repeat_keys_for_batches_are_no_attention() {
+    let mut net = Net::new();
+    let q = net.input(&[2, 3, 9, 16]);
+    let [k, v] = [(); 2].map(|()| net.input(&[1, 3, 7, 16]));
+    let turned = net.node(Transpose { perm: vec![0, 1, 3, 2] }, &[k]);
+    let (product, scale) = (net.node(MatMul, &[q, turned]), net.constant(0.25));
+    let scores = net.node(Binary(Fun2::Mul), &[product, scale]);
+    let soft = Softmax { kind: SoftmaxKind::Soft, axis: -1, flat: false };
+    let weights = net.node(soft, &[scores]);
+    let out = net.node(MatMul, &[weights, v]);
+    let graph = net.finish(&[out]);
+    let (expected, _) = run(&graph, false, true);
+    let (found, labels) = run(&graph, true, false);
+    assert!(labels.iter().all(|label| !label.starts_with("attention")), "{labels:?}");
+    assert_eq!(found[0].len(), expected[0].len());
+    for (f, e) in found[0].iter().zip(&expected[0]) {
+        assert!((f - e).abs() <= 1e-5, "{f}, not {e}");
+    }
+}

@@ -39,6 +39,25 @@ pub fn heads_of(ty: &TensorType, heads: usize) -> Result<[Dim; 4], String> {
     }
 }
 
+/// Whether two dimensions are known and not the same.
+fn differ(a: Dim, b: Dim) -> bool {
+    a.fixed().zip(b.fixed()).is_some_and(|(a, b)| a != b)
+}
+
+/// Positions of past keys and values, for this batch, these heads, and these elements of a key and of a value.
+fn past(args: &Args<'_>, [batch, heads, key, value]: [Dim; 4]) -> Result<Dim, String> {
+    let mut length = None;
+    for (i, dim) in [(4, key), (5, value)] {
+        let Some(ty) = args.optional(i) else { continue };
+        let wrong = || format!("a past of {:?} for [{batch:?}, {heads:?}, _, {dim:?}]", ty.shape);
+        let [b, h, n, d] = <[Dim; 4]>::try_from(ty.shape.as_slice()).map_err(|_| wrong())?;
+        if differ(b, batch) || differ(h, heads) || differ(d, dim) || differ(n, *length.get_or_insert(n)) {
+            return Err(wrong());
+        }
+    }
+    Ok(length.unwrap_or(Dim::Fixed(0)))
+}
+
 impl Op for Attend {
     fn name(&self) -> &'static str {
         "Attend"
@@ -47,19 +66,18 @@ impl Op for Attend {
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
         let (q, k, v) = (args.tensor(0)?, args.tensor(1)?, args.tensor(2)?);
         let [b, h, s, d] = heads_of(q, self.heads)?;
-        let [_, kh, kv, kd] = heads_of(k, self.kv_heads)?;
-        let [_, vh, _, vd] = heads_of(v, self.kv_heads)?;
-        let past =
-            |i: usize| args.optional(i).and_then(|ty| ty.shape.get(2).copied()).unwrap_or(Dim::Fixed(0));
-        let total = match (past(4).fixed(), kv.fixed()) {
-            (Some(past), Some(n)) => Dim::Fixed(past + n),
-            _ => Dim::Unknown,
-        };
-        let differ = |a: Dim, b: Dim| a.fixed().zip(b.fixed()).is_some_and(|(a, b)| a != b);
+        let [kb, kh, kv, kd] = heads_of(k, self.kv_heads)?;
+        let [vb, vh, vv, vd] = heads_of(v, self.kv_heads)?;
         let grouped = h.fixed().zip(kh.fixed()).is_none_or(|(h, k)| k > 0 && h.is_multiple_of(k));
-        if differ(d, kd) || differ(kh, vh) || !grouped {
+        let lengths = differ(b, kb) || differ(b, vb) || differ(kv, vv);
+        if lengths || differ(d, kd) || differ(kh, vh) || !grouped {
             return Err(format!("{:?} queries against {:?} keys and {:?} values", q.shape, k.shape, v.shape));
         }
+        let past = past(args, [b, kh, kd, vd])?;
+        let total = match (past.fixed(), kv.fixed()) {
+            (Some(past), Some(n)) => Dim::Fixed(past.checked_add(n).ok_or("too many positions")?),
+            _ => Dim::Unknown,
+        };
         let of = |shape: Vec<Dim>| TensorType { dtype: q.dtype, shape };
         let width = h.fixed().zip(vd.fixed()).map_or(Dim::Unknown, |(h, d)| Dim::Fixed(h * d));
         let y = if q.rank() == 3 { of(vec![b, s, width]) } else { of(vec![b, h, s, vd]) };
@@ -164,5 +182,54 @@ impl Op for Rotate {
             return Err(format!("rotates {} elements of {d:?}", self.dims));
         }
         Ok(vec![x.clone().into()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Arg;
+
+    /// Whether attention of four query heads and two key/value heads takes inputs of these shapes; empty ones are absent.
+    fn takes(shapes: &[&[usize]]) -> bool {
+        let op = Attend {
+            heads: 4,
+            kv_heads: 2,
+            scale: None,
+            causal: false,
+            softcap: 0.0,
+            blank: false,
+            scores: 0,
+        };
+        let types: Vec<Type> = shapes
+            .iter()
+            .map(|s| if s.is_empty() { Type::Absent } else { TensorType::fixed(DType::F32, s).into() })
+            .collect();
+        let args: Vec<Arg<'_>> = types.iter().map(|ty| Arg { ty, constant: None }).collect();
+        op.infer(&Args(&args)).is_ok()
+    }
+
+    #[test]
+    fn keys_and_values_must_fit_the_queries() {
+        let (q, k, v): (&[usize], &[usize], &[usize]) = (&[3, 4, 5, 8], &[3, 2, 7, 8], &[3, 2, 7, 6]);
+        assert!(takes(&[q, k, v]) && takes(&[&[3, 5, 32], &[3, 7, 16], &[3, 7, 12]]));
+        assert!(!takes(&[q, &[1, 2, 7, 8], v]), "other batches of keys");
+        assert!(!takes(&[q, k, &[1, 2, 7, 6]]), "other batches of values");
+        assert!(!takes(&[q, k, &[3, 2, 9, 6]]), "more values than keys");
+        assert!(!takes(&[&[3, 5, 32], &[3, 7, 16], &[3, 8, 12]]), "more values than keys, in rows");
+        assert!(!takes(&[q, k, &[3, 1, 7, 6]]), "other heads");
+        assert!(!takes(&[q, &[3, 2, 7, 9], v]), "longer keys");
+    }
+
+    #[test]
+    fn the_past_must_fit_keys_and_values() {
+        let (q, k, v): (&[usize], &[usize], &[usize]) = (&[3, 4, 5, 8], &[3, 2, 7, 8], &[3, 2, 7, 6]);
+        let with = |key: &[usize], value: &[usize]| takes(&[q, k, v, &[], key, value]);
+        assert!(with(&[3, 2, 9, 8], &[3, 2, 9, 6]));
+        assert!(!with(&[3, 2, 9, 8], &[3, 2, 8, 6]), "of other lengths");
+        assert!(!with(&[2, 2, 9, 8], &[2, 2, 9, 6]), "of other batches");
+        assert!(!with(&[3, 4, 9, 8], &[3, 4, 9, 6]), "of other heads");
+        assert!(!with(&[3, 2, 9, 6], &[3, 2, 9, 8]), "of other sizes");
+        assert!(!with(&[3, 2, 9], &[3, 2, 9]), "of another rank");
     }
 }

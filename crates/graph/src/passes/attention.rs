@@ -80,12 +80,15 @@ impl Look<'_> {
         let (node, _) = self.made_by::<MatMul>(product)?;
         let Scores { scale, queries, keys, mask, blank } = self.scores(node.inputs[0])?;
         let (q, k) = (self.heads(queries), self.keys(keys));
-        let [heads, _, dim] = self.sizes(queries)?;
-        let [kv_heads, other, _] = self.sizes(keys)?;
-        let [value_heads, _, _] = self.sizes(node.inputs[1])?;
-        if dim != other || heads != kv_heads || heads != value_heads || scale <= 0.0 {
+        let (outer, [_, dim]) = self.sizes(queries)?;
+        let (key_outer, [other, _]) = self.sizes(keys)?;
+        let (value_outer, _) = self.sizes(node.inputs[1])?;
+        // Products also repeat keys and values for several batches or heads; attention does not.
+        if dim != other || outer != key_outer || outer != value_outer || scale <= 0.0 {
             return None;
         }
+        let heads = if let [_, heads] = *outer.as_slice() { heads } else { 1 };
+        let kv_heads = heads;
         let op =
             Attend { heads, kv_heads, scale: Some(scale), causal: false, softcap: 0.0, scores: 0, blank };
         let v = self.heads(node.inputs[1]);
@@ -93,11 +96,11 @@ impl Look<'_> {
         Some((Found { op, sources, mask }, [q, k, v]))
     }
 
-    /// Heads, rows and columns of `[B, H, rows, columns]`, or of `[B, rows, columns]` with one head.
-    fn sizes(&self, id: ValueId) -> Option<[usize; 3]> {
+    /// `[B, H]` and `[rows, columns]` of `[B, H, rows, columns]`, or `[B]` and the same of `[B, rows, columns]`.
+    fn sizes(&self, id: ValueId) -> Option<(Vec<usize>, [usize; 2])> {
         match *self.dims(id)?.as_slice() {
-            [_, heads, rows, columns] => Some([heads, rows, columns]),
-            [_, rows, columns] => Some([1, rows, columns]),
+            [batch, heads, rows, columns] => Some((vec![batch, heads], [rows, columns])),
+            [batch, rows, columns] => Some((vec![batch], [rows, columns])),
             _ => None,
         }
     }

@@ -1,6 +1,5 @@
 //! Models written in another format.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use kinglet_cpu::{CpuBackend, Fold, SessionOptions};
@@ -9,7 +8,7 @@ use kinglet_formats::onnx;
 use kinglet_graph::{Binding, Dim, Graph, TensorType, Type, specialise};
 
 use super::files::GraphFiles;
-use super::place::{self, Staged};
+use super::place::Staged;
 use crate::Error;
 
 /// How a model is written.
@@ -111,13 +110,12 @@ impl GraphFiles {
             },
         )?;
         let (own, extra) = (written.model.len() as u64, written.data_len());
-        let mut files = vec![(out.to_owned(), own)];
         let data = (extra > 0).then(|| Staged::new(&data_path, options.force)).transpose()?;
-        if let Some(data) = &data {
-            data.file(|sink| written.write_data(sink, &mut |done| progress(done, own + extra)))?;
-            files.push((data_path, extra));
-        }
-        model.file(|sink| sink.write_all(&written.model))?;
+        let mut tell = |done| progress(done, own + extra);
+        let beside = data.as_ref().map(|data| data.file(&mut |sink| written.write_data(sink, &mut tell)));
+        let beside = beside.transpose()?;
+        let model_file = model.file(&mut |sink| sink.write_all(&written.model))?;
+        let files = [model_file].into_iter().chain(beside).collect();
         progress(own + extra, own + extra);
         data.map(Staged::commit).transpose()?;
         model.commit()?;
@@ -143,24 +141,17 @@ impl GraphFiles {
         )?;
         let all: u64 = written.weights.iter().map(|piece| piece.len() as u64).sum();
         let mut done = 0;
-        let mut files = Vec::new();
-        let mut put = |name: &str, fill: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>| {
-            let path = package.path().join(name);
-            let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-            folder.and_then(|()| place::write(&path, fill)).map_err(|e| Error::open(out, e))?;
-            let size = path.metadata().map_err(|e| Error::open(out, e))?.len();
-            files.push((out.join(name), size));
-            Ok::<_, Error>(())
-        };
-        put("Manifest.json", &mut |sink| sink.write_all(written.manifest.as_bytes()))?;
-        put(coreml::MODEL_PATH, &mut |sink| sink.write_all(&written.model))?;
-        put(coreml::WEIGHTS_PATH, &mut |sink| {
+        let manifest =
+            package.part("Manifest.json", &mut |sink| sink.write_all(written.manifest.as_bytes()))?;
+        let model = package.part(coreml::MODEL_PATH, &mut |sink| sink.write_all(&written.model))?;
+        let weights = package.part(coreml::WEIGHTS_PATH, &mut |sink| {
             written.weights.iter().try_for_each(|piece| {
                 done += piece.len() as u64;
                 progress(done, all);
                 sink.write_all(piece)
             })
         })?;
+        let files = vec![manifest, model, weights];
         package.commit()?;
         let format = format!("Core ML, specification {}", coreml::SPECIFICATION);
         Ok(Converted { format, nodes: written.nodes, files, notes: written.notes })

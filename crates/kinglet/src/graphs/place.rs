@@ -23,14 +23,18 @@ impl Staged {
         Ok(Self { target: target.to_owned(), temporary })
     }
 
-    /// The path to write to.
-    pub(super) fn path(&self) -> &Path {
-        &self.temporary
+    /// Writes it as a file, down to the disk. Returns where that will be, and its bytes.
+    pub(super) fn file(&self, fill: Fill<'_>) -> Result<(PathBuf, u64), Error> {
+        let bytes = write(&self.temporary, fill).map_err(|e| Error::open(&self.target, e))?;
+        Ok((self.target.clone(), bytes))
     }
 
-    /// Writes it as a file, down to the disk.
-    pub(super) fn file(&self, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), Error> {
-        write(&self.temporary, fill).map_err(|e| Error::open(&self.target, e))
+    /// The same for a file of it when it is a folder.
+    pub(super) fn part(&self, name: &str, fill: Fill<'_>) -> Result<(PathBuf, u64), Error> {
+        let path = self.temporary.join(name);
+        let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
+        let bytes = folder.and_then(|()| write(&path, fill)).map_err(|e| Error::open(&self.target, e))?;
+        Ok((self.target.join(name), bytes))
     }
 
     /// Puts it in its place.
@@ -59,14 +63,16 @@ impl Drop for Staged {
     }
 }
 
-/// Writes a file, down to the disk.
-pub(super) fn write(
-    path: &Path,
-    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> std::io::Result<()> {
+/// Writes the content of a file.
+pub(super) type Fill<'a> = &'a mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>;
+
+/// Writes a file, down to the disk; returns its bytes.
+fn write(path: &Path, fill: Fill<'_>) -> std::io::Result<u64> {
     let mut sink = BufWriter::with_capacity(1 << 20, File::create(path)?);
     fill(&mut sink)?;
-    sink.into_inner().map_err(|e| e.into_error())?.sync_all()
+    let file = sink.into_inner().map_err(|e| e.into_error())?;
+    file.sync_all()?;
+    Ok(file.metadata()?.len())
 }
 
 /// A hidden name of this process in the same folder.
@@ -85,7 +91,7 @@ mod tests {
 
     fn put(target: &Path, force: bool, text: &str) -> Result<(), Error> {
         let staged = Staged::new(target, force)?;
-        staged.file(|sink| sink.write_all(text.as_bytes()))?;
+        staged.file(&mut |sink| sink.write_all(text.as_bytes()))?;
         staged.commit()
     }
 
@@ -98,7 +104,9 @@ mod tests {
         assert_eq!(fs::read_to_string(&target).expect("there"), "one");
         put(&target, true, "two").expect("replaced");
         assert_eq!(fs::read_to_string(&target).expect("there"), "two");
-        drop(Staged::new(&target, true).expect("a place").file(|_| Err(std::io::ErrorKind::Other.into())));
+        let failing = Staged::new(&target, true).expect("a place");
+        assert!(failing.file(&mut |_| Err(std::io::ErrorKind::Other.into())).is_err());
+        drop(failing);
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
     }
 
@@ -108,11 +116,12 @@ mod tests {
         let target = folder.path().join("m.mlpackage");
         for (name, force) in [("a", false), ("b", true)] {
             let staged = Staged::new(&target, force).expect("a place");
-            fs::create_dir(staged.path()).expect("made");
-            fs::write(staged.path().join(name), name).expect("written");
+            let inner = format!("inner/{name}");
+            let part = staged.part(&inner, &mut |sink| sink.write_all(b"text")).expect("written");
+            assert_eq!(part, (target.join(&inner), 4));
             staged.commit().expect("placed");
         }
-        assert!(!target.join("a").exists() && target.join("b").is_file());
+        assert!(!target.join("inner/a").exists() && target.join("inner/b").is_file());
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
     }
 }

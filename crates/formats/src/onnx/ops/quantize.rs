@@ -43,14 +43,14 @@ fn dequantize(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     cx.emit(Dequantize { axis: cx.int("axis", 1), block: block(cx), to })
 }
 
-/// The numbers of codes, scale and zero point at inputs `i..i + 3`.
-fn numbers(cx: &mut Cx<'_, '_>, i: usize, axis: i64) -> Result<ValueId, OnnxError> {
-    let inputs = [cx.input(i), cx.input(i + 1), cx.input(i + 2)];
+/// The numbers of codes, with scale and zero point at the given inputs.
+pub(super) fn numbers(cx: &mut Cx<'_, '_>, at: [usize; 3], axis: i64) -> Result<ValueId, OnnxError> {
+    let inputs = at.map(|i| cx.input(i));
     cx.temp(Dequantize { axis, block: 0, to: None }, &inputs)
 }
 
 fn qlinear_matmul(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
-    let (a, b) = (numbers(cx, 0, -2)?, numbers(cx, 3, -1)?);
+    let (a, b) = (numbers(cx, [0, 1, 2], -2)?, numbers(cx, [3, 4, 5], -1)?);
     let product = cx.temp(MatMul, &[a, b])?;
     let (scale, zero) = (cx.input(6), cx.input(7));
     cx.emit_with(Quantize { axis: -2, block: 0, to: DType::U8, saturate: true }, &[product, scale, zero])
@@ -58,7 +58,7 @@ fn qlinear_matmul(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
 
 /// The bias holds integers in units of both scales.
 fn qlinear_conv(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
-    let (x, w) = (numbers(cx, 0, 1)?, numbers(cx, 3, 0)?);
+    let (x, w) = (numbers(cx, [0, 1, 2], 1)?, numbers(cx, [3, 4, 5], 0)?);
     let mut inputs = vec![x, w];
     if cx.has(8) {
         let (sx, sw, bias) = (cx.input(1), cx.input(4), cx.input(8));

@@ -1,11 +1,10 @@
 //! Layer normalisations, with and without the sum before them, and the embedding before them.
 
 use kinglet_graph::ValueId;
-use kinglet_graph::ops::{
-    Binary, Cast, Fun2, Gather, LayerNorm, Range, Reduce, ReduceKind, Reshape, Shape, Unsqueeze,
-};
+use kinglet_graph::ops::{Binary, Cast, Fun2, Gather, LayerNorm, Reduce, ReduceKind};
 use kinglet_tensor::DType;
 
+use super::attention::positions;
 use super::{Entry, MS, summed};
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
@@ -50,7 +49,12 @@ fn normalised(
 fn embed(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     let (ids, words) = (cx.input(0), cx.input(2));
     let mut sum = cx.temp(Gather { axis: 0 }, &[words, ids])?;
-    let positions = if cx.has(8) { cx.input(8) } else { counted(cx, ids)? };
+    let positions = if cx.has(8) {
+        cx.input(8)
+    } else {
+        let first = cx.scalar(DType::I64, 0.0)?;
+        positions(cx, ids, 1, first)?
+    };
     let table = cx.input(3);
     let place = cx.temp(Gather { axis: 0 }, &[table, positions])?;
     sum = cx.temp(Binary(Fun2::Add), &[sum, place])?;
@@ -68,17 +72,6 @@ fn embed(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
         cx.pass(1, lengths)?;
     }
     Ok(())
-}
-
-/// `[[0, 1, .., S - 1]]` for ids `[B, S]`.
-fn counted(cx: &mut Cx<'_, '_>, ids: ValueId) -> Result<ValueId, OnnxError> {
-    let length = cx.temp(Shape { start: 1, end: Some(2) }, &[ids])?;
-    let scalar = cx.ints(&[])?;
-    let length = cx.temp(Reshape { allow_zero: false }, &[length, scalar])?;
-    let (zero, one) = (cx.scalar(DType::I64, 0.0)?, cx.scalar(DType::I64, 1.0)?);
-    let range = cx.temp(Range, &[zero, length, one])?;
-    let first = cx.ints(&[0])?;
-    cx.temp(Unsqueeze, &[range, first])
 }
 
 /// The number of valid words of each text, I32; zero without a mask, as ONNX Runtime has it.

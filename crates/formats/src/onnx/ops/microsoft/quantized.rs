@@ -11,6 +11,7 @@ use super::{Entry, MS, refuse};
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 use crate::onnx::ops::linear::window;
+use crate::onnx::ops::quantize::numbers;
 
 pub(super) const OPS: &[Entry] = &[
     (MS, "QLinearAdd", |cx| binary(cx, Fun2::Add)),
@@ -36,12 +37,6 @@ pub(super) const OPS: &[Entry] = &[
     (MS, "DynamicQuantizeMatMul", dynamic_matmul),
     (MS, "MatMulIntegerToFloat", matmul_to_float),
 ];
-
-/// The numbers of codes, with scale and zero point at the given inputs.
-fn numbers(cx: &mut Cx<'_, '_>, at: [usize; 3], axis: i64) -> Result<ValueId, OnnxError> {
-    let inputs = at.map(|i| cx.input(i));
-    cx.temp(Dequantize { axis, block: 0, to: None }, &inputs)
-}
 
 /// The node as the codes of `x`, with scale and zero point at the given inputs.
 fn codes(cx: &mut Cx<'_, '_>, x: ValueId, at: [usize; 2]) -> Result<(), OnnxError> {
