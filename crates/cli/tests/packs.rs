@@ -88,6 +88,31 @@ fn weights_are_packed_once() {
 }
 
 #[test]
+fn weights_of_graphs_are_packed_once() {
+    let place = Place::new();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/data/coreml/nn-full.mlmodel");
+    let [model, x] = ["nn.mlmodel", "x.npy"].map(|name| place.0.path().join(name));
+    fs::copy(fixture, &model).expect("committed");
+    let values: Vec<u8> = (0..32).flat_map(|i| (i as f32 * 0.7).sin().to_le_bytes()).collect();
+    let values = Tensor::new("x", DType::F32, vec![32], values.into()).expect("sizes agree");
+    fs::write(&x, kinglet::formats::npy::write(&values).expect("floats")).expect("written");
+    let (model, x) = (model.display().to_string(), format!("x={}", x.display()));
+    let run = |more: &[&str]| place.run(&[&["run", model.as_str(), "--input", x.as_str()], more].concat());
+    let first = run(&["--pack-cache", "0"]);
+    assert!(place.kept().is_empty());
+    assert_eq!(run(&[]), first);
+    let [kept] = place.kept().try_into().expect("one file");
+    let content = fs::read(&kept).expect("readable");
+    assert_eq!(run(&[]), first);
+    for damaged in [&content[..content.len() - 1], &content[..10], b""] {
+        fs::write(&kept, damaged).expect("written");
+        assert_eq!(run(&[]), first);
+        assert_eq!(fs::read(&kept).expect("readable"), content, "{} bytes", damaged.len());
+    }
+    assert!(place.run(&["list"]).contains("packed weights"));
+}
+
+#[test]
 fn damaged_files_are_replaced() {
     let place = Place::new();
     let first = place.load(&[]);

@@ -4,16 +4,18 @@
 //! Deliberately absent: how weights are packed, which kernels say ([`Packing`]).
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use kinglet_graph::{ExecError, Graph};
 use kinglet_kernels::matmul::{PackPlan, PackedMatrix};
-use kinglet_kernels::nd::{NdError, Packed, Packing};
-use kinglet_tensor::{DType, Tensor};
+use kinglet_kernels::nd::{NdError, Packed, Packing, fingerprint};
+use kinglet_simd::Level;
+use kinglet_tensor::{Bytes, DType, Tensor};
 
-use crate::pack_file::check;
+use crate::CpuBackend;
+use crate::pack_file::{self, Checked, PackFile, PackStore, check};
 use crate::reading::Reading;
 use crate::weights::release;
 
@@ -22,7 +24,10 @@ pub(crate) struct Bank {
     /// First byte and length of the model's own constants, which live as long as the session.
     own: HashSet<(usize, usize)>,
     known: Mutex<Known>,
+    level: Level,
     threads: usize,
+    /// Where packed floats are kept for the next load.
+    store: Option<Arc<dyn PackStore>>,
     running: Mutex<Vec<Running>>,
 }
 
@@ -54,6 +59,8 @@ struct Job {
     key: Key,
     tensor: Tensor,
     packed: Packed,
+    /// What an earlier load kept of it.
+    kept: Option<Checked>,
 }
 
 /// What the steps of one plan want, in their order.
@@ -63,13 +70,15 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl Bank {
-    /// For the constants of a model, packed by so many threads.
-    pub(crate) fn new(graph: &Graph, threads: usize) -> Self {
+    /// For the constants of a model, packed by the backend's threads and kept in its store.
+    pub(crate) fn new(graph: &Graph, backend: &CpuBackend) -> Self {
         let weights = (0..graph.values().len()).filter_map(|i| match &graph.values()[i].def {
             kinglet_graph::Def::Weight(tensor) => Some(place(tensor)),
             _ => None,
         });
-        Self { own: weights.collect(), known: Mutex::default(), threads, running: Mutex::default() }
+        let CpuBackend { level, threads, packs: store, .. } = backend.clone();
+        let (known, running) = (Mutex::default(), Mutex::default());
+        Self { own: weights.collect(), known, level, threads, store, running }
     }
 
     /// Begins to gather what a plan wants.
@@ -161,7 +170,7 @@ impl Wanted<'_> {
             return Ok(job.packed.clone());
         }
         let packed = Packed::pending(packing.floats());
-        self.jobs.push(Job { key, tensor: tensor.clone(), packed: packed.clone() });
+        self.jobs.push(Job { key, tensor: tensor.clone(), packed: packed.clone(), kept: None });
         Ok(packed)
     }
 
@@ -172,7 +181,7 @@ impl Wanted<'_> {
         }
         let named = |job: &Job| (job.key.clone(), (job.tensor.name().to_owned(), job.packed.clone()));
         self.bank.known().floats.extend(self.jobs.iter().map(named));
-        self.bank.pack(Arc::new(Batch { jobs: self.jobs, next: AtomicUsize::new(0) }));
+        self.bank.pack(Arc::new(Batch::new(self.jobs, self.bank)));
     }
 }
 
@@ -186,13 +195,45 @@ struct Running {
 struct Batch {
     jobs: Vec<Job>,
     next: AtomicUsize,
+    /// Jobs that are not done, and whether some were not kept, or damaged.
+    left: AtomicUsize,
+    anew: AtomicBool,
+    /// Who keeps the packed floats, and under which description.
+    keep: Option<(Arc<dyn PackStore>, Vec<u8>)>,
 }
 
 impl Batch {
-    /// Packs until nothing is left.
+    /// Takes what the bank's store has of these jobs.
+    fn new(mut jobs: Vec<Job>, bank: &Bank) -> Self {
+        let keep = bank.store.clone().map(|store| (store, describe(&jobs, bank.level)));
+        let sizes: Vec<usize> = jobs.iter().map(|job| job.packed.floats() * size_of::<f32>()).collect();
+        let file = keep.as_ref().and_then(|(store, description)| store.load(description));
+        let found =
+            file.zip(keep.as_ref()).and_then(|(file, (_, text))| pack_file::read(&file, text, &sizes));
+        for (job, checked) in jobs.iter_mut().zip(found.into_iter().flatten()) {
+            job.kept = Some(checked);
+        }
+        let left = AtomicUsize::new(jobs.len());
+        Self { jobs, next: AtomicUsize::new(0), left, anew: AtomicBool::new(false), keep }
+    }
+
+    /// Packs until nothing is left; the last one gives what was packed anew to the store.
     fn work(&self) {
         while let Some(job) = self.jobs.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            job.run();
+            if !job.run() {
+                self.anew.store(true, Ordering::Relaxed);
+            }
+            if self.left.fetch_sub(1, Ordering::AcqRel) == 1 && self.anew.load(Ordering::Relaxed) {
+                self.keep();
+            }
+        }
+    }
+
+    fn keep(&self) {
+        let Some((store, description)) = &self.keep else { return };
+        let all: Option<Vec<Bytes>> = self.jobs.iter().map(|job| job.packed.bytes().cloned()).collect();
+        if let Some(all) = all {
+            store.keep(description, PackFile::new(description.clone(), all));
         }
     }
 
@@ -203,11 +244,16 @@ impl Batch {
 }
 
 impl Job {
-    fn run(&self) {
+    /// Packs the weights, or takes what was kept of them; says whether it could.
+    fn run(&self) -> bool {
         let promise = Promise(&self.packed);
-        let packed = self.key.reading.values(self.tensor.data());
-        promise.0.fill(self.key.packing.pack(&packed));
+        let kept = self.kept.as_ref().filter(|(data, sum)| check(data) == *sum);
+        promise.0.fill(match kept {
+            Some((data, _)) => Ok(data.clone()),
+            None => self.key.packing.pack(&self.key.reading.values(self.tensor.data())),
+        });
         release(self.tensor.data());
+        kept.is_some()
     }
 }
 
@@ -220,6 +266,16 @@ impl Drop for Promise<'_> {
     }
 }
 
+/// All that the packed floats depend on.
+fn describe(jobs: &[Job], level: Level) -> Vec<u8> {
+    let done = |job: &Job| {
+        let content = if let Source::Made(content, _) = job.key.source { content } else { 0 };
+        check(format!("{content} {:?} {:?}", job.key.reading, job.key.packing).as_bytes())
+    };
+    let tensors = jobs.iter().map(|job| (&job.tensor, done(job)));
+    pack_file::describe_floats(tensors, fingerprint(level))
+}
+
 fn place(tensor: &Tensor) -> (usize, usize) {
     (tensor.data().as_ptr() as usize, tensor.data().len())
 }
@@ -228,7 +284,6 @@ fn place(tensor: &Tensor) -> (usize, usize) {
 mod tests {
     use super::*;
     use kinglet_kernels::nd::{Act, Gemm, Order};
-    use kinglet_simd::Level;
 
     fn tensor(name: &str, values: &[f32]) -> Tensor {
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -241,7 +296,7 @@ mod tests {
 
     #[test]
     fn equal_content_is_packed_once() {
-        let bank = Bank::new(&Graph::default(), 2);
+        let bank = Bank::new(&Graph::default(), &CpuBackend::new(2));
         let mut first = bank.wanted();
         let once = first.packed(&tensor("a", &[1.0, 2.0]), Reading::default(), packing(1)).expect("fits");
         let twice =
@@ -263,7 +318,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_an_error_and_keeps_nobody_waiting() {
-        let bank = Bank::new(&Graph::default(), 2);
+        let bank = Bank::new(&Graph::default(), &CpuBackend::new(2));
         let tensor = tensor("w", &[1.0; 6]);
         assert!(bank.wanted().packed(&tensor, Reading::default(), packing(2)).is_err());
         let mut wanted = bank.wanted();
@@ -274,5 +329,59 @@ mod tests {
         assert!(packed.wait().is_err());
         let error = bank.wait().expect_err("one weight for six").to_string();
         assert!(error.contains("node `w`"), "{error}");
+    }
+
+    /// Keeps files in memory.
+    #[derive(Debug, Default)]
+    struct Shelf(Mutex<Vec<(Vec<u8>, Bytes)>>);
+
+    impl PackStore for Shelf {
+        fn load(&self, description: &[u8]) -> Option<Bytes> {
+            let files = self.0.lock().expect("sound");
+            files.iter().rev().find(|(known, _)| known == description).map(|(_, file)| file.clone())
+        }
+
+        fn keep(&self, description: &[u8], file: PackFile) {
+            // Mapped files begin at a page.
+            let whole = file.parts().concat();
+            let mut aligned = kinglet_tensor::AlignedBuf::<u8>::try_new(whole.len()).expect("memory");
+            aligned.copy_from_slice(&whole);
+            self.0.lock().expect("sound").push((description.to_vec(), aligned.into()));
+        }
+    }
+
+    /// Packs two constants; returns what their first floats are, and whether they lie in the newest kept file.
+    fn load(shelf: &Arc<Shelf>, factor: f32) -> ([f32; 2], bool) {
+        let backend = CpuBackend { packs: Some(shelf.clone()), ..CpuBackend::new(2) };
+        let bank = Bank::new(&Graph::default(), &backend);
+        let mut wanted = bank.wanted();
+        let (a, b) = (tensor("a", &[1.0, 2.0]), tensor("b", &[3.0, 4.0, 5.0, 6.0]));
+        let a = wanted.packed(&a, Reading::times(&[factor], 2), packing(1)).expect("fits");
+        let b = wanted.packed(&b, Reading::default(), packing(2)).expect("fits");
+        wanted.start();
+        bank.wait().expect("packs");
+        let file = shelf.0.lock().expect("sound").last().map(|(_, file)| file.as_ptr_range());
+        let inside =
+            |packed: &Packed| file.as_ref().is_some_and(|file| file.contains(&packed.as_ptr().cast()));
+        ([a[0], b[0]], inside(&a) && inside(&b))
+    }
+
+    #[test]
+    fn what_was_kept_is_used_and_what_is_damaged_is_packed_anew() {
+        let shelf = Arc::new(Shelf::default());
+        let kept = || shelf.0.lock().expect("sound").len();
+        assert_eq!((load(&shelf, 2.0), kept()), (([2.0, 3.0], false), 1));
+        assert_eq!((load(&shelf, 2.0), kept()), (([2.0, 3.0], true), 1));
+        assert_eq!((load(&shelf, 7.0).0, kept()), ([7.0, 3.0], 2), "another factor is another file");
+        shelf.0.lock().expect("sound").truncate(1);
+        {
+            let mut files = shelf.0.lock().expect("sound");
+            let mut bent = kinglet_tensor::AlignedBuf::<u8>::try_new(files[0].1.len()).expect("memory");
+            bent.copy_from_slice(&files[0].1);
+            let last = bent.len() - 1;
+            bent[last] ^= 1;
+            files[0].1 = bent.into();
+        }
+        assert_eq!((load(&shelf, 2.0).0, kept()), ([2.0, 3.0], 2));
     }
 }

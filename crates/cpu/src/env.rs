@@ -31,7 +31,7 @@ impl Env {
     pub(crate) fn new(graph: &Graph, options: &SessionOptions) -> Self {
         Self {
             team: Team::new(options.backend.threads),
-            bank: Bank::new(graph, options.backend.threads),
+            bank: Bank::new(graph, &options.backend),
             backend: options.backend.clone(),
             room: Fold::new(options),
             large: options.large_outputs.clone(),

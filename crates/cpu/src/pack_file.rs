@@ -74,7 +74,7 @@ const ENTRY: usize = 24;
 /// Bytes of a tensor that the description quotes at its beginning, middle and end.
 const QUOTE: usize = 32;
 
-/// All that the packed form of `tensors` depends on: names, shapes, samples of their content, and the packing itself.
+/// All that the packed form of `matrices` depends on: names, shapes, samples of their content, and the packing itself.
 pub(crate) fn describe(matrices: &[(&Tensor, PackPlan)]) -> Vec<u8> {
     let mut text = VERSION.to_le_bytes().to_vec();
     let mut packings: Vec<(&str, u64)> = Vec::new();
@@ -83,20 +83,39 @@ pub(crate) fn describe(matrices: &[(&Tensor, PackPlan)]) -> Vec<u8> {
         if !packings.iter().any(|(known, _)| *known == name) {
             packings.push((name, pack_fingerprint(plan.level(), plan.dtype())));
         }
-        put_text(&mut text, tensor.name());
-        put_text(&mut text, name);
-        put(&mut text, &[plan.rows() as u64, plan.cols() as u64, plan.tile_rows() as u64]);
-        let data = tensor.data();
-        let last = data.len().saturating_sub(QUOTE);
-        for at in [0, last / 2, last] {
-            text.extend_from_slice(&data[at..data.len().min(at + QUOTE)]);
-        }
+        let layout = [plan.rows() as u64, plan.cols() as u64, plan.tile_rows() as u64];
+        put_tensor(&mut text, tensor, name, &layout);
     }
     for (name, fingerprint) in packings {
         put_text(&mut text, name);
         put(&mut text, &[fingerprint]);
     }
     text
+}
+
+/// The same for floats; each brings a check of all that is done to it, and the fingerprint tells how floats are packed.
+pub(crate) fn describe_floats<'a>(
+    tensors: impl Iterator<Item = (&'a Tensor, u64)>,
+    fingerprint: u64,
+) -> Vec<u8> {
+    let mut text = VERSION.to_le_bytes().to_vec();
+    for (tensor, check) in tensors {
+        put_tensor(&mut text, tensor, "floats", &[check]);
+    }
+    put(&mut text, &[fingerprint]);
+    text
+}
+
+/// A tensor by name and samples of its content, and how it is packed.
+fn put_tensor(text: &mut Vec<u8>, tensor: &Tensor, packing: &str, layout: &[u64]) {
+    put_text(text, tensor.name());
+    put_text(text, packing);
+    put(text, layout);
+    let data = tensor.data();
+    let last = data.len().saturating_sub(QUOTE);
+    for at in [0, last / 2, last] {
+        text.extend_from_slice(&data[at..data.len().min(at + QUOTE)]);
+    }
 }
 
 fn put(out: &mut Vec<u8>, numbers: &[u64]) {

@@ -16,7 +16,7 @@ use crate::chat_prompt::Prompter;
 use crate::error::Size;
 use crate::files::ModelFiles;
 use crate::footprint::{Footprint, PAGE_TOKENS};
-use crate::packs::{Keeper, Packs};
+use crate::packs::{Keeper, PackFolder, Packs};
 use crate::{Error, hardware, vocabulary};
 
 /// Most rows of one run: longer prompts are computed in parts.
@@ -47,7 +47,7 @@ pub struct LoadOptions {
     pub buffers: Buffers,
 }
 
-/// What graph models may do with memory besides their weights and planned activations.
+/// What graph models may do with memory besides their weights and planned activations, and with the disk.
 #[derive(Clone, Debug)]
 pub struct Buffers {
     /// What the pool may keep while it is idle.
@@ -56,12 +56,19 @@ pub struct Buffers {
     pub max_elements: usize,
     /// Bytes from which on outputs lie in files that other processes can map; without it, none do.
     pub large_outputs: Option<usize>,
+    /// Folder in which their packed weights are kept for the next load; without it, they are not.
+    pub packs: Option<PackFolder>,
 }
 
 impl Default for Buffers {
     fn default() -> Self {
         let large_outputs = Some(LargeOutputs::FROM);
-        Self { pool: PoolLimits::default(), max_elements: SessionOptions::MAX_ELEMENTS, large_outputs }
+        Self {
+            pool: PoolLimits::default(),
+            max_elements: SessionOptions::MAX_ELEMENTS,
+            large_outputs,
+            packs: None,
+        }
     }
 }
 

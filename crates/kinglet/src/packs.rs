@@ -80,6 +80,22 @@ impl PackFolder {
         Packs { folder: self.clone(), name, identity: identity(model) }
     }
 
+    /// The place for a model that was read from these files, under the name of the first.
+    pub fn of_files(&self, files: &[PathBuf]) -> Packs {
+        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let one = |path: &PathBuf| catalog::ModelFile {
+            name: name(path),
+            path: path.clone(),
+            bytes: fs::metadata(path).map_or(0, |metadata| metadata.len()),
+            sha256: None,
+            owned: false,
+        };
+        let path = files.first().cloned().unwrap_or_default();
+        let files = files.iter().map(one).collect();
+        let path = path.to_string_lossy().into_owned();
+        self.of(&catalog::Model { name: path, source: String::new(), pulled: None, files })
+    }
+
     /// What is kept for a model under this name, or for all; most recently used first.
     pub fn list(&self, model: Option<&str>) -> Vec<Kept> {
         let name = model.map(file_name);
@@ -187,12 +203,12 @@ fn identity(model: &catalog::Model) -> Vec<u8> {
 /// Reads and writes one model's packed weights. Dropping it waits until what is being written is complete.
 pub(crate) struct Keeper {
     packs: Packs,
-    writer: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+    writers: Mutex<Vec<(Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Keeper {
     pub(crate) fn new(packs: Packs) -> Self {
-        Self { packs, writer: Mutex::new(None) }
+        Self { packs, writers: Mutex::default() }
     }
 }
 
@@ -216,15 +232,15 @@ impl PackStore for Keeper {
         let (packs, path, (hurry, more)) = (self.packs.clone(), self.packs.file(description), channel());
         let write = move || drop(packs.write(&path, &file, &more));
         let thread = Builder::new().name("kinglet-packs".into()).spawn(write);
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        *writer = thread.ok().map(|thread| (hurry, thread));
+        let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        writers.extend(thread.ok().map(|thread| (hurry, thread)));
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some((hurry, thread)) = writer.take() {
+        let writers = self.writers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (hurry, thread) in writers.drain(..) {
             drop(hurry);
             let _panicked = thread.join();
         }

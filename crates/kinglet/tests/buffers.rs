@@ -32,6 +32,7 @@ fn model(large_outputs: Option<usize>) -> GraphModel {
         interface: None,
         notes: Vec::new(),
         outputs: Vec::new(),
+        sources: Vec::new(),
     };
     let buffers = Buffers { large_outputs, ..Buffers::default() };
     GraphModel::new(files, &LoadOptions { buffers, ..LoadOptions::default() }).expect("a model")

@@ -2,6 +2,7 @@
 
 use kinglet::Buffers;
 use kinglet::graphs::BufferStats;
+use kinglet::packs::PackFolder;
 use kinglet::tensor::PoolLimits;
 use serde_json::{Value, json};
 
@@ -26,12 +27,14 @@ pub(crate) struct BufferArgs {
 }
 
 impl BufferArgs {
-    pub(crate) fn buffers(&self) -> Buffers {
+    /// With packed weights kept in this folder.
+    pub(crate) fn buffers(&self, packs: Option<PackFolder>) -> Buffers {
         let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         Buffers {
             pool: PoolLimits { ttl_ms: self.pool_ttl.saturating_mul(1000), idle_bytes: bytes(self.pool) },
             max_elements: self.max_elements,
             large_outputs: (self.large_outputs > 0).then(|| bytes(self.large_outputs)),
+            packs,
         }
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::ValueEnum;
 use kinglet::catalog::{self, Catalog};
+use kinglet::packs::PackFolder;
 use kinglet::tensor::DType;
 use kinglet::{LoadOptions, Model, ModelFiles, Precision};
 
@@ -56,9 +57,13 @@ impl LoadArgs {
         LoadOptions {
             threads: self.threads,
             isa: self.isa.clone(),
-            buffers: self.buffers.buffers(),
+            buffers: self.buffers.buffers(self.packs(&Catalog::from_env())),
             ..LoadOptions::default()
         }
+    }
+
+    fn packs(&self, catalog: &Catalog) -> Option<PackFolder> {
+        (self.pack_cache > 0).then(|| catalog.packs(self.pack_cache))
     }
 
     fn options(&self, parallel: usize, catalog: &Catalog, model: &catalog::Model) -> LoadOptions {
@@ -77,8 +82,8 @@ impl LoadArgs {
                 KvArg::Q8 => DType::Q8_0,
             },
             parallel,
-            buffers: self.buffers.buffers(),
-            packs: (self.pack_cache > 0).then(|| catalog.packs(self.pack_cache).of(model)),
+            buffers: self.buffers.buffers(self.packs(catalog)),
+            packs: self.packs(catalog).map(|folder| folder.of(model)),
         }
     }
 

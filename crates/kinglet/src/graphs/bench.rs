@@ -32,6 +32,7 @@ impl GraphBench {
         let feeds = model.inputs().iter().map(|port| made_up(port, named(port), batch));
         let feeds = feeds.collect::<Result<Vec<_>, _>>()?;
         model.session_mut().prepare(&borrowed(&feeds))?;
+        model.session().wait()?;
         Ok(Self { model, feeds })
     }
 

@@ -1,5 +1,6 @@
 //! The files of an ONNX or Core ML model, opened and read to a graph.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
@@ -27,6 +28,8 @@ pub struct GraphFiles {
     pub notes: Vec<String>,
     /// Names of the outputs in the file, and their types as far as it tells them.
     pub outputs: Vec<(String, Type)>,
+    /// All files that it was read from.
+    pub sources: Vec<PathBuf>,
 }
 
 impl GraphFiles {
@@ -45,7 +48,8 @@ impl GraphFiles {
     pub fn open_with(path: &Path, custom: &CustomOps) -> Result<Self, Error> {
         match path.extension().and_then(|end| end.to_str()).map(str::to_lowercase).as_deref() {
             Some("mlmodel") => {
-                Self::core_ml(path, CoreMl::parse(map(path)?, &kinglet_formats::coreml::NoBlobs))
+                let model = CoreMl::parse(map(path)?, &kinglet_formats::coreml::NoBlobs);
+                Self::core_ml(path, model, vec![path.to_owned()])
             }
             Some("mlpackage") => Self::package(path),
             // Files of the store are named by their content.
@@ -59,7 +63,8 @@ impl GraphFiles {
     }
 
     fn onnx(path: &Path, custom: &CustomOps) -> Result<Self, Error> {
-        let folder = Folder(path.parent().unwrap_or(Path::new("")).to_owned());
+        let sources = RefCell::new(vec![path.to_owned()]);
+        let folder = Folder(path.parent().unwrap_or(Path::new("")), &sources);
         let model = onnx::read_with(map(path)?, &folder, custom).map_err(|e| Error::onnx(path, e))?;
         Ok(Self {
             path: path.to_owned(),
@@ -69,19 +74,29 @@ impl GraphFiles {
             interface: None,
             notes: Vec::new(),
             outputs: model.outputs,
+            sources: sources.into_inner(),
         })
     }
 
     fn package(path: &Path) -> Result<Self, Error> {
         let manifest = map(&path.join("Manifest.json"))?;
         let package = Package::parse(&manifest).map_err(|e| Error::core_ml(path, e))?;
+        let sources = RefCell::new(vec![path.to_owned(), path.join(&package.model)]);
         let blobs = |name: &str| {
-            map(&path.join(package.blob(name)?)).map_err(|_| CoreMlError::MissingBlob(name.into()))
+            let blob = path.join(package.blob(name)?);
+            let bytes = map(&blob).map_err(|_| CoreMlError::MissingBlob(name.into()));
+            sources.borrow_mut().push(blob);
+            bytes
         };
-        Self::core_ml(path, CoreMl::parse(map(&path.join(&package.model))?, &blobs))
+        let model = CoreMl::parse(map(&path.join(&package.model))?, &blobs);
+        Self::core_ml(path, model, sources.into_inner())
     }
 
-    fn core_ml(path: &Path, model: Result<CoreMl, CoreMlError>) -> Result<Self, Error> {
+    fn core_ml(
+        path: &Path,
+        model: Result<CoreMl, CoreMlError>,
+        sources: Vec<PathBuf>,
+    ) -> Result<Self, Error> {
         let fail = |e| Error::core_ml(path, e);
         let model = model.map_err(fail)?;
         let imported = model.graph().map_err(fail)?;
@@ -97,20 +112,26 @@ impl GraphFiles {
             metadata: model.interface.notes.clone(),
             interface: Some(model.interface),
             notes: imported.notes,
+            sources,
         })
     }
 }
 
 /// Files beside an ONNX model.
-struct Folder(PathBuf);
+struct Folder<'a>(&'a Path, &'a RefCell<Vec<PathBuf>>);
 
-impl onnx::External for Folder {
+impl onnx::External for Folder<'_> {
     fn read(&self, location: &str, offset: u64, length: Option<u64>) -> Result<Bytes, String> {
         let inside = Path::new(location).components().all(|part| matches!(part, Component::Normal(_)));
         if !inside {
             return Err(format!("`{location}` points outside the model's folder; do not trust this model"));
         }
-        let bytes = map(&self.0.join(location)).map_err(|e| e.to_string())?;
+        let path = self.0.join(location);
+        let bytes = map(&path).map_err(|e| e.to_string())?;
+        let mut sources = self.1.borrow_mut();
+        if !sources.contains(&path) {
+            sources.push(path);
+        }
         let start = usize::try_from(offset).ok().filter(|start| *start <= bytes.len());
         let end = start.and_then(|start| match length {
             None => Some(bytes.len()),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kinglet_cpu::{Feed, LargeOutputs, Session, SessionOptions, TensorView, Value};
+use kinglet_cpu::{CpuBackend, Feed, LargeOutputs, PackStore, Session, SessionOptions, TensorView, Value};
 use kinglet_graph::{Dim, Graph, Type, ValueId};
 use kinglet_models::image::Array;
 use kinglet_tensor::{DType, Tensor};
@@ -12,6 +12,7 @@ use super::files::GraphFiles;
 use super::outputs::OutputFolder;
 use super::sweep::watch;
 use crate::model::backend;
+use crate::packs::{Keeper, PackFolder};
 use crate::{Error, LoadOptions};
 
 /// An ONNX or Core ML model, ready to run.
@@ -45,7 +46,7 @@ impl GraphModel {
     pub fn new(mut files: GraphFiles, options: &LoadOptions) -> Result<Self, Error> {
         let graph = std::mem::take(&mut files.graph);
         let (inputs, outputs) = (ports(&graph, graph.inputs()), ports(&graph, graph.outputs()));
-        let session = Session::new(graph, &session_options(options)?)?;
+        let session = Session::new(graph, &session_options(&files, options)?)?;
         watch(session.pool());
         Ok(Self { files, session, inputs, outputs })
     }
@@ -79,6 +80,11 @@ impl GraphModel {
         &mut self.session
     }
 
+    /// Waits until the weights of all shapes that it has run with are packed. Runs wait by themselves, step by step.
+    pub fn wait(&self) -> Result<(), Error> {
+        Ok(self.session.wait()?)
+    }
+
     /// Runs it on one tensor for each input, in order.
     pub fn run(&mut self, feeds: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         self.session.run(&borrowed(feeds))?;
@@ -109,14 +115,17 @@ pub(super) fn tensor_of(session: &Session, i: usize, name: &str) -> Result<Tenso
     tensor.ok_or_else(|| Error::NoTensor { output: name.into() })
 }
 
-fn session_options(options: &LoadOptions) -> Result<SessionOptions, Error> {
+fn session_options(model: &GraphFiles, options: &LoadOptions) -> Result<SessionOptions, Error> {
     let buffers = &options.buffers;
+    let keeper =
+        |folder: &PackFolder| Arc::new(Keeper::new(folder.of_files(&model.sources))) as Arc<dyn PackStore>;
+    let packs = buffers.packs.as_ref().filter(|_| !model.sources.is_empty()).map(keeper);
     let files = |from| LargeOutputs { from, files: Arc::new(OutputFolder::default()) };
     Ok(SessionOptions {
         pool: buffers.pool,
         max_elements: buffers.max_elements,
         large_outputs: buffers.large_outputs.map(files),
-        ..SessionOptions::new(backend(options)?)
+        ..SessionOptions::new(CpuBackend { packs, ..backend(options)? })
     })
 }
 
