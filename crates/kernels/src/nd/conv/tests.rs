@@ -147,6 +147,7 @@ fn winograd_follows_the_definition() {
     let square = Window::square;
     let uneven = Window { before: [0, 2], after: [2, 0], ..square([26, 24], 3, 1, 0) };
     for (channels, outputs, window, images) in [
+        (16, 24, square([25, 27], 3, 1, 1), 2),
         (32, 40, square([25, 27], 3, 1, 1), 2),
         (48, 48, square([24, 24], 3, 1, 1), 1),
         (70, 33, uneven, 1),

@@ -28,7 +28,7 @@ const ROOM: usize = 160 << 10;
 /// Tiles of an image from which on the weights, four times as many, are read often enough.
 const FEWEST: usize = 16;
 /// Channels and outputs from which on the transforms cost less than they save.
-const NARROW: usize = 32;
+const NARROW: usize = 16;
 /// Blocks of a panel at most.
 const WIDEST: usize = 3;
 
