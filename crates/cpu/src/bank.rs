@@ -19,6 +19,9 @@ use crate::pack_file::{self, Checked, PackFile, PackStore, check};
 use crate::reading::Reading;
 use crate::weights::release;
 
+/// Bytes of a constant from which on plans share it.
+const SMALL: usize = 4096;
+
 /// The packed weights of a session.
 pub(crate) struct Bank {
     /// First byte and length of the model's own constants, which live as long as the session.
@@ -33,6 +36,8 @@ pub(crate) struct Bank {
 
 #[derive(Default)]
 struct Known {
+    /// Constants that were made of the model's own, by a check of their content.
+    made: HashMap<u64, Vec<Tensor>>,
     floats: HashMap<Key, (String, Packed)>,
     matrices: HashMap<(Source, PackPlan), PackedMatrix>,
 }
@@ -79,6 +84,27 @@ impl Bank {
         let CpuBackend { level, threads, packs: store, .. } = backend.clone();
         let (known, running) = (Mutex::default(), Mutex::default());
         Self { own: weights.collect(), known, level, threads, store, running }
+    }
+
+    /// Lets a bound graph read the constants that were made for earlier plans instead of equal ones of its own.
+    pub(crate) fn share(&self, graph: &mut Graph) {
+        let mut known = self.known();
+        graph.share_weights(|tensor| {
+            let data = tensor.data();
+            if data.len() < SMALL || self.own.contains(&place(tensor)) {
+                return None;
+            }
+            let like = |other: &&Tensor| {
+                let types = (other.dtype(), other.shape(), other.name());
+                types == (tensor.dtype(), tensor.shape(), tensor.name()) && other.data() == data
+            };
+            let equal = known.made.entry(check(data)).or_default();
+            let found = equal.iter().find(like).cloned();
+            if found.is_none() {
+                equal.push(tensor.clone());
+            }
+            found
+        });
     }
 
     /// Begins to gather what a plan wants.
@@ -329,6 +355,25 @@ mod tests {
         assert!(packed.wait().is_err());
         let error = bank.wait().expect_err("one weight for six").to_string();
         assert!(error.contains("node `w`"), "{error}");
+    }
+
+    #[test]
+    fn plans_share_the_constants_that_were_made_for_them() {
+        let own = [1.0f32; 2000];
+        let graph = |values: &[f32]| {
+            let mut graph = kinglet_graph::GraphBuilder::new();
+            graph.weight(tensor("w", values)).expect("new");
+            graph.finish()
+        };
+        let first = |graph: &Graph| match &graph.values()[0].def {
+            kinglet_graph::Def::Weight(tensor) => tensor.data().as_ptr(),
+            _ => panic!("no weight"),
+        };
+        let bank = Bank::new(&Graph::default(), &CpuBackend::new(1));
+        let [mut a, mut b, mut c] = [graph(&own), graph(&own), graph(&[2.0; 2000])];
+        let apart = first(&b);
+        [&mut a, &mut b, &mut c].into_iter().for_each(|graph| bank.share(graph));
+        assert!(first(&a) == first(&b) && first(&b) != apart && first(&c) != first(&a));
     }
 
     /// Keeps files in memory.

@@ -82,7 +82,8 @@ enum Kind {
 }
 
 impl Plan {
-    pub(crate) fn new(graph: Graph, env: &Arc<Env>) -> Result<Self, ExecError> {
+    pub(crate) fn new(mut graph: Graph, env: &Arc<Env>) -> Result<Self, ExecError> {
+        env.bank.share(&mut graph);
         let weights = WeightBank::prepare(&graph, &env.backend, Some(&env.bank))?;
         let faults = Arc::new(Faults::default());
         let lowering = Lowering::new(&graph, &weights).with_host(

@@ -239,6 +239,18 @@ impl Graph {
         }
     }
 
+    /// Puts tensors that lie elsewhere in the place of constants, to share their memory. What `other` answers must have the
+    /// content of what it is asked for; another type or shape is not taken.
+    pub fn share_weights(&mut self, mut other: impl FnMut(&Tensor) -> Option<Tensor>) {
+        for value in &mut self.values {
+            let Def::Weight(tensor) = &mut value.def else { continue };
+            let fits = |new: &Tensor| new.dtype() == tensor.dtype() && new.shape() == tensor.shape();
+            if let Some(new) = other(tensor).filter(fits) {
+                *tensor = new;
+            }
+        }
+    }
+
     /// A value as inference sees it.
     pub fn arg(&self, id: ValueId) -> Arg<'_> {
         Arg { ty: &self.value(id).ty, constant: self.weight(id) }

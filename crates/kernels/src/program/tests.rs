@@ -281,3 +281,75 @@ fn a_step_without_its_weights_ends_the_run() {
         assert_eq!(arena.read::<f32>(&f32s(0), &[1]).expect("there"), [5.0], "the step after it was run");
     }
 }
+
+/// Tells when it runs.
+struct Tells(AddConst, std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+// SAFETY: as the step that it is.
+unsafe impl Step for Tells {
+    fn label(&self) -> String {
+        "tells".into()
+    }
+
+    fn spans(&self) -> Vec<Access> {
+        self.0.spans()
+    }
+
+    unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
+        // SAFETY: the same promise.
+        unsafe { self.0.run(ctx, worker) };
+        self.1.store(true, Ordering::Release);
+    }
+}
+
+/// Waits for weights.
+struct Waits(AddConst, crate::nd::Packed);
+
+// SAFETY: as the step that it is.
+unsafe impl Step for Waits {
+    fn label(&self) -> String {
+        "waits".into()
+    }
+
+    fn spans(&self) -> Vec<Access> {
+        self.0.spans()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.1.wait().map_err(ToString::to_string)
+    }
+
+    unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
+        assert_eq!(self.1.len(), 16);
+        // SAFETY: the same promise.
+        unsafe { self.0.run(ctx, worker) };
+    }
+}
+
+#[test]
+fn steps_run_while_the_weights_of_later_ones_are_on_their_way() {
+    let add = |a, out| AddConst { a: f32s(a), out: f32s(out), add: 1.0, serial: false };
+    for threads in [1, 2, 4] {
+        let (told, weights) = (std::sync::Arc::default(), crate::nd::Packed::pending(16));
+        let first = Tells(add(0, 256), std::sync::Arc::clone(&told));
+        let steps: Vec<Box<dyn Step>> =
+            vec![Box::new(first), Box::new(Waits(add(256, 512), weights.clone()))];
+        let program = Program::new(steps, limits()).expect("valid");
+        let (team, mut arena) = (Team::new(threads), Arena::try_new(program.arena_bytes()).expect("memory"));
+        arena.write(&f32s(0), &[5.0f32]).expect("fits");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Nothing is handed in before the first step has run; when it never does, the run fails.
+                let patience = std::time::Instant::now();
+                while !told.load(Ordering::Acquire) && patience.elapsed().as_secs() < 30 {
+                    std::thread::yield_now();
+                }
+                let late = crate::nd::NdError { what: "test", reason: "the first step did not run".into() };
+                let floats = kinglet_tensor::AlignedBuf::<u8>::try_new(64).expect("memory");
+                weights.fill(if told.load(Ordering::Acquire) { Ok(floats.into()) } else { Err(late) });
+            });
+            program.run(&mut arena, &team, args(&[1])).expect("runs");
+        });
+        assert_eq!(arena.read::<f32>(&f32s(512), &[1]).expect("there"), [7.0]);
+    }
+}
