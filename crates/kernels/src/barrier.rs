@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::seats::Seats;
+
 /// Polls before sleeping: in the order of 100 µs.
 const SPINS: u32 = if cfg!(miri) { 10 } else { 4000 };
 
@@ -26,12 +28,18 @@ impl Gate {
 
     /// Returns once `opened` differs from `seen`. Everything done before the opening is visible then.
     pub(crate) fn wait(&self, seen: u32) {
+        self.wait_or(seen, || ());
+    }
+
+    /// Like [`wait`](Self::wait); calls `before` before it sleeps.
+    fn wait_or(&self, seen: u32, before: impl FnOnce()) {
         for _ in 0..SPINS {
             if self.opened() != seen {
                 return;
             }
             std::hint::spin_loop();
         }
+        before();
         self.sleep(seen);
     }
 
@@ -73,15 +81,19 @@ pub(crate) struct Barrier {
     arrived: AtomicU32,
     broken: AtomicBool,
     gate: Gate,
+    seats: Seats,
 }
 
 impl Barrier {
     pub(crate) fn new(count: u32) -> Self {
-        Self { count, arrived: AtomicU32::new(0), broken: AtomicBool::new(false), gate: Gate::default() }
+        let (arrived, broken) = (AtomicU32::new(0), AtomicBool::new(false));
+        Self { count, arrived, broken, gate: Gate::default(), seats: Seats::new(count as usize) }
     }
 
-    /// Waits for the others; what any of them did before is visible after.
-    pub(crate) fn wait(&self) -> Result<(), Broken> {
+    /// Waits, as thread `index` of `0..count`, for the others; what any of them did before is visible after. The thread
+    /// with index 0 is somebody else's: it is never moved to another processor.
+    pub(crate) fn wait(&self, index: usize) -> Result<(), Broken> {
+        self.seats.note(index);
         let seen = self.gate.opened();
         if self.is_broken() {
             return Err(Broken);
@@ -90,7 +102,11 @@ impl Barrier {
             self.arrived.store(0, Ordering::Relaxed);
             self.gate.open();
         } else {
-            self.gate.wait(seen);
+            self.gate.wait_or(seen, || {
+                if index > 0 {
+                    self.seats.part(index);
+                }
+            });
         }
         if self.is_broken() { Err(Broken) } else { Ok(()) }
     }
@@ -119,16 +135,15 @@ mod tests {
 
     /// In each round every thread adds one; after the barrier all see the whole round's sum.
     fn check_rounds(threads: usize, rounds: usize) {
-        let barrier = Barrier::new(threads as u32);
-        let sum = AtomicUsize::new(0);
+        let (barrier, sum) = (&Barrier::new(threads as u32), &AtomicUsize::new(0));
         std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
+            for index in 0..threads {
+                scope.spawn(move || {
                     for round in 1..=rounds {
                         sum.fetch_add(1, Ordering::Relaxed);
-                        barrier.wait().expect("whole");
+                        barrier.wait(index).expect("whole");
                         assert_eq!(sum.load(Ordering::Relaxed), round * threads);
-                        barrier.wait().expect("whole");
+                        barrier.wait(index).expect("whole");
                     }
                 });
             }
@@ -146,11 +161,11 @@ mod tests {
     fn a_late_thread_finds_the_others_asleep() {
         let barrier = Barrier::new(2);
         std::thread::scope(|scope| {
-            scope.spawn(|| barrier.wait());
+            scope.spawn(|| barrier.wait(1));
             while barrier.gate.sleepers.load(Ordering::SeqCst) == 0 {
                 std::thread::yield_now();
             }
-            assert_eq!(barrier.wait(), Ok(()));
+            assert_eq!(barrier.wait(0), Ok(()));
         });
     }
 
@@ -158,11 +173,11 @@ mod tests {
     fn breaking_frees_who_waits_and_who_comes() {
         let barrier = Barrier::new(3);
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| barrier.wait());
+            let waiting = scope.spawn(|| barrier.wait(1));
             barrier.break_up();
             assert_eq!(waiting.join().expect("no panic"), Err(Broken));
         });
-        assert_eq!(barrier.wait(), Err(Broken));
+        assert_eq!(barrier.wait(0), Err(Broken));
         barrier.reset();
         assert!(!barrier.is_broken());
     }

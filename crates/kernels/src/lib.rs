@@ -13,6 +13,7 @@ pub mod matmul;
 pub mod nd;
 pub mod ops;
 mod program;
+mod seats;
 mod shared;
 mod step;
 mod team;

@@ -3,7 +3,7 @@
 //! A job runs once on every worker, the calling thread being worker 0; inside, workers meet at barriers. Between jobs
 //! the threads wait, first spinning, then asleep. Where threads cannot be had, the team is as large as it got.
 //!
-//! Deliberately absent: work queues and stealing, affinity, priorities.
+//! Deliberately absent: work queues and stealing, threads that are bound to processors, priorities.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -42,7 +42,7 @@ impl Worker<'_> {
     /// All workers must come equally often. Unwinds when another worker panicked.
     pub fn barrier(&self) {
         let Some(barrier) = self.barrier else { return };
-        if let Err(broken) = barrier.wait() {
+        if let Err(broken) = barrier.wait(self.index) {
             resume_unwind(Box::new(broken));
         }
     }
