@@ -1,6 +1,6 @@
 //! Speed of the matrix products beside what the machine can do, measured in the same run.
 //!
-//! `cargo run --release -p kinglet-kernels --example matmul_bench [LEVEL] [TYPE...] [SHARE%]` prints, for the shapes of a
+//! `cargo bench -p kinglet-kernels --bench matmul -- [LEVEL] [TYPE...] [SHARE%]` prints, for the shapes of a
 //! small language model: one row in GB/s of weights (a whole model's worth of matrices, larger than the caches), 512
 //! rows in G operations/s, on one thread and on two. A share of the activations' groups of 32, 12 % if it is not given,
 //! has a value so large that the group takes 16 bits.
@@ -23,7 +23,7 @@ const REPEATS: usize = 11;
 
 fn main() {
     let (shares, args): (Vec<String>, Vec<String>) =
-        std::env::args().skip(1).partition(|arg| arg.ends_with('%'));
+        std::env::args().skip(1).filter(|arg| arg != "--bench").partition(|arg| arg.ends_with('%'));
     let share =
         shares.last().map_or(12.0, |share| share.trim_end_matches('%').parse().expect("a percentage"));
     let mut args = args.into_iter();

@@ -1,7 +1,7 @@
 //! Figures of what is not a matrix product: barriers, attention, row operations, beside the ceilings measured in the same
 //! run. Times are medians of many runs.
 //!
-//! `cargo run --release -p kinglet-kernels --example steps [THREADS]`
+//! `cargo bench -p kinglet-kernels --bench steps -- [THREADS]`
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ const T: Rows = Rows::Dim(DimId(0));
 const LAYERS: usize = 24;
 
 fn main() {
-    let threads = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(2);
+    let threads = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(2);
     let team = Team::new(threads);
     println!("{threads} threads, {}", Level::detect());
     println!("barrier {:.3} us, empty job {:.3} us", barrier(&team), job(&team));

@@ -1,7 +1,7 @@
 //! Convolutions, products and row operations of well-known vision and embedding models, layer by layer, beside the
 //! machine's peak measured in the same run. Times are medians.
 //!
-//! `cargo run --release -p kinglet-kernels --example nd [THREADS [LEVEL [FILTER]]]`
+//! `cargo bench -p kinglet-kernels --bench nd -- [THREADS [LEVEL [FILTER]]]`
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +42,7 @@ const CONVS: [Layer; 24] = [
 ];
 
 fn main() {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let threads = args.next().and_then(|n| n.parse().ok()).unwrap_or(2);
     let level = args.next().map_or_else(Level::detect, |name| Level::named(&name).expect("a level"));
     let filter = args.next().unwrap_or_default();
