@@ -15,7 +15,7 @@ use kinglet::{LoadOptions, Model, Precision};
 use real::real;
 
 /// Greatest difference between the two greatest logits at which the choice may differ.
-const BOUND: f32 = 1.5;
+const BOUND: f32 = 2.0;
 const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const QWEN: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf";
 /// Tokens of an answer; it goes on after a token that ends the text.
