@@ -14,6 +14,7 @@ use kinglet_tensor::quant::{RowDecoder, row_decoder};
 use kinglet_tensor::{AlignedBuf, Bytes, DType};
 
 use super::error::MatmulError;
+use super::panel::MAX_LANES;
 use super::q8::Output;
 
 /// A weight matrix in its file's format, `[rows, cols]`; usually mapped.
@@ -238,13 +239,20 @@ impl Job<'_> {
                 step::<I, L, MR, NR>(isa, w, stride, x, cols, whole, cols - whole, &mut acc);
             }
         }
+        // Through memory, so that the sums above are in registers: what is indexed by a loop that is not unrolled is not.
+        let mut sums = [[[0.0; MAX_LANES]; NR]; MR];
         for i in 0..MR {
             for j in 0..NR {
-                let at = (m + i) * self.y.stride + row + j;
-                let bias = self.bias.map_or(0.0, |bias| bias[row + j]);
-                // SAFETY: the caller of `matmul_f32` leaves this column to this call.
-                let out = unsafe { self.y.data.part_mut(at..at + 1) };
-                out[0] = isa.reduce_sum(acc[i][j]) + bias;
+                // SAFETY: a vector has at most `MAX_LANES` floats.
+                unsafe { isa.store_ptr(acc[i][j], sums[i][j].as_mut_ptr()) };
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            let at = (m + i) * self.y.stride + row;
+            // SAFETY: the caller of `matmul_f32` leaves these columns to this call.
+            let out = unsafe { self.y.data.part_mut(at..at + NR) };
+            for (j, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
+                *out = isa.reduce_sum(isa.load(sums)) + self.bias.map_or(0.0, |bias| bias[row + j]);
             }
         }
     }
