@@ -144,6 +144,9 @@ fn join(list: &[Value], along: i64, new: bool, outs: &mut dyn Outs) -> Outcome {
     let arrays: Option<Vec<&Array>> = list.iter().map(Value::tensor).collect();
     let arrays = arrays.ok_or("only tensors can be joined")?;
     let first = arrays.first().ok_or("nothing to join")?;
+    if arrays.iter().any(|a| a.shape().len() != first.shape().len()) {
+        return Err("the tensors of the list differ in their number of dimensions".into());
+    }
     let along = axis(along, first.shape().len() + usize::from(new))?;
     let shapes: Vec<Vec<usize>> = arrays
         .iter()
