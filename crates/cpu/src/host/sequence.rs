@@ -120,7 +120,7 @@ fn split(call: &Call<'_>, along: i64, keep: bool, outs: &mut dyn Outs) -> Outcom
             .map(|n| usize::try_from(*n).map_err(|_| "a negative size"))
             .collect::<Result<_, _>>()?,
     };
-    if sizes.iter().sum::<usize>() != n {
+    if sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size)) != Some(n) {
         return Err(format!("parts {sizes:?} of {n} elements"));
     }
     let (mut start, mut list) = (0, Vec::with_capacity(sizes.len()));
