@@ -45,12 +45,24 @@ use crate::weights::WeightBank;
 /// In which precision products of activations and weights are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Activations as 8-bit integers, one scale for 32 of them, where the weight's type has such a kernel; groups with
-    /// values beyond five times the row's root mean square take 16 bits.
+    /// As the weights suggest: integers where they are quantised or the graph quantises values itself, else f32.
     #[default]
-    Int8,
+    Auto,
     /// Activations as they are, weights decoded exactly. Slower, for references and small models.
     F32,
+    /// Activations and weights rounded to bfloat16 (8 significant bits), sums in f32, where the machine multiplies such
+    /// numbers; else f32.
+    Bf16,
+    /// Activations as 8-bit integers, one scale for 32 of them, where the weight's type has such a kernel; groups with
+    /// values beyond five times the row's root mean square take 16 bits. Other products in f32.
+    Int8,
+}
+
+impl Precision {
+    /// Whether quantised weights are multiplied as integers.
+    pub(crate) fn integers(self) -> bool {
+        matches!(self, Self::Auto | Self::Int8)
+    }
 }
 
 /// Runs graphs on this machine's CPU.

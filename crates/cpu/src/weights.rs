@@ -11,9 +11,9 @@ use kinglet_kernels::matmul::{Matrix, PackPlan, PackedMatrix};
 use kinglet_kernels::ops::Weight;
 use kinglet_tensor::{AlignedBuf, Bytes, Tensor, quant};
 
+use crate::CpuBackend;
 use crate::bank::Bank;
 use crate::pack_file::{self, Checked, PackFile};
-use crate::{CpuBackend, Precision};
 
 /// The matrices of a graph, ready for products.
 pub(crate) struct WeightBank {
@@ -105,7 +105,7 @@ fn plan(tensor: &Tensor, backend: &CpuBackend) -> Result<Prepared, String> {
         return Err(format!("shape {:?} is not a matrix", tensor.shape()));
     };
     let (dtype, data) = (tensor.dtype(), tensor.data());
-    if backend.precision == Precision::Int8 && PackPlan::supports(dtype) {
+    if backend.precision.integers() && PackPlan::supports(dtype) {
         let plan = PackPlan::new(backend.level, dtype, rows, cols).map_err(|e| e.to_string())?;
         return Ok(Prepared::Packable(plan));
     }

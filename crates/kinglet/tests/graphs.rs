@@ -5,11 +5,11 @@ mod real;
 
 use std::path::{Path, PathBuf};
 
-use kinglet::LoadOptions;
 use kinglet::formats::npy;
 use kinglet::graphs::{Embedder, GraphModel, floats, write_npz};
 use kinglet::models::task::cosine;
 use kinglet::tensor::{DType, Tensor};
+use kinglet::{LoadOptions, Precision};
 use real::real;
 
 fn fixture(name: &str) -> PathBuf {
@@ -44,6 +44,19 @@ fn a_network_computes_what_its_weights_say() {
     };
     let expected: Vec<f32> = (0..16).map(|o| (row(o) + f64::from(bias[o])) as f32).collect();
     check_near("nn-full", &found, &expected, 1e-5);
+}
+
+#[test]
+fn integers_are_for_models_that_quantise_something() {
+    let open = |precision| {
+        let options = LoadOptions { precision, ..LoadOptions::default() };
+        GraphModel::open(&fixture("nn-full.mlmodel"), &options).map(|_| ()).map_err(|e| e.to_string())
+    };
+    let refused = open(Precision::Int8).expect_err("floats only");
+    assert!(refused.contains("`precision` is int8, expected auto, f32 or bf16"), "{refused}");
+    for precision in [Precision::Auto, Precision::F32, Precision::Bf16] {
+        open(precision).expect("opens");
+    }
 }
 
 #[test]

@@ -20,8 +20,8 @@ pub(crate) struct LoadArgs {
     /// Threads [default: one a physical core]
     #[arg(long, short, value_name = "N")]
     threads: Option<usize>,
-    /// Precision of matrix products: activations in 8 bits (large ones in 16), or f32 (slower)
-    #[arg(long, value_name = "P", default_value = "int8")]
+    /// In what numbers products of activations and weights are computed
+    #[arg(long, value_name = "P", default_value = "auto")]
     precision: PrecisionArg,
     /// Element type of keys and values
     #[arg(long, value_name = "TYPE", default_value = "f16")]
@@ -38,8 +38,25 @@ pub(crate) struct LoadArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum PrecisionArg {
-    Int8,
+    /// Language models: int8. Graph models (ONNX, Core ML): what the file says, f32 or integers
+    Auto,
+    /// Weights exactly as the file has them, f32 arithmetic; graph models that quantise values themselves, too
     F32,
+    /// Both rounded to bfloat16, sums in f32; without such instructions (`kinglet device`) f32
+    Bf16,
+    /// Language models: activations in 8 bits, large ones in 16. Graph models: those that are quantised
+    Int8,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Self {
+        match arg {
+            PrecisionArg::Auto => Self::Auto,
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::Bf16 => Self::Bf16,
+            PrecisionArg::Int8 => Self::Int8,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -57,6 +74,7 @@ impl LoadArgs {
         LoadOptions {
             threads: self.threads,
             isa: self.isa.clone(),
+            precision: self.precision.into(),
             buffers: self.buffers.buffers(self.packs(&Catalog::from_env())),
             ..LoadOptions::default()
         }
@@ -70,10 +88,7 @@ impl LoadArgs {
         LoadOptions {
             threads: self.threads,
             isa: self.isa.clone(),
-            precision: match self.precision {
-                PrecisionArg::Int8 => Precision::Int8,
-                PrecisionArg::F32 => Precision::F32,
-            },
+            precision: self.precision.into(),
             context: self.context,
             kv_dtype: match self.kv {
                 KvArg::F16 => DType::F16,
