@@ -12,6 +12,7 @@ use kinglet_tensor::{Bytes, Metadata, Tensor, WeightSource, map_file};
 use crate::{Error, catalog, vocabulary};
 
 const INDEX: &str = "model.safetensors.index.json";
+const PREPROCESSOR: &str = "preprocessor_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const WEIGHTS: &str = "model.safetensors";
 
@@ -29,6 +30,8 @@ pub struct Folder {
     pub config: Metadata,
     /// `generation_config.json`, empty when there is none.
     pub generation: Metadata,
+    /// `preprocessor_config.json`, where there is one.
+    pub preprocessor: Option<Metadata>,
     /// `tokenizer_config.json`, empty when there is none.
     pub tokenizer_config: Metadata,
     /// Where `config.json` lies.
@@ -115,6 +118,13 @@ impl ModelFiles {
 }
 
 impl Folder {
+    /// Opens a folder, or a file in it; and tells all of its files.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Vec<PathBuf>), Error> {
+        let files: BTreeMap<_, _> =
+            catalog::local::open(path)?.files.into_iter().map(|file| (file.name, file.path)).collect();
+        Ok((Self::of(&files)?, files.into_values().collect()))
+    }
+
     /// `tokenizer.json`; an error when there is none.
     pub fn tokenizer(&self) -> Result<&Bytes, Error> {
         let missing = || Error::MissingFile { folder: self.path.clone(), name: TOKENIZER.into() };
@@ -134,6 +144,7 @@ impl Folder {
         Ok(Self {
             config: json("config.json")?,
             generation: optional("generation_config.json")?,
+            preprocessor: files.get(PREPROCESSOR).map(|_| json(PREPROCESSOR)).transpose()?,
             tokenizer_config: optional("tokenizer_config.json")?,
             path: folder_of(files),
             tokenizer: files.get(TOKENIZER).map(|p| map(p)).transpose()?,
@@ -143,6 +154,13 @@ impl Folder {
             weights: weights(files, &limits)?,
         })
     }
+}
+
+/// The `config.json` of a folder, or of the folder that a file lies in; none where there is none that can be read.
+pub(crate) fn config_of(path: &Path) -> Option<Metadata> {
+    let files = catalog::local::open(path).ok()?.files;
+    let config = files.iter().find(|file| file.name == "config.json")?;
+    hf::parse(&config.name, &map(&config.path).ok()?, &Limits::default()).ok()
 }
 
 fn weights(files: &BTreeMap<String, PathBuf>, limits: &Limits) -> Result<Safetensors, Error> {

@@ -30,6 +30,8 @@ fn model(large_outputs: Option<usize>) -> GraphModel {
         format: String::new(),
         metadata: Default::default(),
         interface: None,
+        recipe: None,
+        classes: None,
         notes: Vec::new(),
         outputs: Vec::new(),
         sources: Vec::new(),

@@ -2,7 +2,7 @@
 
 mod gguf;
 mod hf;
-mod keys;
+pub(crate) mod keys;
 
 use kinglet_tensor::Metadata;
 

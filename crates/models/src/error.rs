@@ -35,5 +35,5 @@ pub enum ModelError {
 
 fn known() -> String {
     let ids: Vec<&str> = ARCHS.iter().flat_map(|arch| arch.ids.iter().copied()).collect();
-    ids.join(", ")
+    format!("{}; of pictures: {}", ids.join(", "), crate::vision::KNOWN)
 }

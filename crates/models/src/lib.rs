@@ -13,6 +13,7 @@ mod error;
 pub mod image;
 mod rope;
 pub mod task;
+pub mod vision;
 mod weights;
 
 pub use arch::{Arch, Norm, Windows};

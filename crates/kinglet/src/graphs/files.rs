@@ -1,16 +1,19 @@
-//! The files of an ONNX or Core ML model, opened and read to a graph.
+//! The files of an ONNX or Core ML model, or of a vision model's checkpoint, opened and read to a graph.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
-use kinglet_formats::coreml::{Classes, CoreMl, CoreMlError, Interface, Package};
+use kinglet_formats::coreml::{CoreMl, CoreMlError, Interface, Package};
 use kinglet_formats::onnx::{self, CustomOps};
 use kinglet_graph::{Graph, Type, ValueId};
+use kinglet_models::image::Recipe;
+use kinglet_models::vision;
 use kinglet_tensor::{Bytes, map_file};
 
 use crate::Error;
+use crate::files::{Folder as Checkpoint, config_of};
 
 /// A model read to a graph, with what its file says about it.
 pub struct GraphFiles {
@@ -24,6 +27,10 @@ pub struct GraphFiles {
     pub metadata: BTreeMap<String, String>,
     /// Inputs and outputs as a Core ML model tells them.
     pub interface: Option<Interface>,
+    /// How pictures are prepared, where its files say it.
+    pub recipe: Option<Recipe>,
+    /// Names of classes, in the order of their numbers, where its files tell them.
+    pub classes: Option<Vec<String>>,
     /// What was read otherwise than it stands in the file.
     pub notes: Vec<String>,
     /// Names of the outputs in the file, and their types as far as it tells them.
@@ -36,10 +43,15 @@ impl GraphFiles {
     /// Whether a path looks like a model of this kind.
     pub fn is_one(path: &Path) -> bool {
         let end = path.extension().and_then(|end| end.to_str()).map(str::to_lowercase);
-        matches!(end.as_deref(), Some("onnx" | "mlmodel" | "mlpackage"))
+        matches!(end.as_deref(), Some("onnx" | "mlmodel" | "mlpackage")) || Self::is_checkpoint(path)
     }
 
-    /// Reads a `.onnx` or `.mlmodel` file or a `.mlpackage` folder.
+    /// Whether it is the folder (or a file in it) of a vision model's `config.json` and weights.
+    fn is_checkpoint(path: &Path) -> bool {
+        config_of(path).is_some_and(|config| vision::is_vision(&config))
+    }
+
+    /// Reads a `.onnx` or `.mlmodel` file, a `.mlpackage` folder, or a folder of a vision model's checkpoint.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::open_with(path, &CustomOps::new())
     }
@@ -52,14 +64,10 @@ impl GraphFiles {
                 Self::core_ml(path, model, vec![path.to_owned()])
             }
             Some("mlpackage") => Self::package(path),
+            _ if Self::is_checkpoint(path) => Self::checkpoint(path),
             // Files of the store are named by their content.
             _ => Self::onnx(path, custom),
         }
-    }
-
-    /// The names of classes that the file holds.
-    pub fn classes(&self) -> Option<&Classes> {
-        self.interface.as_ref()?.classes.as_ref()
     }
 
     fn onnx(path: &Path, custom: &CustomOps) -> Result<Self, Error> {
@@ -72,9 +80,28 @@ impl GraphFiles {
             format: format!("ONNX, opset {}", model.opset),
             metadata: model.metadata,
             interface: None,
+            recipe: None,
+            classes: None,
             notes: Vec::new(),
             outputs: model.outputs,
             sources: sources.into_inner(),
+        })
+    }
+
+    fn checkpoint(path: &Path) -> Result<Self, Error> {
+        let (folder, sources) = Checkpoint::open(path)?;
+        let model = vision::build(&folder.config, folder.preprocessor.as_ref(), &folder.weights)?;
+        Ok(Self {
+            path: path.to_owned(),
+            graph: model.graph,
+            format: format!("safetensors ({}), {}", model.library, model.name),
+            metadata: BTreeMap::new(),
+            interface: None,
+            recipe: Some(model.recipe),
+            classes: model.classes,
+            notes: Vec::new(),
+            outputs: model.outputs,
+            sources,
         })
     }
 
@@ -110,6 +137,8 @@ impl GraphFiles {
             graph: imported.graph,
             format: format!("Core ML, specification {}", model.version),
             metadata: model.interface.notes.clone(),
+            recipe: None,
+            classes: model.interface.classes.as_ref().map(|classes| classes.names.clone()),
             interface: Some(model.interface),
             notes: imported.notes,
             sources,

@@ -116,7 +116,7 @@ impl GraphModel {
 
     /// The name of a class: the file's own, or that of a well-known data set with so many.
     fn label(&self, class: usize, classes: usize) -> String {
-        let own = self.files.classes().and_then(|own| own.names.get(class));
+        let own = self.files.classes.as_ref().and_then(|own| own.get(class));
         own.cloned().unwrap_or_else(|| labels::name(class, classes))
     }
 
@@ -128,7 +128,8 @@ impl GraphModel {
             _ => return Err(Error::NoPicture),
         };
         let name = self.files.path.file_name().unwrap_or_default().to_string_lossy();
-        let mut recipe = recipe_for(&Hints { name: &name, channels, height, width });
+        let usual = || recipe_for(&Hints { name: &name, channels, height, width });
+        let mut recipe = self.files.recipe.unwrap_or_else(usual);
         let features = self.files.interface.iter().flat_map(|interface| &interface.inputs);
         if let Some(FeatureKind::Image { colour, .. }) = features.map(|f| &f.kind).next() {
             recipe.scaling = Scaling::linear(1.0, [0.0; 3]);

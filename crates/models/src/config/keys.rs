@@ -8,7 +8,7 @@ use kinglet_tensor::{MetaValue, Metadata};
 use crate::ModelError;
 
 /// A table of keys, with a prefix for messages and lookups, that remembers what was asked for.
-pub(super) struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     table: &'a Metadata,
     prefix: String,
     seen: RefCell<BTreeSet<String>>,
@@ -16,12 +16,12 @@ pub(super) struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     /// Looks keys up as `prefix` + key.
-    pub(super) fn new(table: &'a Metadata, prefix: impl Into<String>) -> Self {
+    pub(crate) fn new(table: &'a Metadata, prefix: impl Into<String>) -> Self {
         Self { table, prefix: prefix.into(), seen: RefCell::default() }
     }
 
     /// The value, when present and not null.
-    pub(super) fn get(&self, key: &str) -> Option<&'a MetaValue> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'a MetaValue> {
         let full = format!("{}{key}", self.prefix);
         let value = self.table.get(&full).filter(|v| !matches!(v, MetaValue::Null));
         self.seen.borrow_mut().insert(full);
@@ -29,7 +29,7 @@ impl<'a> Keys<'a> {
     }
 
     /// A size, when present. A list of equal sizes, one a layer, counts as one size.
-    pub(super) fn opt_usize(&self, key: &str) -> Result<Option<usize>, ModelError> {
+    pub(crate) fn opt_usize(&self, key: &str) -> Result<Option<usize>, ModelError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let list = value.as_i64s().filter(|list| !list.is_empty() && list.iter().all(|n| *n == list[0]));
         let size = value.as_usize().or_else(|| list.and_then(|list| usize::try_from(list[0]).ok()));
@@ -37,31 +37,31 @@ impl<'a> Keys<'a> {
     }
 
     /// A size that must be there.
-    pub(super) fn usize(&self, key: &str) -> Result<usize, ModelError> {
+    pub(crate) fn usize(&self, key: &str) -> Result<usize, ModelError> {
         self.opt_usize(key)?.ok_or_else(|| self.missing(key))
     }
 
     /// A number, when present.
-    pub(super) fn opt_f64(&self, key: &str) -> Result<Option<f64>, ModelError> {
+    pub(crate) fn opt_f64(&self, key: &str) -> Result<Option<f64>, ModelError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let number = value.as_f64().filter(|x| x.is_finite());
         number.map(Some).ok_or_else(|| self.wrong(key, value, "a finite number"))
     }
 
     /// A number that must be there.
-    pub(super) fn f64(&self, key: &str) -> Result<f64, ModelError> {
+    pub(crate) fn f64(&self, key: &str) -> Result<f64, ModelError> {
         self.opt_f64(key)?.ok_or_else(|| self.missing(key))
     }
 
     /// A list of numbers, when present.
-    pub(super) fn opt_f64s(&self, key: &str) -> Result<Option<Vec<f64>>, ModelError> {
+    pub(crate) fn opt_f64s(&self, key: &str) -> Result<Option<Vec<f64>>, ModelError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let list = value.as_f64s().map(|list| list.to_vec());
         list.map(Some).ok_or_else(|| self.wrong(key, value, "a list of numbers"))
     }
 
     /// A table, when present.
-    pub(super) fn opt_table(&self, key: &str) -> Result<Option<&'a Metadata>, ModelError> {
+    pub(crate) fn opt_table(&self, key: &str) -> Result<Option<&'a Metadata>, ModelError> {
         match self.get(key) {
             None => Ok(None),
             Some(MetaValue::Table(table)) => Ok(Some(table)),
@@ -70,7 +70,7 @@ impl<'a> Keys<'a> {
     }
 
     /// An error when the key is there and says another size than `expected`.
-    pub(super) fn must_equal(&self, key: &str, expected: Option<usize>) -> Result<(), ModelError> {
+    pub(crate) fn must_equal(&self, key: &str, expected: Option<usize>) -> Result<(), ModelError> {
         match self.opt_usize(key)? {
             Some(found) if Some(found) != expected => Err(ModelError::UnsupportedKey {
                 key: format!("{}{key}", self.prefix),
@@ -81,19 +81,19 @@ impl<'a> Keys<'a> {
     }
 
     /// Text, when present.
-    pub(super) fn opt_str(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
+    pub(crate) fn opt_str(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_str().map(Some).ok_or_else(|| self.wrong(key, value, "text"))
     }
 
     /// A truth value, or `default`.
-    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
+    pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_bool().ok_or_else(|| self.wrong(key, value, "true or false"))
     }
 
     /// An error unless every key under the prefix was read or is named as inert. False, zero and null are inert.
-    pub(super) fn all_understood(&self, inert: &[&str]) -> Result<(), ModelError> {
+    pub(crate) fn all_understood(&self, inert: &[&str]) -> Result<(), ModelError> {
         let seen = self.seen.borrow();
         let unknown = self.table.0.iter().find(|(key, value)| {
             let rest = key.strip_prefix(self.prefix.as_str());
@@ -106,12 +106,12 @@ impl<'a> Keys<'a> {
     }
 
     /// The error for a key that must be there.
-    pub(super) fn missing(&self, key: &str) -> ModelError {
+    pub(crate) fn missing(&self, key: &str) -> ModelError {
         ModelError::MissingKey { key: format!("{}{key}", self.prefix) }
     }
 
     /// The error for a value of the wrong kind.
-    pub(super) fn wrong(&self, key: &str, value: &MetaValue, expected: &str) -> ModelError {
+    pub(crate) fn wrong(&self, key: &str, value: &MetaValue, expected: &str) -> ModelError {
         super::bad(&format!("{}{key}", self.prefix), brief(value), expected)
     }
 }
@@ -131,7 +131,7 @@ fn brief(value: &MetaValue) -> String {
 }
 
 /// At most sixty characters of a text.
-pub(super) fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     const MOST: usize = 60;
     match text.char_indices().nth(MOST) {
         None => text.to_owned(),

@@ -1,4 +1,4 @@
-//! What an ONNX or Core ML model is: its inputs, its outputs, and the operations in it.
+//! What a graph model is: its inputs, its outputs, and the operations in it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub(super) fn show(path: &Path, ui: &Ui) -> Result<()> {
             "weight_bytes": size.bytes,
             "inputs": graph.inputs().iter().map(port).collect::<Vec<_>>(),
             "outputs": graph.outputs().iter().map(port).collect::<Vec<_>>(),
-            "classes": files.classes().map(|classes| classes.names.len()),
+            "classes": files.classes.as_ref().map(Vec::len),
             "ops": ops.iter().map(|(name, n)| json!({ "op": name, "count": n })).collect::<Vec<_>>(),
             "metadata": files.metadata,
             "notes": files.notes,
@@ -66,7 +66,7 @@ fn about(files: &GraphFiles, size: &Sizes) -> Vec<Row> {
     let text = |of: fn(&kinglet::formats::coreml::Interface) -> &str| {
         interface.map(|interface| brief(of(interface), 120)).unwrap_or_default()
     };
-    let classes = files.classes().map(|classes| count(classes.names.len() as u64)).unwrap_or_default();
+    let classes = files.classes.as_ref().map(|classes| count(classes.len() as u64)).unwrap_or_default();
     vec![
         ("format", files.format.clone()),
         ("about", text(|i| &i.summary)),
