@@ -4,6 +4,7 @@ mod add_norm;
 mod affine;
 mod attention;
 mod attention_parts;
+mod branches;
 mod decompose;
 #[cfg(test)]
 mod fusion_tests;
@@ -21,6 +22,7 @@ mod spellings;
 pub use add_norm::fuse_add_norm;
 pub use affine::fold_affine;
 pub use attention::fuse_attention;
+pub use branches::merge_branches;
 pub use decompose::decompose;
 pub use layer_norm::fuse_layer_norm;
 pub use log::{Entry, Log};
@@ -42,7 +44,7 @@ pub fn optimise(graph: Graph) -> Result<Graph, BuildError> {
 
 /// Every pass for graphs of bound types: clean-ups, then fusion.
 pub fn fuse(graph: Graph) -> Result<Graph, BuildError> {
-    fuse_attention(&name_activations(&fuse_layer_norm(&graph)?)?)
+    fuse_attention(&name_activations(&fuse_layer_norm(&merge_branches(&graph)?)?)?)
 }
 
 /// Folds all but numbers made of codes: who reads the graph may compute with the codes.
@@ -68,6 +70,7 @@ pub fn improve(
     log.gone("fold", &live, &bound);
     let mut clean = simplify::rounds(&bound, log)?;
     clean = share::share(&clean, log)?;
+    clean = branches::merge(&clean, log)?;
     clean = affine::fold(&clean, log)?;
     clean = simplify::rounds(&clean, log)?;
     let fused = fuse(clean.clone())?;

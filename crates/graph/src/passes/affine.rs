@@ -18,7 +18,7 @@ pub fn fold_affine(graph: &Graph) -> Result<Graph, BuildError> {
 }
 
 pub(super) fn fold(graph: &Graph, log: &mut Log) -> Result<Graph, BuildError> {
-    let look = Look { graph, readers: graph.readers() };
+    let look = Look::at(graph);
     let mut rewrite = Rewrite::of(graph)?;
     let mut folded = vec![false; graph.nodes().len()];
     for (index, node) in graph.nodes().iter().enumerate() {
@@ -38,8 +38,9 @@ pub(super) fn fold(graph: &Graph, log: &mut Log) -> Result<Graph, BuildError> {
     rewrite.finish()
 }
 
-struct Look<'a> {
-    graph: &'a Graph,
+/// A graph whose products and what follows their channels are looked for.
+pub(super) struct Look<'a> {
+    pub(super) graph: &'a Graph,
     readers: Vec<Vec<usize>>,
 }
 
@@ -53,7 +54,7 @@ struct Chain {
 
 /// How a product's weights belong to its output channels.
 #[derive(Clone, Copy)]
-struct Product {
+pub(super) struct Product {
     channels: usize,
     /// Dimension of the output that holds channels, and the output's rank.
     axis: (usize, usize),
@@ -70,7 +71,18 @@ enum Layout {
     Grouped { groups: usize },
 }
 
-impl Look<'_> {
+impl Product {
+    /// This many channels in dimension 1 of a value of this rank.
+    pub(super) fn channels(channels: usize, rank: usize) -> Self {
+        Self { channels, axis: (1, rank), layout: Layout::Rows }
+    }
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn at(graph: &'a Graph) -> Self {
+        Self { graph, readers: graph.readers() }
+    }
+
     /// A product and all that follows it channel by channel; none when nothing does.
     fn chain(&self, node: &Node) -> Option<Chain> {
         let product = self.product(node)?;
@@ -95,7 +107,7 @@ impl Look<'_> {
     }
 
     /// A product of constant f32 weights, and of a bias that is constant where there is one.
-    fn product(&self, node: &Node) -> Option<Product> {
+    pub(super) fn product(&self, node: &Node) -> Option<Product> {
         let rank = self.graph.tensor_type(node.outputs[0])?.rank();
         let weight = self.floats(*node.inputs.get(1)?)?;
         let biased = node.inputs.get(2).is_some_and(|id| !matches!(self.graph.value(*id).def, Def::Absent));
@@ -118,7 +130,7 @@ impl Look<'_> {
     }
 
     /// The only reader of a value that is no output.
-    fn only_reader(&self, id: ValueId) -> Option<usize> {
+    pub(super) fn only_reader(&self, id: ValueId) -> Option<usize> {
         match self.readers[id.index()].as_slice() {
             [reader] if !self.graph.outputs().contains(&id) => Some(*reader),
             _ => None,
@@ -126,7 +138,7 @@ impl Look<'_> {
     }
 
     /// Factor and summand of each channel that a node applies to the value.
-    fn affine(&self, node: &Node, of: ValueId, product: Product) -> Option<(Vec<f64>, Vec<f64>)> {
+    pub(super) fn affine(&self, node: &Node, of: ValueId, product: Product) -> Option<(Vec<f64>, Vec<f64>)> {
         let channels = product.channels;
         let (ones, zeros) = (vec![1.0; channels], vec![0.0; channels]);
         if let Some(op) = node.op.downcast::<BatchNorm>() {
@@ -184,7 +196,7 @@ impl Look<'_> {
         Some(if values.len() == 1 { vec![values[0]; product.channels] } else { values })
     }
 
-    fn floats(&self, id: ValueId) -> Option<&Tensor> {
+    pub(super) fn floats(&self, id: ValueId) -> Option<&Tensor> {
         self.graph.weight(id).filter(|tensor| tensor.dtype() == DType::F32)
     }
 
@@ -259,11 +271,11 @@ impl Chain {
     }
 }
 
-fn f64s(tensor: &Tensor) -> Vec<f64> {
+pub(super) fn f64s(tensor: &Tensor) -> Vec<f64> {
     tensor.data().as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
 }
 
-fn floats(shape: &[usize], values: Vec<f64>) -> Option<Tensor> {
+pub(super) fn floats(shape: &[usize], values: Vec<f64>) -> Option<Tensor> {
     let bytes: Vec<u8> = values.into_iter().flat_map(|x| (x as f32).to_le_bytes()).collect();
     Tensor::new("", DType::F32, shape.to_vec(), bytes.into()).ok()
 }
