@@ -118,6 +118,7 @@ fn boxes_find_their_way_back() {
     };
     check(Fit::Stretch { width: 50, height: 50 }, [25.0, 25.0], [100.0, 50.0]);
     check(Fit::Crop { short: 50, width: 40, height: 40 }, [0.0, 0.0], [60.0, 10.0]);
+    check(Fit::StretchCrop { whole: [50, 50], width: 40, height: 40 }, [0.0, 0.0], [20.0, 10.0]);
     check(Fit::Letterbox { width: 100, height: 100, fill: 0 }, [50.0, 25.0], [100.0, 0.0]);
     check(Fit::Letterbox { width: 100, height: 100, fill: 0 }, [0.0, 0.0], [0.0, 0.0]);
     check(Fit::Sides { short: 300, long: 400 }, [200.0, 100.0], [100.0, 50.0]);

@@ -74,7 +74,10 @@ impl WriteArgs {
 pub(super) fn open(path: &Path, ui: &Ui) -> Result<GraphFiles> {
     if !GraphFiles::is_one(path) {
         let message = format!("{} is no model of operations", path.display());
-        return Err(hinted(message, "name a file or folder that ends in .onnx, .mlmodel or .mlpackage"));
+        return Err(hinted(
+            message,
+            "name a file or folder that ends in .onnx, .mlmodel or .mlpackage, or the folder of a vision model's checkpoint",
+        ));
     }
     let files = GraphFiles::open(path)?;
     files.notes.iter().for_each(|note| ui.note(note));

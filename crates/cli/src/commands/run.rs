@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// With a prompt, or with text on standard input, the model answers once. Without, a conversation begins; `/help`
 /// there lists what it can do. A model that is not here is fetched first.
 ///
-/// ONNX files, Core ML files and packages, and folders of OCR models take pictures instead of a prompt, or tensors.
+/// ONNX files, Core ML files and packages, checkpoints of vision models, and folders of OCR models take pictures instead of a prompt, or tensors.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

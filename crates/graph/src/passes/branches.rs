@@ -117,7 +117,8 @@ impl<'a> Forms<'a> {
         if shape(a)? != shape(b)? {
             return None;
         }
-        let source = |id: ValueId| self.operand(id).map_or((id, None, 0), |f| (f.of, f.kernel.clone(), f.sums));
+        let source =
+            |id: ValueId| self.operand(id).map_or((id, None, 0), |f| (f.of, f.kernel.clone(), f.sums));
         let ((x, first, n), (y, second, m)) = (source(a), source(b));
         let kernel = Some(joined(first, second).filter(|_| x == y)?);
         Some(Form { of: x, kernel, sums: n + m + 1, made: Made::Sum([a, b], minus) })
@@ -157,7 +158,11 @@ impl<'a> Forms<'a> {
             Made::Affine(operand) => [Some(operand), None],
             Made::Sum([a, b], _) => [Some(a), Some(b)],
         };
-        operands.into_iter().flatten().filter(|id| self.operand(*id).is_some()).for_each(|id| self.mark(id, gone));
+        operands
+            .into_iter()
+            .flatten()
+            .filter(|id| self.operand(*id).is_some())
+            .for_each(|id| self.mark(id, gone));
     }
 
     /// Adds the convolution that stands for a root.

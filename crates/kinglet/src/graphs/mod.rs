@@ -1,4 +1,4 @@
-//! ONNX and Core ML models: opened, run, and what they are for.
+//! ONNX and Core ML models and vision checkpoints: opened, run, and what they are for.
 //!
 //! [`GraphModel`] opens a file or package and runs it on tensors; [`Task`] says what a model does to a picture and
 //! [`GraphModel::look`] does it; [`Reader`] reads text in pictures with three models; [`Embedder`] makes vectors of texts;

@@ -22,6 +22,15 @@ pub enum Fit {
         /// Rows.
         height: u32,
     },
+    /// Stretched to a size, then the middle is cut out.
+    StretchCrop {
+        /// Columns and rows before the cut.
+        whole: [u32; 2],
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
     /// The whole picture in the middle of this size, `fill` around it.
     Letterbox {
         /// Columns.
@@ -132,12 +141,9 @@ impl Fit {
         match self {
             Self::Stretch { width, height } => whole([width, height]),
             Self::Crop { short, width: w, height: h } => {
-                let inner = short_side(width, height, short, u32::MAX);
-                let cut = |inner: u32, frame: u32| {
-                    -((f64::from(inner) - f64::from(frame)) / 2.0).round_ties_even() as i64
-                };
-                (inner, [w, h], [cut(inner[0], w), cut(inner[1], h)])
+                middle(short_side(width, height, short, u32::MAX), [w, h])
             }
+            Self::StretchCrop { whole, width, height } => middle(whole, [width, height]),
             Self::Letterbox { width: w, height: h, .. } => {
                 let ratio = (f64::from(w) / f64::from(width)).min(f64::from(h) / f64::from(height));
                 let scaled = |side: u32| ((f64::from(side) * ratio).round() as u32).max(1);
@@ -150,6 +156,13 @@ impl Fit {
             }
         }
     }
+}
+
+/// A frame in the middle of a resized picture, as [`Fit::layout`] answers.
+fn middle(inner: [u32; 2], frame: [u32; 2]) -> ([u32; 2], [u32; 2], [i64; 2]) {
+    let cut =
+        |axis: usize| -((f64::from(inner[axis]) - f64::from(frame[axis])) / 2.0).round_ties_even() as i64;
+    (inner, frame, [cut(0), cut(1)])
 }
 
 /// The size whose short side is `short`, or whose long side is `long` where it would be longer; fractions are cut off.

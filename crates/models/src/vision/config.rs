@@ -47,10 +47,28 @@ const TIMM_INERT: &[&str] = &[
 
 /// Keys of transformers' configurations that do not change what a model computes, or that the tensors tell.
 const TRANSFORMERS_INERT: &[&str] = &[
-    "_attn_implementation_autoset", "_name_or_path", "_num_labels", "architectures",
-    "attention_probs_dropout_prob", "dtype", "encoder_stride", "finetuning_task", "hidden_dropout_prob",
-    "id2label", "initializer_range", "label2id", "model_type", "num_labels", "out_features", "out_indices",
-    "pooler_output_size", "problem_type", "return_dict", "stage_names", "torch_dtype", "transformers_version",
+    "_attn_implementation_autoset",
+    "_name_or_path",
+    "_num_labels",
+    "architectures",
+    "attention_probs_dropout_prob",
+    "dtype",
+    "encoder_stride",
+    "finetuning_task",
+    "hidden_dropout_prob",
+    "id2label",
+    "initializer_range",
+    "label2id",
+    "model_type",
+    "num_labels",
+    "out_features",
+    "out_indices",
+    "pooler_output_size",
+    "problem_type",
+    "return_dict",
+    "stage_names",
+    "torch_dtype",
+    "transformers_version",
     "use_cache",
 ];
 
@@ -106,7 +124,9 @@ impl<'a> Given<'a> {
             None => usual_recipe(kind, own, channels),
         };
         let size = own.unwrap_or(match recipe.fit {
-            Fit::Stretch { width, height } | Fit::Crop { width, height, .. } => [height as usize, width as usize],
+            Fit::Stretch { width, height }
+            | Fit::Crop { width, height, .. }
+            | Fit::StretchCrop { width, height, .. } => [height as usize, width as usize],
             _ => [224, 224],
         });
         Self { name, timm: false, keys, channels, size, recipe, pool: None }.checked()
@@ -187,7 +207,9 @@ fn timm_recipe(name: &str, told: &Metadata, [height, width]: [usize; 2], channel
     let enlarged = |side: usize| (side as f64 / part).floor() as u32;
     let (w, h) = (width as u32, height as u32);
     let fit = match told.str("crop_mode") {
-        Some("squash") if part == 1.0 => Fit::Stretch { width: w, height: h },
+        Some("squash") => {
+            Fit::StretchCrop { whole: [enlarged(width), enlarged(height)], width: w, height: h }
+        }
         Some("border") => Fit::Letterbox { width: w, height: h, fill: 0 },
         _ => Fit::Crop { short: enlarged(width.min(height)), width: w, height: h },
     };
@@ -257,7 +279,10 @@ fn processor_fit(told: &Metadata, own: Option<[usize; 2]>) -> Fit {
             let short = (side as f64 / part) as u32;
             Fit::Crop { short, width: side as u32, height: side as u32 }
         }
-        (None, _, Some(size)) => stretch(size),
+        (None, _, Some([height, width])) => {
+            let [rows, columns] = size.and_then(pair).unwrap_or([height, width]).map(|side| side as u32);
+            Fit::StretchCrop { whole: [columns, rows], width: width as u32, height: height as u32 }
+        }
         (None, _, None) => stretch(size.and_then(pair).or(own).unwrap_or([224, 224])),
     }
 }
@@ -273,10 +298,63 @@ pub(super) fn classes(config: &Metadata) -> Option<Vec<String>> {
         let counts = names.iter().all(|name| name.starts_with("LABEL_"));
         return (!counts && !names.is_empty()).then_some(names);
     }
-    let told = config.table("pretrained_cfg").filter(|told| told.get("label_names").is_some()).unwrap_or(config);
+    let told =
+        config.table("pretrained_cfg").filter(|told| told.get("label_names").is_some()).unwrap_or(config);
     let names = told.strs("label_names")?;
     let described = told.table("label_descriptions");
     let describe = |name: &str| described.and_then(|table| table.str(name)).unwrap_or(name).to_owned();
     Some(names.iter().map(describe).collect())
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(entries: &[(&str, MetaValue)]) -> Metadata {
+        Metadata(entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
+    }
+
+    fn size(entries: &[(&str, u64)]) -> MetaValue {
+        let entries: Vec<_> = entries.iter().map(|(key, n)| (*key, MetaValue::U64(*n))).collect();
+        MetaValue::Table(table(&entries))
+    }
+
+    #[test]
+    fn processors_of_all_ages_frame_pictures_their_way() {
+        let check = |told: &[(&str, MetaValue)], expected: Fit| {
+            assert_eq!(processor_fit(&table(told), None), expected, "{told:?}");
+        };
+        let square = |n: u64| size(&[("height", n), ("width", n)]);
+        let cuts = ("do_center_crop", MetaValue::Bool(true));
+        check(&[("size", square(384))], Fit::Stretch { width: 384, height: 384 });
+        check(&[("size", MetaValue::U64(224))], Fit::Stretch { width: 224, height: 224 });
+        check(&[], Fit::Stretch { width: 224, height: 224 });
+        let edges = size(&[("shortest_edge", 800), ("longest_edge", 1333)]);
+        check(&[("size", edges)], Fit::Sides { short: 800, long: 1333 });
+        let older = [("size", MetaValue::U64(800)), ("max_size", MetaValue::U64(1333))];
+        check(&older, Fit::Sides { short: 800, long: 1333 });
+        let short = |n: u64| ("size", size(&[("shortest_edge", n)]));
+        check(&[short(224)], Fit::Crop { short: 256, width: 224, height: 224 });
+        check(&[short(384)], Fit::Stretch { width: 384, height: 384 });
+        let cut = [short(256), cuts.clone(), ("crop_size", square(224))];
+        check(&cut, Fit::Crop { short: 256, width: 224, height: 224 });
+        let squashed = [("size", square(256)), cuts, ("crop_size", square(224))];
+        check(&squashed, Fit::StretchCrop { whole: [256, 256], width: 224, height: 224 });
+    }
+
+    #[test]
+    fn classes_have_names_where_the_file_gives_them() {
+        let named = |names: &[&str]| {
+            let ids =
+                names.iter().enumerate().map(|(i, name)| (i.to_string(), MetaValue::Str((*name).into())));
+            classes(&table(&[("id2label", MetaValue::Table(Metadata(ids.collect())))]))
+        };
+        assert_eq!(named(&["cat", "dog"]), Some(vec!["cat".to_owned(), "dog".to_owned()]));
+        assert_eq!(named(&["LABEL_0", "LABEL_1"]), None);
+        let names = MetaValue::list(["n1", "n2"].map(|name| MetaValue::Str(name.into())).to_vec());
+        let described = MetaValue::Table(table(&[("n2", MetaValue::Str("hen".into()))]));
+        let timm = table(&[("label_names", names), ("label_descriptions", described)]);
+        assert_eq!(classes(&timm), Some(vec!["n1".to_owned(), "hen".to_owned()]));
+        assert_eq!(classes(&table(&[])), None);
+    }
+}

@@ -1,9 +1,7 @@
 //! DETR of transformers: a ResNet, an encoder over its pixels, a decoder over queries, boxes and classes.
 
 use kinglet_graph::ValueId;
-use kinglet_graph::ops::{
-    Attend, Binary, Cast, Concat, Expand, Fun, Fun2, Gather, Range, Shape, Unsqueeze,
-};
+use kinglet_graph::ops::{Attend, Binary, Cast, Concat, Expand, Fun, Fun2, Gather, Range, Shape, Unsqueeze};
 use kinglet_tensor::DType;
 
 use super::net::{EACH, Net};
@@ -15,9 +13,24 @@ const BACKBONE: &str = "model.backbone.conv_encoder.model.";
 
 /// Keys of a backbone's configuration that change nothing here, or that the tensors tell.
 const BACKBONE_INERT: &[&str] = &[
-    "_name_or_path", "architectures", "backbone", "chunk_size_feed_forward", "dtype", "features_only",
-    "freeze_batch_norm_2d", "id2label", "label2id", "model_type", "num_channels", "out_features", "out_indices",
-    "return_dict", "stage_names", "use_pretrained_backbone", "torch_dtype", "transformers_version",
+    "_name_or_path",
+    "architectures",
+    "backbone",
+    "chunk_size_feed_forward",
+    "dtype",
+    "features_only",
+    "freeze_batch_norm_2d",
+    "id2label",
+    "label2id",
+    "model_type",
+    "num_channels",
+    "out_features",
+    "out_indices",
+    "return_dict",
+    "stage_names",
+    "use_pretrained_backbone",
+    "torch_dtype",
+    "transformers_version",
     "initializer_range",
 ];
 
@@ -65,12 +78,36 @@ pub(super) fn transformers(net: &mut Net<'_>, given: &Given<'_>) -> Result<(), M
 /// Refuses what the graph would not compute.
 fn check(given: &Given<'_>, width: usize, heads: [usize; 2]) -> Result<(), ModelError> {
     for key in [
-        "num_queries", "encoder_layers", "decoder_layers", "encoder_ffn_dim", "decoder_ffn_dim", "backbone",
-        "use_timm_backbone", "use_pretrained_backbone", "num_hidden_layers", "max_position_embeddings",
-        "backbone_kwargs", "dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop",
-        "init_std", "init_xavier_std", "is_encoder_decoder", "auxiliary_loss", "scale_embedding", "class_cost",
-        "bbox_cost", "giou_cost", "mask_loss_coefficient", "dice_loss_coefficient", "bbox_loss_coefficient",
-        "giou_loss_coefficient", "eos_coefficient", "classifier_dropout",
+        "num_queries",
+        "encoder_layers",
+        "decoder_layers",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+        "backbone",
+        "use_timm_backbone",
+        "use_pretrained_backbone",
+        "num_hidden_layers",
+        "max_position_embeddings",
+        "backbone_kwargs",
+        "dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "encoder_layerdrop",
+        "decoder_layerdrop",
+        "init_std",
+        "init_xavier_std",
+        "is_encoder_decoder",
+        "auxiliary_loss",
+        "scale_embedding",
+        "class_cost",
+        "bbox_cost",
+        "giou_cost",
+        "mask_loss_coefficient",
+        "dice_loss_coefficient",
+        "bbox_loss_coefficient",
+        "giou_loss_coefficient",
+        "eos_coefficient",
+        "classifier_dropout",
     ] {
         given.keys.get(key);
     }
@@ -118,7 +155,8 @@ impl Detr {
 
     /// Sines and cosines of rows, then of columns, `[pixels, width]`.
     fn places(&self, net: &mut Net<'_>, planes: ValueId) -> Result<ValueId, ModelError> {
-        let [height, width] = [2, 3].map(|axis| net.node("model.side", Shape { start: axis, end: Some(axis + 1) }, &[planes]));
+        let [height, width] =
+            [2, 3].map(|axis| net.node("model.side", Shape { start: axis, end: Some(axis + 1) }, &[planes]));
         let sides = [height?, width?];
         let half = net.ints("model.half", &[(self.width / 2) as i64])?;
         let shape = net.node("model.grid", Concat { axis: 0 }, &[sides[0], sides[1], half])?;
@@ -154,7 +192,8 @@ impl Detr {
         let divisors: Vec<f32> = (0..count).map(divisor).collect();
         let divisors = net.floats("model.divisors", &[1, count], &divisors)?;
         let angles = net.node("model.angles", Binary(Fun2::Div), &[angle, divisors])?;
-        let (sine, cosine) = (net.map("model.sine", Fun::Sin, angles)?, net.map("model.cosine", Fun::Cos, angles)?);
+        let (sine, cosine) =
+            (net.map("model.sine", Fun::Sin, angles)?, net.map("model.cosine", Fun::Cos, angles)?);
         // One of each pair stays.
         let even: Vec<f32> = (0..count).map(|i| f32::from(i % 2 == 0)).collect();
         let odd: Vec<f32> = even.iter().map(|x| 1.0 - x).collect();
@@ -218,8 +257,15 @@ impl Detr {
         let k = net.add(&parts(at, "keys"), from.values, from.places)?;
         let k = net.linear(&parts(at, "k_proj"), k)?;
         let v = net.linear(&parts(at, "v_proj"), from.values)?;
-        let op =
-            Attend { heads, kv_heads: heads, scale: None, causal: false, softcap: 0.0, blank: false, scores: 0 };
+        let op = Attend {
+            heads,
+            kv_heads: heads,
+            scale: None,
+            causal: false,
+            softcap: 0.0,
+            blank: false,
+            scores: 0,
+        };
         let y = net.node(&parts(at, "attend"), op, &[q, k, v])?;
         let out = net.spelt(&[parts(at, "out_proj"), parts(at, "o_proj")]);
         net.linear(&out, y)

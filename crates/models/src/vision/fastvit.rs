@@ -77,7 +77,8 @@ fn branches(net: &mut Net<'_>, at: &str, x: ValueId, stride: usize) -> Result<Va
 
 /// The sum of at least one term.
 fn total(net: &mut Net<'_>, at: &str, terms: &[ValueId]) -> Result<ValueId, ModelError> {
-    let missing = || ModelError::Tensor(kinglet_tensor::TensorError::Missing { name: parts(at, "reparam_conv") });
+    let missing =
+        || ModelError::Tensor(kinglet_tensor::TensorError::Missing { name: parts(at, "reparam_conv") });
     let (first, rest) = terms.split_first().ok_or_else(missing)?;
     rest.iter().try_fold(*first, |sum, term| net.add(&parts(at, "sum"), sum, *term))
 }
@@ -161,8 +162,11 @@ fn rep_mixer(net: &mut Net<'_>, at: &str, x: ValueId) -> Result<ValueId, ModelEr
     }
     let mixed = mobile_one(net, &parts(at, "mixer"), x, 1, None)?;
     let normed = mobile_one(net, &parts(at, "norm"), x, 1, None)?;
-    let difference =
-        net.node(&parts(at, "difference"), kinglet_graph::ops::Binary(kinglet_graph::ops::Fun2::Sub), &[mixed, normed])?;
+    let difference = net.node(
+        &parts(at, "difference"),
+        kinglet_graph::ops::Binary(kinglet_graph::ops::Fun2::Sub),
+        &[mixed, normed],
+    )?;
     residual(net, &parts(at, "layer_scale"), x, difference)
 }
 
@@ -192,7 +196,8 @@ fn attention(net: &mut Net<'_>, at: &str, x: ValueId) -> Result<ValueId, ModelEr
     let channels = net.dim(x, 1).unwrap_or(0);
     let sides = [2, 3].map(|axis| net.dim(x, axis).unwrap_or(0) as i64);
     let heads = channels / HEAD;
-    let pixels = net.reshape(&parts(at, "pixels"), x, &[0, channels as i64, sides[0].saturating_mul(sides[1])])?;
+    let pixels =
+        net.reshape(&parts(at, "pixels"), x, &[0, channels as i64, sides[0].saturating_mul(sides[1])])?;
     let rows = net.transpose(&parts(at, "rows"), pixels, &[0, 2, 1])?;
     let qkv = net.linear(&parts(at, "qkv"), rows)?;
     let qkv = net.parts(&parts(at, "split"), Split { axis: -1, parts: 3 }, &[qkv], 3)?;

@@ -70,20 +70,22 @@ const V2: Variant = Variant {
 const VARIANTS: &[Variant] = &[
     Variant { ids: &["mobilenetv3_large_minimal_"], act: Act::Relu, ..V3 },
     V3,
-    Variant {
-        ids: &["mobilenetv3_small_minimal_"],
-        act: Act::Relu,
-        strides: &[2, 2, 2, 1, 2, 1],
-        ..V3
-    },
+    Variant { ids: &["mobilenetv3_small_minimal_"], act: Act::Relu, strides: &[2, 2, 2, 1, 2, 1], ..V3 },
     Variant { ids: &["mobilenetv3_small_"], strides: &[2, 2, 2, 1, 2, 1], relu_stages: 2, ..V3 },
     Variant { ids: &["mobilenetv3_rw"], squeezed: None, no_first_skip: true, eps: TF_EPS, ..V3 },
     V2,
     Variant { ids: &["efficientnet_lite"], ..V2 },
     Variant {
         ids: &[
-            "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
-            "efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_b8",
+            "efficientnet_b0",
+            "efficientnet_b1",
+            "efficientnet_b2",
+            "efficientnet_b3",
+            "efficientnet_b4",
+            "efficientnet_b5",
+            "efficientnet_b6",
+            "efficientnet_b7",
+            "efficientnet_b8",
         ],
         act: Act::Silu,
         ..V2

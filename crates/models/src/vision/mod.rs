@@ -55,8 +55,7 @@ const TRANSFORMERS: &[(&str, Build)] = &[
 ];
 
 /// The families in words, for messages.
-pub(crate) const KNOWN: &str =
-    "ResNet, MobileNetV2, MobileNetV3, EfficientNet, ViT, FastViT (timm), ViT, DeiT, ResNet, DETR (transformers)";
+pub(crate) const KNOWN: &str = "ResNet, MobileNetV2, MobileNetV3, EfficientNet, ViT, FastViT (timm), ViT, DeiT, ResNet, DETR (transformers)";
 
 /// Whether a `config.json` is a vision model's.
 pub fn is_vision(config: &Metadata) -> bool {

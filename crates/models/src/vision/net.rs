@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kinglet_graph::ops::{
-    BatchNorm, Binary, Conv, Fun, Fun2, LayerNorm, MatMul, Op, Pads, Pool, PoolKind, Reduce,
-    ReduceKind, Reshape, Transpose, Unary, Window, float_scalar, int_tensor,
+    BatchNorm, Binary, Conv, Fun, Fun2, LayerNorm, MatMul, Op, Pads, Pool, PoolKind, Reduce, ReduceKind,
+    Reshape, Transpose, Unary, Window, float_scalar, int_tensor,
 };
 use kinglet_graph::{Dim, Graph, GraphBuilder, TensorType, Type, ValueId};
 use kinglet_tensor::{Bytes, DType, Tensor, WeightSource, quant};
@@ -172,7 +172,12 @@ impl<'a> Net<'a> {
     }
 
     /// Adds a node.
-    pub(super) fn node(&mut self, name: &str, op: impl Op, inputs: &[ValueId]) -> Result<ValueId, ModelError> {
+    pub(super) fn node(
+        &mut self,
+        name: &str,
+        op: impl Op,
+        inputs: &[ValueId],
+    ) -> Result<ValueId, ModelError> {
         let name = self.graph.fresh(name);
         Ok(self.graph.node(&name, op, inputs)?)
     }
@@ -200,8 +205,11 @@ impl<'a> Net<'a> {
         let name = format!("{at}.weight");
         let shape = self.shape(&name)?;
         let channels = self.dim(x, 1).unwrap_or(0);
-        let wrong =
-            |found: &[usize]| ModelError::Shape { name: name.clone(), found: found.into(), expected: vec![channels] };
+        let wrong = |found: &[usize]| ModelError::Shape {
+            name: name.clone(),
+            found: found.into(),
+            expected: vec![channels],
+        };
         let &[_, inner, height, width] = shape.as_slice() else { return Err(wrong(&shape)) };
         if inner == 0 || !channels.is_multiple_of(inner) {
             return Err(wrong(&shape));
@@ -256,7 +264,6 @@ impl<'a> Net<'a> {
         self.bias(at, &mut inputs)?;
         self.node(at, LayerNorm { axis: -1, eps, centre: true }, &inputs)
     }
-
 
     /// A function of each element.
     pub(super) fn map(&mut self, at: &str, fun: Fun, x: ValueId) -> Result<ValueId, ModelError> {

@@ -121,7 +121,15 @@ pub(super) fn transformers(net: &mut Net<'_>, given: &Given<'_>) -> Result<(), M
         act: given.activation("hidden_act", Fun::Gelu { tanh: false })?,
         eps: given.keys.f64("layer_norm_eps")? as f32,
     };
-    for key in ["pooler_act", "image_size", "patch_size", "hidden_size", "num_hidden_layers", "intermediate_size", "qkv_bias"] {
+    for key in [
+        "pooler_act",
+        "image_size",
+        "patch_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "intermediate_size",
+        "qkv_bias",
+    ] {
         given.keys.get(key);
     }
     let image = net.image(given.channels, Some(given.size))?;
@@ -207,8 +215,15 @@ impl Transformer<'_> {
                 qkv[i] = self.norm_heads(net, &name, qkv[i])?;
             }
         }
-        let op =
-            Attend { heads, kv_heads: heads, scale: None, causal: false, softcap: 0.0, blank: false, scores: 0 };
+        let op = Attend {
+            heads,
+            kv_heads: heads,
+            scale: None,
+            causal: false,
+            softcap: 0.0,
+            blank: false,
+            scores: 0,
+        };
         let y = net.node(&parts(at, "attend"), op, &qkv)?;
         net.linear(&parts(at, self.spelling.out), y)
     }
