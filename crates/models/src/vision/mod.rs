@@ -36,10 +36,11 @@ pub struct Vision {
     pub library: &'static str,
 }
 
+type Fits = fn(&str) -> bool;
 type Build = fn(&mut Net<'_>, &Given<'_>) -> Result<(), ModelError>;
 
 /// Whether timm's model of this name is one of the family, and what builds it.
-const TIMM: &[(fn(&str) -> bool, Build)] = &[
+const TIMM: &[(Fits, Build)] = &[
     (resnet::is_timm, resnet::timm),
     (mbconv::is_timm, mbconv::timm),
     (vit::is_timm, vit::timm),
