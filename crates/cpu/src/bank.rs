@@ -12,7 +12,7 @@ use kinglet_graph::{ExecError, Graph};
 use kinglet_kernels::matmul::{PackPlan, PackedMatrix};
 use kinglet_kernels::nd::{NdError, Packed, Packing, fingerprint};
 use kinglet_simd::Level;
-use kinglet_tensor::{Bytes, DType, Tensor};
+use kinglet_tensor::{Bytes, Tensor};
 
 use crate::CpuBackend;
 use crate::pack_file::{self, Checked, PackFile, PackStore, check};
@@ -184,7 +184,7 @@ impl Wanted<'_> {
         packing: Packing,
     ) -> Result<Packed, String> {
         let fits =
-            tensor.dtype() == DType::F32 && reading.count(tensor.elements()) == Some(packing.weights());
+            Reading::takes(tensor.dtype()) && reading.count(tensor.elements()) == Some(packing.weights());
         if !fits {
             return Err(format!("{}{:?} is not what {packing:?} takes", tensor.dtype(), tensor.shape()));
         }
@@ -276,7 +276,7 @@ impl Job {
         let kept = self.kept.as_ref().filter(|(data, sum)| check(data) == *sum);
         promise.0.fill(match kept {
             Some((data, _)) => Ok(data.clone()),
-            None => self.key.packing.pack(&self.key.reading.values(self.tensor.data())),
+            None => self.key.packing.pack(&self.key.reading.values(&self.tensor)),
         });
         release(self.tensor.data());
         kept.is_some()

@@ -7,6 +7,7 @@ use kinglet_kernels::{Arena, KvStore, Limits, Program, RunArgs, RunError, Span, 
 use kinglet_simd::Level;
 use kinglet_tensor::{KvSpec, PageId};
 
+use crate::bank::Bank;
 use crate::lower::{LoweredGraph, Placed};
 use crate::weights::WeightBank;
 
@@ -14,6 +15,8 @@ use crate::weights::WeightBank;
 pub(crate) struct CpuExecutable {
     lowered: LoweredGraph,
     weights: WeightBank,
+    /// Weights in bfloat16.
+    bank: Bank,
     /// Largest value of each dimension.
     max_dims: Vec<usize>,
     /// Dimensions of each input: the symbolic one and the elements a row.
@@ -48,7 +51,7 @@ struct Bucket {
 impl CpuExecutable {
     pub(crate) fn new(
         lowered: LoweredGraph,
-        weights: WeightBank,
+        (weights, bank): (WeightBank, Bank),
         max_dims: Vec<usize>,
         inputs: Vec<InputShape>,
         kv: Option<KvSpec>,
@@ -58,7 +61,7 @@ impl CpuExecutable {
         let arena = Arena::try_new(0).map_err(|e| memory("activations", e))?;
         let (dims, key) = (vec![0; max_dims.len()], vec![0; max_dims.len()]);
         let (buckets, ran) = (BTreeMap::new(), false);
-        Ok(Self { lowered, weights, max_dims, inputs, kv, team, level, arena, buckets, dims, key, ran })
+        Ok(Self { lowered, weights, bank, max_dims, inputs, kv, team, level, arena, buckets, dims, key, ran })
     }
 
     /// Sets the dimensions of a call, from the lengths of its inputs.
@@ -192,7 +195,7 @@ impl Executable for CpuExecutable {
     fn report(&self, dims: &[usize]) -> Result<PlanReport, ExecError> {
         let placed = self.lowered.place(dims)?;
         Ok(PlanReport {
-            packed_bytes: self.weights.packed_bytes(),
+            packed_bytes: self.weights.packed_bytes() + self.bank.bytes(),
             mapped_bytes: self.weights.mapped_bytes(),
             isa: self.level.name().into(),
             threads: self.team.size(),

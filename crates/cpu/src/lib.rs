@@ -37,6 +37,7 @@ use kinglet_graph::{Backend, Dim, ExecError, Executable, Graph};
 use kinglet_kernels::Team;
 use kinglet_simd::Level;
 
+use crate::bank::Bank;
 use crate::executable::{CpuExecutable, InputShape};
 use crate::lower::Lowering;
 pub use crate::pack_file::{PackFile, PackStore};
@@ -45,7 +46,8 @@ use crate::weights::WeightBank;
 /// In which precision products of activations and weights are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// As the weights suggest: integers where they are quantised or the graph quantises values itself, else f32.
+    /// As the model suggests: integers where weights are quantised or the graph quantises values itself; else bfloat16 in
+    /// language models, where the machine multiplies such numbers, and f32.
     #[default]
     Auto,
     /// Activations as they are, weights decoded exactly. Slower, for references and small models.
@@ -84,6 +86,13 @@ impl CpuBackend {
         let (level, precision) = (Level::detect(), Precision::default());
         Self { threads: threads.max(1), level, precision, packs: None }
     }
+
+    /// Whether products that are not of integers are computed in bfloat16; with `auto`, also where the precision leaves it
+    /// to the backend.
+    fn bf16(&self, auto: bool) -> bool {
+        let asked = self.precision == Precision::Bf16 || auto && self.precision == Precision::Auto;
+        asked && self.level.has_bf16()
+    }
 }
 
 impl Backend for CpuBackend {
@@ -93,8 +102,12 @@ impl Backend for CpuBackend {
 
     fn compile(&self, graph: Graph) -> Result<Box<dyn Executable>, ExecError> {
         let team = Team::new(self.threads);
-        let weights = WeightBank::prepare(&graph, self, None)?;
-        let lowered = Lowering::new(&graph, &weights).finish()?;
+        let bf16 = self.bf16(true);
+        let bank = Bank::new(&graph, self);
+        let weights = WeightBank::prepare(&graph, self, None, bf16)?;
+        let lowering = Lowering::new(&graph, &weights);
+        let lowering = if bf16 { lowering.with_bf16(self.level, &bank) } else { lowering };
+        let lowered = lowering.finish()?;
         let max_dims = graph.dims().iter().map(|dim| dim.max).collect();
         let inputs = graph
             .inputs()
@@ -102,7 +115,7 @@ impl Backend for CpuBackend {
             .map(|v| input_shape(graph.tensor_type(*v).map_or(&[], |ty| &ty.shape)))
             .collect();
         let kv = graph.kv().cloned();
-        Ok(Box::new(CpuExecutable::new(lowered, weights, max_dims, inputs, kv, (team, self.level))?))
+        Ok(Box::new(CpuExecutable::new(lowered, (weights, bank), max_dims, inputs, kv, (team, self.level))?))
     }
 }
 

@@ -112,6 +112,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) views: crate::views::Views,
     /// Instruction set of kernels that are packed for one, and whether steps may compute several nodes.
     pub(crate) tuning: (Level, bool),
+    /// Whether products with constants are computed in bfloat16.
+    pub(crate) bf16: bool,
     /// For graphs that host kernels may compute: where they report faults, and whether all ops run that way, one by one.
     host: Option<(Arc<Faults>, bool)>,
     /// Constants that kernels of such graphs want packed.
@@ -174,6 +176,7 @@ impl<'a> Lowering<'a> {
             images: crate::blocked::Images::default(),
             views: crate::views::Views::new(),
             tuning: (Level::SCALAR, false),
+            bf16: false,
             host: None,
             packs: None,
         }
@@ -186,11 +189,21 @@ impl<'a> Lowering<'a> {
         faults: Arc<Faults>,
         interpret: bool,
         tuning: (Level, bool),
+        bf16: bool,
         bank: &'a Bank,
     ) -> Self {
         self.host = Some((faults, interpret));
         self.packs = Some(bank.wanted());
         self.tuning = tuning;
+        self.bf16 = bf16;
+        self
+    }
+
+    /// Weights that are not packed in integers are packed by the bank in bfloat16.
+    pub(crate) fn with_bf16(mut self, level: Level, bank: &'a Bank) -> Self {
+        self.packs = Some(bank.wanted());
+        self.tuning.0 = level;
+        self.bf16 = true;
         self
     }
 

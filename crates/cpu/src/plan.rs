@@ -84,12 +84,14 @@ enum Kind {
 impl Plan {
     pub(crate) fn new(mut graph: Graph, env: &Arc<Env>) -> Result<Self, ExecError> {
         env.bank.share(&mut graph);
-        let weights = WeightBank::prepare(&graph, &env.backend, Some(&env.bank))?;
+        let bf16 = env.backend.bf16(false);
+        let weights = WeightBank::prepare(&graph, &env.backend, Some(&env.bank), bf16)?;
         let faults = Arc::new(Faults::default());
         let lowering = Lowering::new(&graph, &weights).with_host(
             faults.clone(),
             env.interpret,
             (env.backend.level, env.fuse),
+            bf16,
             &env.bank,
         );
         let lowered = lowering.finish()?;

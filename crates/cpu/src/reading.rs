@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use kinglet_tensor::quant::row_decoder;
+use kinglet_tensor::{DType, Tensor, quant};
+
 /// An order and factors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Reading {
@@ -33,6 +36,11 @@ impl Reading {
         Self { gather: Some(gather), ..self }
     }
 
+    /// Whether it reads constants of this type.
+    pub(crate) fn takes(dtype: DType) -> bool {
+        row_decoder(dtype).is_some()
+    }
+
     /// How many values it reads of so many elements; none when it would read others.
     pub(crate) fn count(&self, elements: usize) -> Option<usize> {
         let Some(Gather { first, sizes, strides }) = self.gather else { return Some(elements) };
@@ -47,19 +55,16 @@ impl Reading {
         (inside || count == 0).then_some(count)
     }
 
-    /// The values of a constant of floats for which [`count`](Self::count) is known.
-    pub(crate) fn values<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [f32]> {
-        let plain = || bytemuck::try_cast_slice(bytes).ok().filter(|_| self.factors.is_empty());
-        if self.gather.is_none()
-            && let Some(values) = plain()
-        {
-            return Cow::Borrowed(values);
+    /// The values of a constant of numbers for which [`count`](Self::count) is known.
+    pub(crate) fn values<'a>(&self, tensor: &'a Tensor) -> Cow<'a, [f32]> {
+        let floats = decoded(tensor);
+        if self.gather.is_none() && self.factors.is_empty() {
+            return floats;
         }
-        let (floats, _) = bytes.as_chunks::<4>();
-        let float = |at: usize| floats.get(at).map_or(0.0, |bytes| f32::from_le_bytes(*bytes));
+        let float = |at: usize| floats.get(at).copied().unwrap_or(0.0);
         let mut values: Vec<f32> = match &self.gather {
             Some(gather) => gather.places().map(float).collect(),
-            None => floats.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            None => floats.into_owned(),
         };
         let factors = self.factors.iter().cycle();
         for (values, factor) in values.chunks_mut(self.each.max(1)).zip(factors) {
@@ -67,6 +72,19 @@ impl Reading {
         }
         Cow::Owned(values)
     }
+}
+
+/// The numbers of a constant; zeros when it has none.
+fn decoded(tensor: &Tensor) -> Cow<'_, [f32]> {
+    if tensor.dtype() == DType::F32
+        && let Ok(floats) = bytemuck::try_cast_slice(tensor.data())
+    {
+        return Cow::Borrowed(floats);
+    }
+    let mut floats = vec![0.0; tensor.elements()];
+    // Fails for what is no numbers only, which no kernel asks for.
+    let _zeros = quant::dequantize(tensor.dtype(), tensor.data(), &mut floats);
+    Cow::Owned(floats)
 }
 
 impl Gather {
@@ -86,7 +104,9 @@ mod tests {
     use super::*;
 
     fn values(reading: &Reading, floats: &[f32]) -> Vec<f32> {
-        reading.values(bytemuck::cast_slice(floats)).into_owned()
+        let bytes = floats.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let tensor = Tensor::new("x", DType::F32, vec![floats.len()], bytes.into()).expect("whole");
+        reading.values(&tensor).into_owned()
     }
 
     #[test]

@@ -24,11 +24,12 @@ pub(crate) struct WeightBank {
 
 impl WeightBank {
     /// Packs every matrix that a product uses and that has a packed form, or takes it from the backend's store. What a
-    /// session's bank holds is shared, and what is packed anew goes there.
+    /// session's bank holds is shared, and what is packed anew goes there. With `bf16`, the others are packed later.
     pub(crate) fn prepare(
         graph: &Graph,
         backend: &CpuBackend,
         bank: Option<&Bank>,
+        bf16: bool,
     ) -> Result<Self, ExecError> {
         let weights = product_weights(graph);
         let (mut packable, mut products, mut packed_bytes) = (Vec::new(), HashMap::new(), 0);
@@ -46,7 +47,7 @@ impl WeightBank {
             }
         }
         packable.sort_by_key(|(id, tensor, _)| (std::cmp::Reverse(tensor.data().len()), *id));
-        let plain = products.iter().filter(|(_, weight)| matches!(weight, Weight::Plain(_)));
+        let plain = products.iter().filter(|(_, weight)| !bf16 && matches!(weight, Weight::Plain(_)));
         let mapped_bytes = plain.filter_map(|(id, _)| graph.weight(*id)).map(|t| t.data().len()).sum();
         let packed = pack_all(&packable, backend)?;
         packed_bytes += packed.iter().map(|matrix| matrix.data().len()).sum::<usize>();

@@ -14,6 +14,8 @@ pub enum Math {
     /// 32-bit floats.
     #[default]
     Float,
+    /// Pairs of bfloat16, summed in 32-bit floats.
+    Bf16,
     /// 8-bit integers.
     Int8,
 }
@@ -90,6 +92,8 @@ pub struct Rates {
     pub caches: Vec<(f64, f64)>,
     /// Operations on 32-bit floats; a multiply-add is two.
     pub float: f64,
+    /// Operations on bfloat16; a multiply-add is two. That of 32-bit floats where there are no instructions for it.
+    pub bf16: f64,
     /// Operations on 8-bit integers; a multiply-add is two.
     pub int8: f64,
     /// Steps that do nothing.
@@ -105,6 +109,8 @@ pub enum Ceiling {
     Cache,
     /// Multiplying 32-bit floats.
     Float,
+    /// Multiplying bfloat16.
+    Bf16,
     /// Multiplying 8-bit integers.
     Int8,
     /// Starting a step and waiting for all workers.
@@ -118,6 +124,7 @@ impl Ceiling {
             Self::Memory => "memory",
             Self::Cache => "cache",
             Self::Float => "f32",
+            Self::Bf16 => "bf16",
             Self::Int8 => "int8",
             Self::Step => "step",
         }
@@ -129,6 +136,7 @@ impl Rates {
     pub fn least(&self, cost: &Cost) -> (f64, Ceiling) {
         let (rate, arithmetic) = match cost.math {
             Math::Float => (self.float, Ceiling::Float),
+            Math::Bf16 => (self.bf16, Ceiling::Bf16),
             Math::Int8 => (self.int8, Ceiling::Int8),
         };
         let claims = [
@@ -155,7 +163,7 @@ mod tests {
     #[test]
     fn the_slowest_resource_holds_a_step() {
         let caches = vec![(150.0, 200.0), (1000.0, 100.0)];
-        let rates = Rates { memory: 10.0, caches, float: 20.0, int8: 200.0, steps: 4.0 };
+        let rates = Rates { memory: 10.0, caches, float: 20.0, bf16: 40.0, int8: 200.0, steps: 4.0 };
         let check = |memory, activations, products, math, expected| {
             let cost =
                 Cost { memory_bytes: memory, activation_bytes: activations, multiply_adds: products, math };
@@ -167,6 +175,7 @@ mod tests {
         check(0.0, 100.0, 0.0, Math::Float, (0.5, Ceiling::Cache));
         check(0.0, 2000.0, 0.0, Math::Float, (200.0, Ceiling::Cache));
         check(20.0, 100.0, 40.0, Math::Float, (4.0, Ceiling::Float));
+        check(20.0, 100.0, 100.0, Math::Bf16, (5.0, Ceiling::Bf16));
         check(20.0, 100.0, 500.0, Math::Int8, (5.0, Ceiling::Int8));
     }
 

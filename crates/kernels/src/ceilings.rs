@@ -81,6 +81,12 @@ impl<'a> Meter<'a> {
         self.rate(dispatch(level, F32Ops), |_, passes| dispatch(level, F32Product { passes }))
     }
 
+    /// Multiply-adds of pairs of bfloat16 ([`Isa::dot_bf16`]), likewise.
+    pub fn bf16_dot(&self) -> Rate {
+        let level = self.level;
+        self.rate(dispatch(level, Bf16Ops), |_, passes| dispatch(level, Bf16Product { passes }))
+    }
+
     /// Multiply-adds of 8-bit integers ([`Isa::dot_u7`]), as a matrix product does them from the first-level cache.
     pub fn int8_dot(&self) -> Rate {
         let level = self.level;
@@ -206,6 +212,48 @@ impl Kernel for Int8Ops {
     }
 }
 
+/// Operations of one pass of [`Bf16Product`].
+struct Bf16Ops;
+
+impl Kernel for Bf16Ops {
+    type Out = usize;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> usize {
+        2 * F32Ops.run(isa)
+    }
+}
+
+/// An outer product of pairs of bfloat16.
+struct Bf16Product {
+    passes: usize,
+}
+
+impl Kernel for Bf16Product {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        isa.dispatch_bf16(Bf16Pass(self.passes));
+    }
+}
+
+/// The same where the instructions are enabled.
+struct Bf16Pass(usize);
+
+impl Kernel for Bf16Pass {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        if I::REGISTERS >= 32 {
+            float_product::<I, true, { LARGE.0 }, { LARGE.1 }>(isa, self.0);
+        } else {
+            float_product::<I, true, { SMALL.0 }, { SMALL.1 }>(isa, self.0);
+        }
+    }
+}
+
 /// An outer product of `f32`: columns are loaded, rows broadcast, sums stay in registers.
 struct F32Product {
     passes: usize,
@@ -217,15 +265,15 @@ impl Kernel for F32Product {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         if I::REGISTERS >= 32 {
-            f32_product::<I, { LARGE.0 }, { LARGE.1 }>(isa, self.passes);
+            float_product::<I, false, { LARGE.0 }, { LARGE.1 }>(isa, self.passes);
         } else {
-            f32_product::<I, { SMALL.0 }, { SMALL.1 }>(isa, self.passes);
+            float_product::<I, false, { SMALL.0 }, { SMALL.1 }>(isa, self.passes);
         }
     }
 }
 
 #[inline(always)]
-fn f32_product<I: Isa, const ROWS: usize, const COLUMNS: usize>(isa: I, passes: usize) {
+fn float_product<I: Isa, const PAIRS: bool, const ROWS: usize, const COLUMNS: usize>(isa: I, passes: usize) {
     let columns = [[1e-3f32; 16 * 4]; STEPS];
     let rows = [[1e-3f32; ROWS]; STEPS];
     let mut sums = [[isa.zero(); COLUMNS]; ROWS];
@@ -236,7 +284,11 @@ fn f32_product<I: Isa, const ROWS: usize, const COLUMNS: usize>(isa: I, passes: 
             for (sums, &row) in sums.iter_mut().zip(rows) {
                 let a = isa.splat(row);
                 for (sum, w) in sums.iter_mut().zip(w) {
-                    *sum = isa.fma(w, a, *sum);
+                    *sum = if PAIRS {
+                        isa.dot_bf16(*sum, isa.bits_of(w), isa.bits_of(a))
+                    } else {
+                        isa.fma(w, a, *sum)
+                    };
                 }
             }
         }
@@ -388,7 +440,8 @@ mod tests {
             let read = meter.read(bytes).expect("memory");
             assert!(STREAMS.contains(&read.streams));
             let write = meter.write(bytes).expect("memory");
-            let rates = [meter.f32_fma(), meter.int8_dot(), meter.barriers(), read.rate, write];
+            let rates =
+                [meter.f32_fma(), meter.bf16_dot(), meter.int8_dot(), meter.barriers(), read.rate, write];
             for rate in rates {
                 assert!(rate.median > 0.0 && rate.best >= rate.median && rate.best.is_finite(), "{rate:?}");
             }

@@ -28,6 +28,8 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
     const PAIRS: bool = false;
     /// Vector registers: a kernel that needs more spills.
     const REGISTERS: usize;
+    /// Whether [`dot_bf16`](Self::dot_bf16) is an instruction.
+    const BF16: bool = false;
 
     /// `LANES` floats.
     type F32: Copy;
@@ -43,6 +45,18 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
 
     /// Runs `kernel` with the instruction set enabled.
     fn dispatch<K: Kernel>(self, kernel: K) -> K::Out;
+
+    /// Whether this machine multiplies pairs of bfloat16 in one instruction, inside [`dispatch_bf16`](Self::dispatch_bf16).
+    #[inline(always)]
+    fn has_bf16(self) -> bool {
+        false
+    }
+
+    /// Runs `kernel` with this instruction set enabled and, where the machine has them, products of bfloat16.
+    #[inline(always)]
+    fn dispatch_bf16<K: Kernel>(self, kernel: K) -> K::Out {
+        self.dispatch(kernel)
+    }
 
     // ---- floats ----
 
@@ -90,6 +104,12 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
             (both[2 * i], both[2 * i + 1]) = (x[i], y[i]);
         }
         (self.load(&both), self.load(&both[Self::LANES..]))
+    }
+    /// Lane `i` of `acc` plus the two products of its bfloat16 values of `a` and `w`, that of the high halves first, each as
+    /// [`fma`](Self::fma) adds it; numbers below the least normal one may count as zero.
+    #[inline(always)]
+    fn dot_bf16(self, acc: Self::F32, a: Self::I32, w: Self::I32) -> Self::F32 {
+        dot_bf16(self, acc, a, w)
     }
     /// Nearest integers, halves to even; lanes must be within the range of `i32`.
     fn to_i32(self, a: Self::F32) -> Self::I32;
@@ -261,18 +281,14 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
         // SAFETY: the caller vouches for the pointer.
         self.float_of_bits(self.shl_i32(unsafe { self.load_u16_ptr(p) }, 16))
     }
-    /// Stores `LANES` bfloat16 values, rounded to nearest even; NaN stays NaN.
+    /// Stores `LANES` bfloat16 values, rounded to nearest even; NaN stays NaN, and numbers below the least normal one may
+    /// become zero.
     /// # Safety
     /// `p` is valid for writing `LANES` values; any alignment.
     #[inline(always)]
     unsafe fn store_bf16_ptr(self, a: Self::F32, p: *mut u16) {
-        let bits = self.bits_of(a);
-        let odd = self.and_i32(self.shr_i32(bits, 16), self.splat_i32(1));
-        let rounded = self.add_i32(bits, self.add_i32(odd, self.splat_i32(0x7fff)));
-        let quiet = self.or_i32(bits, self.splat_i32(0x0040_0000));
-        let kept = self.select(self.eq(a, a), self.float_of_bits(rounded), self.float_of_bits(quiet));
         // SAFETY: the caller vouches for the pointer.
-        unsafe { self.store_u16_ptr(self.shr_i32(self.bits_of(kept), 16), p) }
+        unsafe { self.store_u16_ptr(bf16_of(self, a), p) }
     }
     /// Loads the first `LANES` floats of `x`; panics when there are fewer.
     #[inline(always)]
@@ -328,4 +344,25 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
         // SAFETY: the length was checked.
         unsafe { self.store_bf16_ptr(a, x.as_mut_ptr()) }
     }
+}
+
+/// The nearest bfloat16 in the low half of each lane, halves to even.
+#[inline(always)]
+pub(crate) fn bf16_of<I: Isa>(isa: I, a: I::F32) -> I::I32 {
+    let bits = isa.bits_of(a);
+    let odd = isa.and_i32(isa.shr_i32(bits, 16), isa.splat_i32(1));
+    let rounded = isa.add_i32(bits, isa.add_i32(odd, isa.splat_i32(0x7fff)));
+    let quiet = isa.or_i32(bits, isa.splat_i32(0x0040_0000));
+    let kept = isa.select(isa.eq(a, a), isa.float_of_bits(rounded), isa.float_of_bits(quiet));
+    isa.shr_i32(isa.bits_of(kept), 16)
+}
+
+/// [`Isa::dot_bf16`] without an instruction of its own.
+#[inline(always)]
+pub(crate) fn dot_bf16<I: Isa>(isa: I, acc: I::F32, a: I::I32, w: I::I32) -> I::F32 {
+    let high = isa.splat_i32(-0x1_0000);
+    let (a_high, w_high) = (isa.and_i32(a, high), isa.and_i32(w, high));
+    let (a_low, w_low) = (isa.shl_i32(a, 16), isa.shl_i32(w, 16));
+    let acc = isa.fma(isa.float_of_bits(a_high), isa.float_of_bits(w_high), acc);
+    isa.fma(isa.float_of_bits(a_low), isa.float_of_bits(w_low), acc)
 }

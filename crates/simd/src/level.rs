@@ -41,6 +41,12 @@ macro_rules! tokens {
                 }
             }
 
+            fn has_bf16(self) -> bool {
+                match self {
+                    $(Token::$token(isa) => isa.has_bf16()),*
+                }
+            }
+
             #[inline]
             fn dispatch<K: Kernel>(self, kernel: K) -> K::Out {
                 match self {
@@ -95,6 +101,11 @@ impl Level {
     /// Number of 32-bit lanes.
     pub const fn lanes(self) -> usize {
         self.0.lanes()
+    }
+
+    /// Whether this machine multiplies pairs of bfloat16 in one instruction: [`Isa::has_bf16`].
+    pub fn has_bf16(self) -> bool {
+        self.0.has_bf16()
     }
 
     /// What signed 8-bit weights have added: [`Isa::W_BIAS`].

@@ -370,6 +370,70 @@ fn zipped_lanes_take_turns() {
     }
 }
 
+struct DotBf16<'a>(&'a [f32], &'a [f32], &'a [f32]);
+
+impl Kernel for DotBf16<'_> {
+    type Out = Vec<f32>;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> Vec<f32> {
+        let pairs = |x: &[f32]| {
+            let mut halves = vec![0u16; 2 * I::LANES];
+            for (at, x) in x.chunks_exact(I::LANES).take(2).enumerate() {
+                isa.store_bf16(isa.load(x), &mut halves[at * I::LANES..]);
+            }
+            halves.chunks_exact(2).map(|p| i32::from(p[0]) | i32::from(p[1]) << 16).collect::<Vec<_>>()
+        };
+        let (a, w) = (pairs(self.1), pairs(self.2));
+        let mut out = vec![0.0; I::LANES];
+        // SAFETY: both hold `LANES` integers.
+        let (a, w) = unsafe { (isa.load_i32_ptr(a.as_ptr()), isa.load_i32_ptr(w.as_ptr())) };
+        isa.store(isa.dot_bf16(isa.load(self.0), a, w), &mut out);
+        out
+    }
+}
+
+/// Enters a kernel with products of bfloat16.
+struct WithBf16<K>(K);
+
+impl<K: Kernel> Kernel for WithBf16<K> {
+    type Out = K::Out;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> K::Out {
+        isa.dispatch_bf16(self.0)
+    }
+}
+
+#[test]
+fn pairs_of_bf16_are_rounded_and_added_in_order() {
+    let values =
+        |seed: usize| (0..2 * WIDE).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 7.3 - 6.9).collect();
+    let (acc, a, w): (Vec<f32>, Vec<f32>, Vec<f32>) = (values(1), values(2), values(3));
+    let round = |x: f32| {
+        let bits = x.to_bits();
+        f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+    };
+    for level in Level::available() {
+        let want: Vec<f32> = (0..level.lanes())
+            .map(|i| {
+                let term = |at: usize| (round(a[at]), round(w[at]));
+                let ((a0, w0), (a1, w1)) = (term(2 * i), term(2 * i + 1));
+                a0.mul_add(w0, a1.mul_add(w1, acc[i]))
+            })
+            .collect();
+        let close =
+            |got: &[f32]| got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= 2e-6 * w.abs().max(1.0));
+        for got in [dispatch(level, DotBf16(&acc, &a, &w)), dispatch(level, WithBf16(DotBf16(&acc, &a, &w)))]
+        {
+            assert!(close(&got), "{level}: {got:?}, not {want:?}");
+            if level.lanes() >= 8 {
+                assert_eq!(got, want, "{level}");
+            }
+        }
+    }
+}
+
 #[test]
 fn levels_are_found_by_name() {
     for level in Level::available() {

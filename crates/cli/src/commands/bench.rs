@@ -237,7 +237,11 @@ fn judge(bench: &Bench, test: &Test, samples: Samples, ceilings: &Ceilings) -> R
 /// Which ceiling holds `runs` a second of this cost, and how close they come in percent: the larger of the shares of
 /// bandwidth and of arithmetic.
 fn share(cost: &Cost, runs: f64, device: &Rates) -> (f64, &'static str) {
-    let peak = if cost.math == Math::Int8 { device.int8 } else { device.float };
+    let peak = match cost.math {
+        Math::Float => device.float,
+        Math::Bf16 => device.bf16,
+        Math::Int8 => device.int8,
+    };
     let memory = cost.memory_bytes * runs / device.memory;
     let arithmetic = 2.0 * cost.multiply_adds * runs / peak;
     if memory > arithmetic { (100.0 * memory, "memory") } else { (100.0 * arithmetic, "arithmetic") }

@@ -38,11 +38,12 @@ pub(crate) struct LoadArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum PrecisionArg {
-    /// Language models: int8. Graph models (ONNX, Core ML): what the file says, f32 or integers
+    /// Language models: int8 for quantised weights, else bf16. Graph models (ONNX, Core ML): what the file says, f32 or
+    /// integers
     Auto,
     /// Weights exactly as the file has them, f32 arithmetic; graph models that quantise values themselves, too
     F32,
-    /// Both rounded to bfloat16, sums in f32; without such instructions (`kinglet device`) f32
+    /// Both rounded to bfloat16, sums in f32; on machines without instructions for it (`kinglet device --measure`) f32
     Bf16,
     /// Language models: activations in 8 bits, large ones in 16. Graph models: those that are quantised
     Int8,

@@ -2,6 +2,7 @@
 
 use super::*;
 use kinglet_kernels::nd::{Act, Gemm, Order};
+use kinglet_tensor::DType;
 
 fn tensor(name: &str, values: &[f32]) -> Tensor {
     let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();

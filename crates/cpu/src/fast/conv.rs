@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kinglet_graph::cost::Math;
 use kinglet_graph::ops::{Binary, Conv, Fun2, Pool, PoolKind, Reduce, ReduceKind, Window as GraphWindow};
 use kinglet_graph::{Args, Def, ExecError, Node, ValueId};
 use kinglet_kernels::nd;
@@ -72,6 +73,7 @@ impl Product {
         let reading = Reading::times(&self.chain.scale, self.weights / self.shape.outputs.max(1));
         let conv =
             nd::Conv::new(low.tuning.0, self.shape, Some(&self.chain.shift), input, None).map_err(fail)?;
+        let conv = if low.bf16 { conv.in_bf16() } else { conv };
         let weights = low.packed(node, node.inputs[1], reading, conv.packing())?;
         conv.with(weights).map(Arc::new).map_err(fail)
     }
@@ -97,7 +99,8 @@ pub(crate) fn conv(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
     let taken = products.iter().flat_map(|product| product.chain.taken.iter().copied()).collect();
     let noted = noted(low, node, taken);
     let chain = if convs.len() > 1 { Some(joined(node, convs.clone())?) } else { None };
-    low.step(&noted, &reads, &[out], Work { multiply_adds, ..Work::bytes(bytes) }, move |s| {
+    let math = math(convs.iter().any(|conv| conv.is_bf16()));
+    low.step(&noted, &reads, &[out], Work { multiply_adds, math, ..Work::bytes(bytes) }, move |s| {
         let span = |id| rows_of(s, id, image.images);
         match &chain {
             Some(chain) => nd::conv_chain(chain.clone(), span(x), residual.map(span), span(out)),
@@ -105,6 +108,11 @@ pub(crate) fn conv(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
         }
     });
     Ok(true)
+}
+
+/// What products are done in.
+pub(super) fn math(bf16: bool) -> Math {
+    if bf16 { Math::Bf16 } else { Math::Float }
 }
 
 fn joined(node: &Node, convs: Vec<Arc<nd::Conv>>) -> Result<Arc<nd::ConvChain>, ExecError> {

@@ -8,7 +8,7 @@ use kinglet_kernels::nd;
 use kinglet_tensor::DType;
 
 use super::chain::{Chain, Outputs};
-use super::conv::noted;
+use super::conv::{math, noted};
 use super::elementwise::{From, broadcast, operand};
 use crate::blocked::{constant, rows_of};
 use crate::lower::{Lowering, Work, op_of};
@@ -108,13 +108,15 @@ fn product(
     let fail = |e: nd::NdError| ExecError::Node { node: node.name.clone(), reason: e.to_string() };
     let reading = Reading::times(&chain.scale, if order == nd::Order::Inputs { 1 } else { k });
     let gemm = nd::Gemm::new(low.tuning.0, (k, n), order, Some(&chain.shift), chain.act).map_err(fail)?;
+    let gemm = if low.bf16 { gemm.in_bf16() } else { gemm };
     let weights = low.packed(node, node.inputs[1], reading, gemm.packing())?;
     let packed = Arc::new(gemm.with(weights).map_err(fail)?);
     let x = low.value(node.inputs[0])?;
     let residual = chain.residual.map(|id| low.value(id)).transpose()?;
     let out = low.value(chain.out)?;
     let reads: Vec<_> = [x].into_iter().chain(residual).collect();
-    let work = Work { multiply_adds: k * n, ..Work::bytes(packed.bytes()) };
+    let math = math(packed.is_bf16());
+    let work = Work { multiply_adds: k * n, math, ..Work::bytes(packed.bytes()) };
     let noted = noted(low, node, chain.taken.clone());
     low.step(&noted, &reads, &[out], work, move |s| {
         let span = |id| rows_of(s, id, rows);

@@ -8,7 +8,7 @@ use kinglet_kernels::nd;
 use kinglet_tensor::DType;
 
 use super::chain::{Chain, Outputs};
-use super::conv::noted;
+use super::conv::{math, noted};
 use crate::blocked::{Image, constant, rows_of};
 use crate::lower::{Lowering, Work, op_of};
 use crate::reading::{Gather, Reading};
@@ -113,12 +113,14 @@ impl Transposed {
         let reading = Reading::times(&chain.scale, image.channels * taps).gathered(turned);
         let conv = nd::Conv::new(low.tuning.0, shape, Some(&bias), nd::Layout::Blocked, None);
         let conv = conv.map_err(|e| failed(node, e))?;
+        let conv = if low.bf16 { conv.in_bf16() } else { conv };
         let weights = low.packed(node, node.inputs[1], reading, conv.packing())?;
         let packed = Arc::new(conv.with(weights).map_err(|e| failed(node, e))?);
         let x = low.blocked(node, node.inputs[0], image)?;
         let folded = Image { channels: outputs, ..image };
         let middle = low.floats(image.images, folded.floats(nd::Layout::Blocked));
-        let work = Work { multiply_adds: shape.multiply_adds(), ..Work::bytes(packed.bytes()) };
+        let (multiply_adds, math) = (shape.multiply_adds(), math(packed.is_bf16()));
+        let work = Work { multiply_adds, math, ..Work::bytes(packed.bytes()) };
         let noted = noted(low, node, chain.taken.clone());
         low.step(&noted, &[x], &[middle], work, move |s| {
             let span = |id| rows_of(s, id, image.images);
@@ -148,7 +150,8 @@ impl Transposed {
         for (y, column) in rows.iter().flat_map(|y| columns.iter().map(move |x| (y, x))) {
             let packed = self.conv(low, node, chain, [y, column])?;
             let multiply_adds = packed.shape().multiply_adds();
-            let work = Work { multiply_adds, ..Work::bytes(packed.bytes()) };
+            let math = math(packed.is_bf16());
+            let work = Work { multiply_adds, math, ..Work::bytes(packed.bytes()) };
             let noted = noted(low, node, chain.taken.clone());
             low.step(&noted, &reads, &[to], work, move |s| {
                 let span = |id| rows_of(s, id, image.images);
@@ -199,6 +202,7 @@ impl Transposed {
         let (level, bias) = (low.tuning.0, Some(&chain.shift[..]));
         let conv = nd::Conv::new(level, shape, bias, nd::Layout::Blocked, Some(scatter));
         let conv = conv.map_err(|e| failed(node, e))?;
+        let conv = if low.bf16 { conv.in_bf16() } else { conv };
         let gather = self.taps(axes);
         let each = gather.sizes[1..].iter().product();
         let reading = Reading::times(&chain.scale, each).gathered(gather);

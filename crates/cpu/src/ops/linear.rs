@@ -6,14 +6,17 @@ use std::sync::Arc;
 use kinglet_graph::cost::Math;
 use kinglet_graph::ops::Linear;
 use kinglet_graph::{ExecError, Graph, Node, ValueId};
+use kinglet_kernels::nd;
 use kinglet_kernels::ops::{self, Product, Weight};
 
 use crate::lower::{BufferId, Lowering, Work, op_of};
+use crate::reading::Reading;
 use crate::weights::WeightBank;
 
 /// One weight of a node with its bias and destination.
 #[derive(Clone)]
 struct Part {
+    id: ValueId,
     weight: Weight,
     bias: Option<Arc<[f32]>>,
     out: BufferId,
@@ -21,13 +24,20 @@ struct Part {
 
 pub(super) fn linear(low: &mut Lowering<'_>, node: &Node) -> Result<(), ExecError> {
     let op = op_of::<Linear>(node)?;
-    let (mut packed, mut plain) = (Vec::new(), Vec::new());
+    let (mut packed, mut plain, mut rounded) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..op.biased.len() {
-        let (weight, bias) = op.inputs_of(i);
+        let (weight_at, bias) = op.inputs_of(i);
         let bias = bias.map(|b| WeightBank::vector(low.graph, node, node.inputs[b])).transpose()?;
-        let weight = low.weights.product(low.graph, node.inputs[weight])?.clone();
-        let list = if matches!(weight, Weight::Packed(_)) { &mut packed } else { &mut plain };
-        list.push(Part { weight, bias, out: low.value(node.outputs[i])? });
+        let weight = low.weights.product(low.graph, node.inputs[weight_at])?.clone();
+        let list = match weight {
+            Weight::Packed(_) => &mut packed,
+            Weight::Plain(_) if low.bf16 => &mut rounded,
+            Weight::Plain(_) => &mut plain,
+        };
+        list.push(Part { id: node.inputs[weight_at], weight, bias, out: low.value(node.outputs[i])? });
+    }
+    for part in rounded {
+        in_bf16(low, node, part)?;
     }
     if !packed.is_empty() {
         let codes = quantized_input(low, node)?;
@@ -37,6 +47,20 @@ pub(super) fn linear(low: &mut Lowering<'_>, node: &Node) -> Result<(), ExecErro
         let x = low.value(node.inputs[0])?;
         products(low, node, x, plain);
     }
+    Ok(())
+}
+
+/// A product whose input and weights are rounded to bfloat16.
+fn in_bf16(low: &mut Lowering<'_>, node: &Node, part: Part) -> Result<(), ExecError> {
+    let fail = |e: nd::NdError| ExecError::Node { node: node.name.clone(), reason: e.to_string() };
+    let (n, k) = part.weight.shape();
+    let gemm = nd::Gemm::new(low.tuning.0, (k, n), nd::Order::Outputs, part.bias.as_deref(), nd::Act::NONE);
+    let gemm = gemm.map_err(fail)?.in_bf16();
+    let weights = low.packed(node, part.id, Reading::default(), gemm.packing())?;
+    let gemm = Arc::new(gemm.with(weights).map_err(fail)?);
+    let (x, out) = (low.value(node.inputs[0])?, part.out);
+    let work = Work { multiply_adds: k * n, math: Math::Bf16, ..Work::bytes(gemm.bytes()) };
+    low.step(node, &[x], &[out], work, move |s| nd::gemm(gemm.clone(), s[x], None, s[out]));
     Ok(())
 }
 

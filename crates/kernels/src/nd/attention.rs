@@ -15,7 +15,7 @@ use super::layout::BLOCK;
 use super::shape::cuts;
 use super::softmax::largest;
 use super::strided::fixed;
-use super::tile::{Dynamic, Tile, panel_blocks, tallest, tiles};
+use super::tile::{Dense, Dynamic, Tile, panel_blocks, tallest, tiles};
 use crate::arena::Span;
 use crate::ops::vec::exp2;
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
@@ -293,7 +293,7 @@ impl Head<'_> {
         out: &mut [f32],
     ) {
         let Heads { dim, keys: total, .. } = self.step.heads;
-        let kernel = tiles::<I, Dynamic>(width / BLOCK).get(count);
+        let kernel = tiles::<I, Dynamic, Dense>(width / BLOCK).get(count);
         let pitch = total.next_multiple_of(width);
         let at = self.step.q.at(self.place[0], self.place[1], first);
         let zeros = [0.0; WIDEST];
@@ -379,7 +379,7 @@ impl Head<'_> {
     ) {
         let Heads { keys, value_dim, .. } = self.step.heads;
         let pitch = keys.next_multiple_of(width);
-        let kernel = tiles::<I, Dynamic>(width / BLOCK).get(count);
+        let kernel = tiles::<I, Dynamic, Dense>(width / BLOCK).get(count);
         let [batch, head] = self.place;
         let strides = self.step.out.strides;
         let at = batch * strides[0] + head * strides[1] + first * strides[2];

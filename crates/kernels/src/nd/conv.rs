@@ -14,7 +14,7 @@ mod strips;
 mod taps;
 mod winograd;
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use kinglet_simd::{Isa, Kernel, Level, dispatch};
@@ -22,8 +22,8 @@ use kinglet_tensor::AlignedBuf;
 
 pub use self::chain::{ConvChain, conv_chain};
 pub use self::pack::ConvPacking;
-use self::pack::{pack_bias, panels};
-use self::pass::{Job, Pixels, Place};
+use self::pack::{Form, pack_bias, panels};
+use self::pass::{Job, Pixels, Place, copied};
 use self::strips::{Strip, Strips};
 use self::taps::Taps;
 use self::winograd::{Group, Winograd};
@@ -131,6 +131,7 @@ pub struct Conv {
     lanes: Option<usize>,
     output: [usize; 2],
     scatter: Scatter,
+    form: Form,
     weights: Packed,
     bias: AlignedBuf<f32>,
     panels: Vec<Panel>,
@@ -185,9 +186,10 @@ impl Conv {
         if !scatter.holds(output) || floats.is_none_or(|n| n >= isize::MAX as usize / 4) {
             return Err(wrong(format!("{output:?} outputs in {scatter:?}")));
         }
-        let (panels, _) = panels(level, &shape, input);
         let winograd = whole && Winograd::suits(&shape, input, output);
         let winograd = winograd.then(|| Winograd::new(&shape, output));
+        let form = if winograd.is_some() { Form::Winograd } else { Form::Floats };
+        let (panels, _) = panels(level, &shape, input, form);
         let lanes = shape.lanes(input);
         let bias = pack_bias(level, &shape, lanes.unwrap_or(1), bias.unwrap_or_default())?;
         let most = dispatch(level, Tallest { pairs: lanes == Some(2) });
@@ -200,7 +202,7 @@ impl Conv {
         let (spots, low_spots) = (placed(most), if widest { placed(TALLEST_WIDEST) } else { Vec::new() });
         let taps = Taps::of(&shape).filter(|_| lanes == Some(1));
         let strips = taps.filter(|_| whole).and_then(|taps| Strips::of(&shape, taps, output));
-        let weights = Packed::pending(ConvPacking::new(level, &shape, input, winograd.is_some()).floats());
+        let weights = Packed::pending(ConvPacking::new(level, &shape, input, form).floats());
         Ok(Self {
             level,
             shape,
@@ -208,6 +210,7 @@ impl Conv {
             lanes,
             output,
             scatter,
+            form,
             weights,
             bias,
             panels,
@@ -219,9 +222,26 @@ impl Conv {
         })
     }
 
+    /// The same with inputs and weights rounded to bfloat16, where that gains: not where channels have outputs of their
+    /// own, images are planar, or many tiles are transformed. Weights are still to come.
+    pub fn in_bf16(self) -> Self {
+        let transformed = self.winograd.as_ref().is_some_and(Winograd::beats_bf16);
+        if self.lanes.is_some() || self.input != Layout::Blocked || transformed {
+            return self;
+        }
+        let (level, shape, input, form) = (self.level, self.shape, self.input, Form::Pairs);
+        let (panels, floats) = panels(level, &shape, input, form);
+        Self { form, panels, winograd: None, weights: Packed::pending(floats), ..self }
+    }
+
+    /// Whether inputs and weights are rounded to bfloat16.
+    pub fn is_bf16(&self) -> bool {
+        self.form == Form::Pairs
+    }
+
     /// How its weights are packed.
     pub fn packing(&self) -> Packing {
-        Packing::Conv(ConvPacking::new(self.level, &self.shape, self.input, self.winograd.is_some()))
+        Packing::Conv(ConvPacking::new(self.level, &self.shape, self.input, self.form))
     }
 
     /// The same with these weights, which may be shared. Fails when they are of another size.
@@ -255,8 +275,12 @@ impl Conv {
         let [ky, kx] = window.kernel;
         let groups = if *groups > 1 { " grouped" } else { "" };
         let residual = if residual { " + residual" } else { "" };
-        let winograd = if self.winograd.is_some() { " winograd" } else { "" };
-        format!("conv {ky}x{kx}{groups}{winograd}{residual} {}", act.name()).trim_end().into()
+        let form = match self.form {
+            Form::Floats => "",
+            Form::Pairs => " bf16",
+            Form::Winograd => " winograd",
+        };
+        format!("conv {ky}x{kx}{groups}{form}{residual} {}", act.name()).trim_end().into()
     }
 
     /// Bytes of the packed weights.
@@ -304,14 +328,47 @@ impl Conv {
     /// How many parts the spots and the panels are cut into, for so many images and workers.
     fn split(&self, images: usize, workers: usize) -> (usize, usize) {
         let (input, _) = self.floats();
-        let weights = self.weights.len();
+        let weights = self.weights.floats();
         let wanted = if workers == 1 { 1 } else { UNITS * workers }.div_ceil(images.max(1));
-        let least = input.div_ceil(BAND).min(self.spots.len()).max(1);
         // Parts of the image read all weights each, parts of the panels all of the image.
         let cost = |&(spots, panels): &(usize, usize)| spots * weights + panels * input;
-        let options = (least..=self.spots.len().clamp(1, 64).max(least))
-            .map(|spots| (spots, wanted.div_ceil(spots).min(self.panels.len())));
+        let options = self.parts().map(|spots| (spots, wanted.div_ceil(spots).min(self.panels.len())));
         options.min_by_key(cost).unwrap_or((1, 1))
+    }
+
+    /// Into how many parts the spots may be cut.
+    fn parts(&self) -> RangeInclusive<usize> {
+        let least = self.floats().0.div_ceil(BAND).min(self.spots.len()).max(1);
+        least..=self.spots.len().clamp(1, 64).max(least)
+    }
+
+    /// The spots of a part, for panels of one or two blocks and for those of three.
+    fn part(&self, parts: usize, at: usize) -> [&[Spot]; 2] {
+        let part = |spots: &'_ [Spot]| spots.len() * at / parts..spots.len() * (at + 1) / parts;
+        [&self.spots[part(&self.spots)], &self.low_spots[part(&self.low_spots)]]
+    }
+
+    /// The first pixel that spots read, and the one behind the last.
+    fn pixels(&self, spots: [&[Spot]; 2]) -> Range<usize> {
+        let Window { input: [_, width], stride, dilation, .. } = self.shape.window;
+        let last = |spot: &Spot| {
+            let step = if spot.upright { stride[0] * width } else { stride[1] };
+            let taps = [0, 1].map(|i| spot.taps[i].len().saturating_sub(1) * dilation[i]);
+            spot.input + (spot.pixels - 1) * step + taps[0] * width + taps[1]
+        };
+        let all = || spots.into_iter().flatten();
+        let first = all().map(|spot| spot.input).min().unwrap_or(0);
+        first..all().map(last).max().map_or(first, |last| last + 1)
+    }
+
+    /// Floats of the largest copy of rounded inputs.
+    fn copied(&self) -> usize {
+        if self.form != Form::Pairs {
+            return 0;
+        }
+        let pixels = |parts: usize, at: usize| self.pixels(self.part(parts, at)).len();
+        let most = self.parts().flat_map(|parts| (0..parts).map(move |at| pixels(parts, at))).max();
+        copied(&self.shape, most.unwrap_or(0))
     }
 }
 
@@ -368,7 +425,7 @@ unsafe impl Step for ConvStep {
 
     fn needs(&self) -> Needs {
         let strips = self.conv.strips.map_or(0, |strips| strips.floats);
-        let floats = self.conv.winograd.as_ref().map_or(strips, Winograd::floats);
+        let floats = self.conv.winograd.as_ref().map_or(strips, Winograd::floats).max(self.conv.copied());
         Needs { worker_scratch: floats * size_of::<f32>(), ..Needs::default() }
     }
 
@@ -389,17 +446,33 @@ unsafe impl Step for ConvStep {
         let (spot_parts, panel_parts) = self.conv.split(images, worker.count());
         let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
         let residual = self.residual.map(|span| ctx.view(&span));
-        let part = |count: usize, parts: usize, at: usize| count * at / parts..count * (at + 1) / parts;
+        let copy = self.conv.is_bf16().then(|| ctx.worker_scratch(worker));
+        // What the copy holds: the inputs of an image's part.
+        let mut held = None;
         while let Some(unit) = ctx.take_near(worker, images * spot_parts * panel_parts) {
             let (image, rest) = (unit / (spot_parts * panel_parts), unit % (spot_parts * panel_parts));
-            let some = |spots: &'_ [Spot]| part(spots.len(), spot_parts, rest % spot_parts);
-            let panels = part(self.conv.panels.len(), panel_parts, rest / spot_parts);
-            let place = self.conv.place(image, x, residual, out);
-            let Conv { spots, low_spots, .. } = &*self.conv;
-            let pixels = Pixels::Spots(&spots[some(spots)], &low_spots[some(low_spots)]);
+            // Neighbouring units share what costs more to bring.
+            let (part, panels) = match copy {
+                Some(_) => (rest / panel_parts, rest % panel_parts),
+                None => (rest % spot_parts, rest / spot_parts),
+            };
+            let count = self.conv.panels.len();
+            let panels = count * panels / panel_parts..count * (panels + 1) / panel_parts;
+            let spots = self.conv.part(spot_parts, part);
+            let mut place = self.conv.place(image, x, residual, out);
             // SAFETY: the spans hold whole images (checked when the step was made), the window's taps of these spots lie
-            // within the input, and this unit's outputs are this worker's.
-            let job = unsafe { Job { conv: &self.conv, place, pixels, panels }.vouched() };
+            // within the input, this unit's outputs and the copy are this worker's, and the copy has room for any part.
+            let job = unsafe {
+                if let Some(copy) = copy {
+                    let pixels = self.conv.pixels(spots);
+                    place = match held {
+                        Some((last, x, x_plane)) if last == (image, part) => Place { x, x_plane, ..place },
+                        _ => place.rounded(&self.conv, pixels, copy.as_mut_ptr()),
+                    };
+                    held = Some(((image, part), place.x, place.x_plane));
+                }
+                Job { conv: &self.conv, place, pixels: Pixels::Spots(spots[0], spots[1]), panels }.vouched()
+            };
             dispatch(self.conv.level, job);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Few rows are read in place. Many are copied first, by all workers together, into the order in which the micro-kernel
 //! reads them; then each worker passes all of them over some panels of weights, asking for the weights that follow while
-//! it computes. Error: `(k + 2) * 2^-24 * sum(|x * w|)`, then the activation's.
+//! it computes. Error: `(k + 2) * 2^-24 * sum(|x * w|)`, then the activation's; in bfloat16 also that of `pairs.rs`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,8 +14,11 @@ use super::NdError;
 use super::act::Act;
 use super::layout::BLOCK;
 use super::packed::{Packed, Packing};
+use super::pairs::{PAIRS, put};
 use super::shape::cuts;
-use super::tile::{Dynamic, Fixed, Pitch, TALLEST, Tile, panel_blocks, tallest, tiles};
+use super::tile::{
+    Dense, Dynamic, Fixed, Operand, Pairs, Pitch, TALLEST, Tile, panel_blocks, tallest, tiles,
+};
 use crate::arena::{Rows, Span};
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
@@ -27,6 +30,8 @@ pub struct Gemm {
     k: usize,
     n: usize,
     order: Order,
+    /// Whether rows and weights are pairs of bfloat16.
+    pairs: bool,
     act: Act,
     /// Outputs of a panel.
     width: usize,
@@ -62,12 +67,15 @@ pub struct GemmPacking {
     k: usize,
     n: usize,
     order: Order,
+    pairs: bool,
 }
 
 impl GemmPacking {
     /// Packings that are made in different ways.
-    pub(super) fn samples(level: Level) -> [Self; 2] {
-        [Order::Inputs, Order::Outputs].map(|order| Self { level, k: 5, n: 70, order })
+    pub(super) fn samples(level: Level) -> [Self; 4] {
+        let orders =
+            [(Order::Inputs, false), (Order::Outputs, false), (Order::Inputs, true), (Order::Outputs, true)];
+        orders.map(|(order, pairs)| Self { level, k: 5, n: 70, order, pairs })
     }
 
     fn width(&self) -> usize {
@@ -79,15 +87,20 @@ impl GemmPacking {
     }
 
     pub(super) fn floats(&self) -> usize {
-        self.n.next_multiple_of(self.width()) * self.k
+        self.n.next_multiple_of(self.width()) * deep(self.k, self.pairs)
     }
 
     /// Packs as many weights into as many floats, all of them zero.
     pub(super) fn pack(&self, weights: &[f32], packed: &mut [f32]) {
-        let Self { k, n, order, .. } = *self;
+        let Self { k, n, order, pairs, .. } = *self;
         let width = self.width();
-        for (panel, packed) in packed.chunks_exact_mut(k * width).enumerate() {
-            pack_panel(weights, order, (k, n), panel * width..n.min((panel + 1) * width), width, packed);
+        for (panel, packed) in packed.chunks_exact_mut(deep(k, pairs) * width).enumerate() {
+            let outputs = panel * width..n.min((panel + 1) * width);
+            if pairs {
+                pack_pairs(weights, order, (k, n), outputs, width, packed);
+            } else {
+                pack_panel(weights, order, (k, n), outputs, width, packed);
+            }
         }
     }
 }
@@ -103,7 +116,7 @@ impl Gemm {
     ) -> Result<Self, NdError> {
         let wrong =
             || NdError { what: "gemm", reason: format!("bias {:?} for {k} x {n}", bias.map(<[f32]>::len)) };
-        let packing = GemmPacking { level, k, n, order };
+        let packing = GemmPacking { level, k, n, order, pairs: false };
         let width = packing.width();
         let floats = n.checked_next_multiple_of(width).and_then(|n| n.checked_mul(k)).ok_or_else(wrong)?;
         if k == 0 || n == 0 || bias.is_some_and(|bias| bias.len() != n) {
@@ -111,13 +124,25 @@ impl Gemm {
         }
         let mut padded = AlignedBuf::<f32>::try_new(n.next_multiple_of(width))?;
         padded[..n].iter_mut().zip(bias.unwrap_or_default()).for_each(|(to, from)| *to = *from);
-        Ok(Self { level, k, n, order, act, width, weights: Packed::pending(floats), bias: padded })
+        let (weights, pairs) = (Packed::pending(floats), false);
+        Ok(Self { level, k, n, order, pairs, act, width, weights, bias: padded })
+    }
+
+    /// The same with rows and weights rounded to bfloat16. Weights are still to come.
+    pub fn in_bf16(self) -> Self {
+        let floats = self.n.next_multiple_of(self.width) * deep(self.k, true);
+        Self { pairs: true, weights: Packed::pending(floats), ..self }
+    }
+
+    /// Whether rows and weights are rounded to bfloat16.
+    pub fn is_bf16(&self) -> bool {
+        self.pairs
     }
 
     /// How its weights are packed.
     pub fn packing(&self) -> Packing {
-        let Self { level, k, n, order, .. } = *self;
-        Packing::Gemm(GemmPacking { level, k, n, order })
+        let Self { level, k, n, order, pairs, .. } = *self;
+        Packing::Gemm(GemmPacking { level, k, n, order, pairs })
     }
 
     /// The same with these weights, which may be shared. Fails when they are of another size.
@@ -145,12 +170,49 @@ impl Gemm {
 
     /// The first weights of a panel.
     fn panel(&self, panel: usize) -> *const f32 {
-        self.weights.as_ptr().wrapping_add(panel * self.k * self.width)
+        self.weights.as_ptr().wrapping_add(panel * self.deep() * self.width)
+    }
+
+    /// Floats, or pairs, of a row.
+    fn deep(&self) -> usize {
+        deep(self.k, self.pairs)
+    }
+
+    /// Floats, or pairs, of a block of a copied row.
+    fn block(&self) -> usize {
+        if self.pairs { PAIRS } else { BLOCK }
+    }
+
+    /// Whether so many rows are copied.
+    fn copies(&self, rows: usize) -> bool {
+        self.pairs || rows > FEW
     }
 
     /// Rows that are copied at a time, at most: whole tiles.
     fn copied(&self) -> usize {
         (COPY / self.k / TALLEST).max(1) * TALLEST
+    }
+}
+
+/// Floats, or pairs, of `k` values.
+fn deep(k: usize, pairs: bool) -> usize {
+    if pairs { k.div_ceil(2) } else { k }
+}
+
+/// Writes `[pairs of k][width]` of the weights of `outputs`.
+fn pack_pairs(
+    weights: &[f32],
+    order: Order,
+    (k, n): (usize, usize),
+    outputs: Range<usize>,
+    width: usize,
+    packed: &mut [f32],
+) {
+    for (lane, output) in outputs.enumerate() {
+        for i in 0..k {
+            let at = if order == Order::Inputs { i * n + output } else { output * k + i };
+            put(&mut packed[i / 2 * width + lane], i, weights[at]);
+        }
     }
 }
 
@@ -205,7 +267,8 @@ struct GemmStep {
 unsafe impl Step for GemmStep {
     fn label(&self) -> String {
         let residual = if self.residual.is_some() { " + residual" } else { "" };
-        format!("gemm f32{residual} {}", self.gemm.act.name()).trim_end().into()
+        let numbers = if self.gemm.pairs { "bf16" } else { "f32" };
+        format!("gemm {numbers}{residual} {}", self.gemm.act.name()).trim_end().into()
     }
 
     fn spans(&self) -> Vec<Access> {
@@ -218,8 +281,8 @@ unsafe impl Step for GemmStep {
             Rows::Fixed(rows) => rows.saturating_mul(self.each).min(self.gemm.copied()),
             Rows::Dim(_) => self.gemm.copied(),
         };
-        let k = self.gemm.k.next_multiple_of(BLOCK);
-        let copy = if most <= FEW { 0 } else { pitch(most).saturating_mul(k) };
+        let row = self.gemm.k.div_ceil(BLOCK) * self.gemm.block();
+        let copy = if self.gemm.copies(most) { pitch(most).saturating_mul(row) } else { 0 };
         Needs { scratch: copy.saturating_mul(size_of::<f32>()), ..Needs::default() }
     }
 
@@ -235,7 +298,7 @@ unsafe impl Step for GemmStep {
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
         let gemm = &*self.gemm;
         let rows = ctx.rows(self.x.rows) * self.each;
-        let copies = rows > FEW;
+        let copies = gemm.copies(rows);
         let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
         let residual = self.residual.map(|span| ctx.view(&span));
         let copy = copies.then(|| ctx.scratch());
@@ -246,7 +309,7 @@ unsafe impl Step for GemmStep {
             if let Some(copy) = copy {
                 dispatch(
                     gemm.level,
-                    CopyRows { k: gemm.k, part: &part, rows: worker.share(part.len(), 1), x, copy },
+                    CopyRows { gemm, part: &part, rows: worker.share(part.len(), 1), x, copy },
                 );
                 if worker.index() == 0 {
                     ctx.again();
@@ -316,21 +379,29 @@ impl Kernel for &Job<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         if let Some(copy) = self.copy {
-            let first = copy.as_ptr().wrapping_add(self.rows.start * BLOCK);
+            let block = self.gemm.block();
+            let first = copy.as_ptr().wrapping_add(self.rows.start * block);
+            let plane = pitch(self.part.len()) * block;
             // SAFETY: blocks of `BLOCK` columns, each of all the part's rows, were copied.
-            unsafe { self.product::<I, Fixed<BLOCK>>(isa, first, BLOCK, pitch(self.part.len()) * BLOCK) };
+            unsafe {
+                if self.gemm.pairs {
+                    self.product::<I, Fixed<PAIRS>, Pairs>(isa, first, block, plane);
+                } else {
+                    self.product::<I, Fixed<BLOCK>, Dense>(isa, first, block, plane);
+                }
+            }
         } else {
             let k = self.gemm.k;
             let first = self.x.as_ptr().wrapping_add((self.part.start + self.rows.start) * k);
             // SAFETY: the span holds these rows.
-            unsafe { self.product::<I, Dynamic>(isa, first, k, BLOCK) };
+            unsafe { self.product::<I, Dynamic, Dense>(isa, first, k, BLOCK) };
         }
     }
 }
 
-/// Copies some rows of a part as `[k / BLOCK][pitch][BLOCK]`.
+/// Copies some rows of a part as `[k / BLOCK][pitch][BLOCK]`, in floats or bfloat16.
 struct CopyRows<'a> {
-    k: usize,
+    gemm: &'a Gemm,
     part: &'a Range<usize>,
     /// Counted from the part's first.
     rows: Range<usize>,
@@ -343,17 +414,41 @@ impl Kernel for CopyRows<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Self { k, part, rows, x, copy } = self;
-        let pitch = pitch(part.len());
-        assert!(pitch * k.next_multiple_of(BLOCK) <= copy.len() && part.end * k <= x.len(), "rows");
+        if self.gemm.pairs { isa.dispatch_bf16(Rounded(self)) } else { self.copy(isa, false) }
+    }
+}
+
+/// The same in bfloat16.
+struct Rounded<'a>(CopyRows<'a>);
+
+impl Kernel for Rounded<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        self.0.copy(isa, true);
+    }
+}
+
+impl CopyRows<'_> {
+    #[inline(always)]
+    fn copy<I: Isa>(self, isa: I, rounded: bool) {
+        let Self { gemm, part, rows, x, copy } = self;
+        let (k, size, pitch) = (gemm.k, gemm.block(), pitch(part.len()));
+        assert!(pitch * k.div_ceil(BLOCK) * size <= copy.len() && part.end * k <= x.len(), "rows");
         for first in rows.clone().step_by(TOGETHER) {
             for block in 0..k.div_ceil(BLOCK) {
                 for row in first..rows.end.min(first + TOGETHER) {
                     // SAFETY: within the span and the scratch, as asserted; each worker copies its own rows.
                     unsafe {
                         let from = x.as_ptr().add((part.start + row) * k + block * BLOCK);
-                        let to = copy.as_mut_ptr().add((block * pitch + row) * BLOCK);
-                        copy_block(isa, from, to, BLOCK.min(k - block * BLOCK));
+                        let to = copy.as_mut_ptr().add((block * pitch + row) * size);
+                        let count = BLOCK.min(k - block * BLOCK);
+                        if rounded {
+                            round_block(isa, from, to.cast(), count);
+                        } else {
+                            copy_block(isa, from, to, count);
+                        }
                     }
                 }
             }
@@ -368,6 +463,26 @@ const TOGETHER: usize = 4;
 /// different sets of a cache.
 fn pitch(rows: usize) -> usize {
     rows | 1
+}
+
+/// Rounds `count` values to bfloat16, with zeros behind them.
+///
+/// # Safety
+/// `from` is valid for `count <= BLOCK` values, `to` for a block.
+#[inline(always)]
+unsafe fn round_block<I: Isa>(isa: I, from: *const f32, to: *mut u16, count: usize) {
+    for i in (0..BLOCK).step_by(I::LANES) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let left = count.saturating_sub(i);
+            let values = if left >= I::LANES {
+                isa.load_ptr(from.add(i))
+            } else {
+                isa.load_part_ptr(from.add(i.min(count)), left)
+            };
+            isa.store_bf16_ptr(values, to.add(i));
+        }
+    }
 }
 
 /// # Safety
@@ -390,7 +505,7 @@ unsafe fn copy_block<I: Isa>(isa: I, from: *const f32, to: *mut f32, count: usiz
 impl Job<'_> {
     /// The weights that this worker reads after those of `panel` up to row `to`; null when there are none.
     fn after(&self, panel: usize, to: usize) -> *const f32 {
-        if to < self.gemm.k {
+        if to < self.gemm.deep() {
             self.gemm.panel(panel).wrapping_add(to * self.gemm.width)
         } else if panel + 1 < self.panels.end {
             self.gemm.panel(panel + 1)
@@ -400,18 +515,26 @@ impl Job<'_> {
     }
 
     /// # Safety
-    /// Row `m`, columns from `b * BLOCK` on, of the unit's rows lie at `a + m * pitch + b * block`.
+    /// Row `m`, columns from `b * BLOCK` on, of the unit's rows lie at `a + m * pitch + b * block`, as `O` wants them.
     #[inline(always)]
-    unsafe fn product<I: Isa, P: Pitch>(&self, isa: I, a: *const f32, pitch: usize, block: usize) {
-        let Gemm { k, n, act, width, .. } = *self.gemm;
+    unsafe fn product<I: Isa, P: Pitch, O: Operand>(
+        &self,
+        isa: I,
+        a: *const f32,
+        pitch: usize,
+        block: usize,
+    ) {
+        let Gemm { n, act, width, .. } = *self.gemm;
+        // In floats or pairs.
+        let (k, size) = (self.gemm.deep(), self.gemm.block());
         let most = tallest(I::LANES, I::REGISTERS);
-        let each = (CHUNK / width / BLOCK).max(1) * BLOCK;
+        let each = (CHUNK / width / size).max(1) * size;
         for panel in self.panels.clone() {
-            let kernels = tiles::<I, P>(width / BLOCK);
+            let kernels = tiles::<I, P, O>(width / BLOCK);
             for from in (0..k).step_by(each) {
                 let to = k.min(from + each);
                 let after = self.after(panel, to);
-                let rounds = (to - from).div_ceil(BLOCK);
+                let rounds = (to - from).div_ceil(size);
                 let pieces = self.rows.len().div_ceil(most);
                 let lines = (each * width / BLOCK).div_ceil(pieces * rounds).clamp(LEAST_AHEAD, MOST_AHEAD);
                 for (piece, rows) in cuts(self.rows.len(), most).enumerate() {
@@ -420,16 +543,16 @@ impl Job<'_> {
                     let asks = !after.is_null() && asked < each * width;
                     let out = (self.part.start + self.rows.start + rows.start) * n + panel * width;
                     let tile = Tile {
-                        a: a.wrapping_add(rows.start * pitch + from / BLOCK * block),
+                        a: a.wrapping_add(rows.start * pitch + from / size * block),
                         pitch,
                         taps: [rounds, 1, 1],
                         a_step: [block, 0, 0],
                         w: self.gemm.panel(panel).wrapping_add(from * width),
-                        w_step: [BLOCK * width, 0, 0],
+                        w_step: [size * width, 0, 0],
                         ahead: if asks { after.wrapping_add(asked) } else { std::ptr::null() },
                         lines,
-                        k: BLOCK,
-                        k_last: (to - from - 1) % BLOCK + 1,
+                        k: size,
+                        k_last: (to - from - 1) % size + 1,
                         start: if from == 0 {
                             self.gemm.bias[panel * width..].as_ptr()
                         } else {
@@ -454,32 +577,37 @@ impl Job<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nd::testing::{Case, random};
+    use crate::nd::testing::{Case, random, rounded};
 
     fn check(rows: usize, k: usize, n: usize, order: Order, residual: bool) {
         let (x, w, bias) = (random(1, rows * k), random(2, k * n), random(3, n));
-        let extra = random(4, rows * n);
-        let weight =
-            |i: usize, j: usize| f64::from(if order == Order::Inputs { w[i * n + j] } else { w[j * k + i] });
-        let value = |at: usize| {
-            let (row, j) = (at / n, at % n);
-            let dot: f64 = (0..k).map(|i| f64::from(x[row * k + i]) * weight(i, j)).sum();
-            (dot + f64::from(bias[j]) + if residual { f64::from(extra[at]) } else { 0.0 }).max(0.0)
+        let extra = residual.then(|| random(4, rows * n));
+        let expected = |x: &[f32], w: &[f32]| -> Vec<f64> {
+            let weight =
+                |i: usize, j: usize| if order == Order::Inputs { w[i * n + j] } else { w[j * k + i] };
+            let value = |at: usize| {
+                let (row, j) = (at / n, at % n);
+                let dot: f64 = (0..k).map(|i| f64::from(x[row * k + i]) * f64::from(weight(i, j))).sum();
+                (dot + f64::from(bias[j]) + extra.as_ref().map_or(0.0, |e| f64::from(e[at]))).max(0.0)
+            };
+            (0..rows * n).map(value).collect()
         };
-        let expected: Vec<f64> = (0..rows * n).map(value).collect();
-        for level in Level::available() {
+        let (exact, from_bf16) = (expected(&x, &w), expected(&rounded(&x), &rounded(&w)));
+        for (level, bf16) in Level::available().into_iter().flat_map(|level| [(level, false), (level, true)])
+        {
             let packed = Gemm::new(level, (k, n), order, Some(&bias), Act::RELU).expect("packs");
+            let packed = if bf16 { packed.in_bf16() } else { packed };
             packed.weights.fill(packed.packing().pack(&w));
             let packed = Arc::new(packed);
             let mut case = Case::new(level);
             let x = case.matrix(k, &x);
-            let residual = residual.then(|| case.matrix(n, &extra));
+            let residual = extra.as_ref().map(|extra| case.matrix(n, extra));
             let out = case.span(rows, n);
-            let bound = 2e-7 * (k as f64 + 4.0);
+            let (expected, bound) = (if bf16 { &from_bf16 } else { &exact }, 2e-7 * (k as f64 + 4.0));
             case.check_matrix(
                 || gemm(packed.clone(), x, residual, out).expect("binds"),
                 out,
-                &expected,
+                expected,
                 bound,
             );
         }

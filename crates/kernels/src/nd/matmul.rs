@@ -13,7 +13,7 @@ use super::elementwise::Side;
 use super::layout::BLOCK;
 use super::shape::cuts;
 use super::strided::Axes;
-use super::tile::{Dynamic, TALLEST, Tile, panel_blocks, tallest, tiles};
+use super::tile::{Dense, Dynamic, TALLEST, Tile, panel_blocks, tallest, tiles};
 use crate::arena::Span;
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
@@ -210,7 +210,7 @@ impl Panel<'_> {
     ) {
         let [m, _, n] = self.products.sizes;
         let zeros = [0.0f32; 2 * BLOCK];
-        let kernels = tiles::<I, Dynamic>(width / BLOCK);
+        let kernels = tiles::<I, Dynamic, Dense>(width / BLOCK);
         for rows in cuts(self.rows.len(), tallest(I::LANES, I::REGISTERS)) {
             let first = self.rows.start + rows.start;
             let out = (self.place[0] * m + first) * n + columns.start;

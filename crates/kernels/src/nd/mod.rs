@@ -14,6 +14,7 @@ mod images;
 mod layout;
 mod matmul;
 mod packed;
+mod pairs;
 mod pool;
 mod shape;
 mod softmax;

@@ -13,6 +13,11 @@ pub(super) fn random(seed: u64, count: usize) -> Vec<f32> {
     values(seed, count)
 }
 
+/// The values in bfloat16.
+pub(super) fn rounded(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect()
+}
+
 /// Images and their layout.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Map {

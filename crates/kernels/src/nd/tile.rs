@@ -1,8 +1,8 @@
 //! The micro-kernel under every f32 product: some pixels (or rows) times a panel of outputs, held in registers.
 //!
 //! `out[m][n] = finish(start[n] + sum over taps and k of a[m * pitch + tap + k] * w[tap][k][n])`, or, channel by channel,
-//! `… a[m * pitch + tap][n] * w[tap][n]` (see [`Operand`]). Taps are three nested
-//! loops with strides of their own, so that one kernel serves convolutions over either layout and plain products.
+//! `… a[m * pitch + tap][n] * w[tap][n]`, or with two neighbouring bfloat16 values in the place of each float of `a` and
+//! `w` (see [`Operand`]). Taps are three nested loops with strides of their own, so that one kernel serves convolutions over either layout and plain products.
 //! The order of additions is that of the loops, whatever the tile's height: a result does not depend on how the work
 //! was cut.
 
@@ -42,12 +42,14 @@ impl Pitch for Dynamic {
 pub(super) trait Operand: Send + Sync + 'static {
     /// Weight vectors that share a vector of inputs.
     const SHARED: usize;
+    /// Whether kernels want the instructions for bfloat16.
+    const BF16: bool = false;
 
-    /// What vector `v` of the weights is multiplied by.
+    /// `sum` and the product of vector `v` of the weights with what belongs to it at `a`.
     ///
     /// # Safety
     /// `a` is valid for reading a value, or a block of sixteen.
-    unsafe fn value<I: Isa>(isa: I, a: *const f32, v: usize) -> I::F32;
+    unsafe fn add<I: Isa>(isa: I, a: *const f32, v: usize, weights: I::F32, sum: I::F32) -> I::F32;
 }
 
 /// Every input belongs to every output: one value for all lanes.
@@ -57,9 +59,24 @@ impl Operand for Dense {
     const SHARED: usize = 0;
 
     #[inline(always)]
-    unsafe fn value<I: Isa>(isa: I, a: *const f32, _: usize) -> I::F32 {
+    unsafe fn add<I: Isa>(isa: I, a: *const f32, _: usize, weights: I::F32, sum: I::F32) -> I::F32 {
         // SAFETY: by the caller's promise.
-        isa.splat(unsafe { *a })
+        isa.fma(isa.splat(unsafe { *a }), weights, sum)
+    }
+}
+
+/// Every input belongs to every output; where a float would be stand two neighbouring inputs in bfloat16, the first one in
+/// the low half, and likewise two neighbouring weights of an output.
+pub(super) struct Pairs;
+
+impl Operand for Pairs {
+    const SHARED: usize = 0;
+    const BF16: bool = true;
+
+    #[inline(always)]
+    unsafe fn add<I: Isa>(isa: I, a: *const f32, _: usize, weights: I::F32, sum: I::F32) -> I::F32 {
+        // SAFETY: by the caller's promise.
+        isa.dot_bf16(sum, isa.splat_i32(unsafe { *a.cast() }), isa.bits_of(weights))
     }
 }
 
@@ -70,9 +87,9 @@ impl<const EACH: usize> Operand for Lanes<EACH> {
     const SHARED: usize = EACH;
 
     #[inline(always)]
-    unsafe fn value<I: Isa>(isa: I, a: *const f32, v: usize) -> I::F32 {
+    unsafe fn add<I: Isa>(isa: I, a: *const f32, v: usize, weights: I::F32, sum: I::F32) -> I::F32 {
         // SAFETY: by the caller's promise; a block is sixteen values on every instruction set.
-        unsafe { isa.load_ptr(a.add(v / EACH * I::LANES)) }
+        isa.fma(unsafe { isa.load_ptr(a.add(v / EACH * I::LANES)) }, weights, sum)
     }
 }
 
@@ -140,12 +157,12 @@ pub(super) const fn panel_blocks(lanes: usize) -> usize {
     if lanes >= 16 { 2 } else { 1 }
 }
 
-/// Tiles for panels of `blocks` blocks whose pixels lie `P` apart.
-pub(super) fn tiles<I: Isa, P: Pitch>(blocks: usize) -> Tiles<I> {
+/// Tiles for panels of `blocks` blocks whose pixels lie `P` apart, of floats ([`Dense`]) or [`Pairs`].
+pub(super) fn tiles<I: Isa, P: Pitch, O: Operand>(blocks: usize) -> Tiles<I> {
     let by_height = match blocks {
-        1 => Table::<I, P, Dense>::NARROW,
-        2 => Table::<I, P, Dense>::WIDE,
-        _ => Table::<I, P, Dense>::WIDEST,
+        1 => Table::<I, P, O>::NARROW,
+        2 => Table::<I, P, O>::WIDE,
+        _ => Table::<I, P, O>::WIDEST,
     };
     Tiles { by_height }
 }
@@ -212,7 +229,8 @@ impl<I: Isa, P: Pitch, O: Operand> Table<I, P, O> {
 /// # Safety
 /// As for [`TileFn`].
 unsafe fn tile<I: Isa, P: Pitch, O: Operand, const MR: usize, const NV: usize>(isa: I, tile: &Tile) {
-    isa.dispatch(Run::<P, O, MR, NV>(tile, PhantomData));
+    let run = Run::<P, O, MR, NV>(tile, PhantomData);
+    if O::BF16 { isa.dispatch_bf16(run) } else { isa.dispatch(run) }
 }
 
 struct Run<'a, P, O, const MR: usize, const NV: usize>(&'a Tile, PhantomData<(P, O)>);
@@ -225,13 +243,37 @@ impl<P: Pitch, O: Operand, const MR: usize, const NV: usize> Kernel for Run<'_, 
         let t = self.0;
         // SAFETY: the caller of the table's function vouches for the tile.
         unsafe {
-            let mut acc = begin::<I, MR, NV>(isa, t);
-            accumulate::<I, P, O, MR, NV>(isa, t, &mut acc);
-            if O::SHARED == 2 {
-                interleave(isa, &mut acc);
+            if O::BF16 && !I::BF16 {
+                // No plan asks for it where there is no such instruction: small code matters more than speed.
+                return (0..MR).for_each(|m| whole::<I, P, O, 1, NV>(isa, &t.pixel(m, P::floats(t.pitch))));
             }
-            finish::<I, MR, NV>(isa, t, &acc);
+            whole::<I, P, O, MR, NV>(isa, t);
         }
+    }
+}
+
+impl Tile {
+    /// The same tile from pixel `m` on.
+    #[inline(always)]
+    fn pixel(&self, m: usize, pitch: usize) -> Self {
+        let out = m * self.out_pitch;
+        let residual = if self.residual.is_null() { self.residual } else { self.residual.wrapping_add(out) };
+        Self { a: self.a.wrapping_add(m * pitch), out: self.out.wrapping_add(out), residual, ..*self }
+    }
+}
+
+/// # Safety
+/// As for [`TileFn`].
+#[inline(always)]
+unsafe fn whole<I: Isa, P: Pitch, O: Operand, const MR: usize, const NV: usize>(isa: I, t: &Tile) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let mut acc = begin::<I, MR, NV>(isa, t);
+        accumulate::<I, P, O, MR, NV>(isa, t, &mut acc);
+        if O::SHARED == 2 {
+            interleave(isa, &mut acc);
+        }
+        finish::<I, MR, NV>(isa, t, &acc);
     }
 }
 
@@ -310,7 +352,7 @@ unsafe fn accumulate<I: Isa, P: Pitch, O: Operand, const MR: usize, const NV: us
                         for (m, row) in acc.iter_mut().enumerate() {
                             let a = a.add(m * pitch);
                             for (v, sum) in row.iter_mut().enumerate() {
-                                *sum = isa.fma(O::value(isa, a, v), weights[v], *sum);
+                                *sum = O::add(isa, a, v, weights[v], *sum);
                             }
                         }
                         a = a.add(1);

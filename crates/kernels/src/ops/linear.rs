@@ -25,7 +25,8 @@ pub enum Weight {
 }
 
 impl Weight {
-    fn shape(&self) -> (usize, usize) {
+    /// Outputs and inputs.
+    pub fn shape(&self) -> (usize, usize) {
         match self {
             Self::Packed(w) => (w.plan().rows(), w.plan().cols()),
             Self::Plain(w) => (w.rows(), w.cols()),

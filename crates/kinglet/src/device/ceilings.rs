@@ -25,6 +25,8 @@ pub struct Ceilings {
     pub threads: usize,
     /// Multiply-adds of 32-bit floats: 10^9 operations per second, a multiply-add being two.
     pub f32_fma: Rate,
+    /// Multiply-adds of bfloat16, where the instruction set has them: 10^9 operations per second, a multiply-add being two.
+    pub bf16_dot: Option<Rate>,
     /// Multiply-adds of 8-bit integers: 10^9 operations per second, a multiply-add being two.
     pub int8_dot: Rate,
     /// Barriers between the threads: 10^9 per second. A step of a plan takes one at least.
@@ -73,6 +75,7 @@ impl Ceilings {
             memory: self.read_at(bytes.max(1 << 20), clock)?.rate.best * 1e9,
             caches: caches.iter().map(|cache| (cache.bytes as f64, cache.rate.best * 1e9)).collect(),
             float: self.f32_fma.best * 1e9,
+            bf16: self.bf16_dot.unwrap_or(self.f32_fma).best * 1e9,
             int8: self.int8_dot.best * 1e9,
             steps: self.barriers.best * 1e9,
         })
@@ -93,6 +96,7 @@ impl Ceilings {
             level: level.name(),
             threads: team.size(),
             f32_fma: meter.f32_fma(),
+            bf16_dot: level.has_bf16().then(|| meter.bf16_dot()),
             int8_dot: meter.int8_dot(),
             barriers: meter.barriers(),
             read: read.collect::<Result<_, _>>()?,

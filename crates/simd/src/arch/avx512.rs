@@ -1,16 +1,28 @@
-//! AVX-512 (F, BW, VL, DQ) with VNNI: sixteen lanes.
+//! AVX-512 (F, BW, VL, DQ) with VNNI: sixteen lanes; and the same with BF16, which kernels enter on their own.
 
 use std::arch::x86_64::*;
 
 use super::{forward, forward_ptr};
+use crate::isa::{bf16_of, dot_bf16};
 use crate::{Isa, Kernel};
 
 /// The token of AVX-512 with VNNI.
+pub type Avx512 = Avx512With<false>;
+
+/// A token of AVX-512 with VNNI and, when `BF16`, with products of bfloat16 enabled.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512(());
+pub struct Avx512With<const BF16: bool> {
+    /// Whether the machine has these products, enabled or not.
+    bf16: bool,
+}
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn enter<K: Kernel>(isa: Avx512, kernel: K) -> K::Out {
+fn enter<I: Isa, K: Kernel>(isa: I, kernel: K) -> K::Out {
+    kernel.run(isa)
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
+fn enter_bf16<K: Kernel>(isa: Avx512With<true>, kernel: K) -> K::Out {
     kernel.run(isa)
 }
 
@@ -20,11 +32,12 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
-impl Isa for Avx512 {
+impl<const BF16: bool> Isa for Avx512With<BF16> {
     const NAME: &'static str = "avx512";
     const LANES: usize = 16;
     const W_BIAS: u8 = 128;
     const REGISTERS: usize = 32;
+    const BF16: bool = BF16;
 
     type F32 = __m512;
     type I32 = __m512i;
@@ -40,13 +53,56 @@ impl Isa for Avx512 {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vnni");
-        all.then_some(Self(()))
+        let bf16 = is_x86_feature_detected!("avx512bf16");
+        (all && (bf16 || !BF16)).then_some(Self { bf16 })
     }
 
     #[inline]
     fn dispatch<K: Kernel>(self, kernel: K) -> K::Out {
+        if BF16 {
+            return self.dispatch_bf16(kernel);
+        }
         // SAFETY: the token proves that the instruction sets are there.
         unsafe { enter(self, kernel) }
+    }
+
+    #[inline]
+    fn has_bf16(self) -> bool {
+        self.bf16
+    }
+
+    #[inline]
+    fn dispatch_bf16<K: Kernel>(self, kernel: K) -> K::Out {
+        // SAFETY: the token proves that the instruction sets are there, and says so of bfloat16.
+        unsafe { if self.bf16 { enter_bf16(Avx512With { bf16: true }, kernel) } else { enter(self, kernel) } }
+    }
+
+    #[inline(always)]
+    fn dot_bf16(self, acc: __m512, a: __m512i, w: __m512i) -> __m512 {
+        if !BF16 {
+            return dot_bf16(self, acc, a, w);
+        }
+        // SAFETY: the token proves that the instruction is there; vectors of bits are any vectors.
+        unsafe {
+            _mm512_dpbf16_ps(
+                acc,
+                std::mem::transmute::<__m512i, __m512bh>(a),
+                std::mem::transmute::<__m512i, __m512bh>(w),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16_ptr(self, a: __m512, p: *mut u16) {
+        // SAFETY: the token proves that the instruction is there; the caller vouches for the pointer.
+        unsafe {
+            if BF16 {
+                let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(a));
+                _mm256_storeu_si256(p.cast(), rounded);
+            } else {
+                self.store_u16_ptr(bf16_of(self, a), p);
+            }
+        }
     }
 
     forward! {

@@ -112,6 +112,9 @@ fn print_ceilings(found: &Ceilings, out: &mut Sections<'_>) -> Result<()> {
         table.row([name, set, figure(rate.median), figure(rate.best), unit.into(), streams]);
     };
     row("f32 multiply-add".into(), String::new(), found.f32_fma, "GFLOP/s", String::new());
+    if let Some(rate) = found.bf16_dot {
+        row("bf16 multiply-add".into(), String::new(), rate, "GFLOP/s", String::new());
+    }
     row("int8 multiply-add".into(), String::new(), found.int8_dot, "GOP/s", String::new());
     let millions = |rate: f64| 1e3 * rate;
     let barriers = Rate { median: millions(found.barriers.median), best: millions(found.barriers.best) };

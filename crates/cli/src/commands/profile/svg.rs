@@ -45,6 +45,7 @@ fn colour(ceiling: Ceiling) -> &'static str {
         Ceiling::Memory => "#2e6fdb",
         Ceiling::Cache => "#14a38b",
         Ceiling::Float => "#d9822b",
+        Ceiling::Bf16 => "#b5a020",
         Ceiling::Int8 => "#c2334d",
         Ceiling::Step => "#8a63d2",
     }
@@ -55,6 +56,7 @@ fn legend(out: &mut String, y: f64) {
         (Ceiling::Memory, "held by memory"),
         (Ceiling::Cache, "by caches"),
         (Ceiling::Float, "by f32 arithmetic"),
+        (Ceiling::Bf16, "by bf16 arithmetic"),
         (Ceiling::Int8, "by int8 arithmetic"),
         (Ceiling::Step, "by barriers"),
     ];

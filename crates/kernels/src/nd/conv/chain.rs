@@ -1,7 +1,7 @@
 //! Convolutions one after the other, a band of rows at a time: what lies between them never leaves the cache.
 //!
 //! Each convolution reads a buffer of rows with zeros around them, so that all its outputs have all taps; the first one
-//! may read its image in place. The next band keeps those rows of each buffer that it needs as well. A value is the sum
+//! may read its image in place. What is multiplied in bfloat16 is rounded before, a band at a time. The next band keeps those rows of each buffer that it needs as well. A value is the sum
 //! that the convolutions one by one would make, in the same order, and zeros times weights.
 
 use std::ops::Range;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use kinglet_simd::dispatch;
 
-use super::pass::{Job, Pixels, Place};
+use super::pass::{Job, Pixels, Place, copied};
 use super::taps::SLACK;
 use super::{Conv, Scatter};
 use crate::arena::Span;
@@ -31,7 +31,8 @@ pub struct ConvChain {
     stages: Vec<Stage>,
     /// Rows of the last output that are made at a time.
     band: usize,
-    /// Floats of all buffers.
+    /// Floats of all buffers; behind them are rounded inputs.
+    buffers: usize,
     floats: usize,
 }
 
@@ -92,8 +93,10 @@ impl ConvChain {
         let height = convs.last().map_or(1, |conv| conv.output[0]);
         let fitting = |band: &usize| floats(&convs, *band).is_some_and(|floats| floats <= ROOM);
         let band = (1..=height).rev().find(fitting).unwrap_or(1);
-        let (stages, floats) = stages(convs, band).ok_or_else(|| wrong("the buffers are too large"))?;
-        Ok(Self { stages, band, floats })
+        let (stages, buffers, rounded) =
+            stages(convs, band).ok_or_else(|| wrong("the buffers are too large"))?;
+        let floats = buffers.checked_add(rounded).ok_or_else(|| wrong("the buffers are too large"))?;
+        Ok(Self { stages, band, buffers, floats })
     }
 
     /// Whether its buffers stay in the cache, so that it is worth its while.
@@ -135,12 +138,12 @@ fn in_place(conv: &Conv) -> bool {
 }
 
 fn floats(convs: &[Arc<Conv>], band: usize) -> Option<usize> {
-    stages(convs.to_vec(), band).map(|(_, floats)| floats)
+    stages(convs.to_vec(), band).and_then(|(_, buffers, rounded)| buffers.checked_add(rounded))
 }
 
-/// The buffers for bands of so many rows, and their floats with what may be read behind them.
-fn stages(convs: Vec<Arc<Conv>>, band: usize) -> Option<(Vec<Stage>, usize)> {
-    let (mut rows, mut at, mut stages) = (band, 0usize, Vec::new());
+/// The buffers for bands of so many rows, their floats with what may be read behind them, and the floats of rounded inputs.
+fn stages(convs: Vec<Arc<Conv>>, band: usize) -> Option<(Vec<Stage>, usize, usize)> {
+    let (mut rows, mut at, mut rounded, mut stages) = (band, 0usize, 0, Vec::new());
     for (index, conv) in convs.into_iter().enumerate().rev() {
         let (shape, blocked) = (conv.shape, conv.input == Layout::Blocked);
         let window = shape.window;
@@ -157,11 +160,15 @@ fn stages(convs: Vec<Arc<Conv>>, band: usize) -> Option<(Vec<Stage>, usize)> {
             let plane = buffer.rows.checked_mul(buffer.width)?.checked_mul(buffer.pixel)?;
             at = at.checked_add(plane.checked_mul(buffer.planes)?.checked_next_multiple_of(BLOCK)?)?;
         }
+        if conv.is_bf16() {
+            rounded =
+                rounded.max(copied(&shape, lines.checked_mul(buffer.map_or(window.input[1], |b| b.width))?));
+        }
         rows = lines.min(window.input[0]);
         stages.push(Stage { conv, buffer });
     }
     stages.reverse();
-    Some((stages, at.checked_add(SLACK)?))
+    Some((stages, at.checked_add(SLACK)?.checked_next_multiple_of(BLOCK)?, rounded))
 }
 
 /// `out = convs(x)`, the last one with `residual` added before its activation. Rows of the spans are images, blocked but
@@ -340,7 +347,13 @@ impl Part<'_> {
             }
         };
         let out_pitch = [out_width * BLOCK, BLOCK];
-        let place = Place { x, x_width, x_plane, out, out_plane, out_pitch, residual };
+        let mut place = Place { x, x_width, x_plane, out, out_plane, out_pitch, residual };
+        if conv.is_bf16() {
+            let pixels = 0..needed(conv, &(0..made.len())).end * x_width;
+            let copy = self.scratch.as_mut_ptr().wrapping_add(self.chain.buffers);
+            // SAFETY: the buffer, or the image, holds the rows that these read; the scratch has room for a band of them.
+            place = unsafe { place.rounded(conv, pixels, copy) };
+        }
         let pixels = Pixels::Rows { rows: made.len(), out_width };
         // SAFETY: by the caller's promise.
         let job = unsafe { Job { conv, place, pixels, panels: 0..conv.panels.len() }.vouched() };

@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use kinglet_simd::{Isa, Kernel};
+use kinglet_simd::{Isa, Kernel, dispatch};
 
-use super::pack::{round, unit};
+use super::pack::{Form, round, unit};
 use super::{Conv, ConvShape, Panel};
 use crate::nd::layout::{BLOCK, Layout};
+use crate::nd::pairs::{PAIRS, Round};
 use crate::nd::shape::{Spot, cuts};
 use crate::nd::tile::{
-    Dynamic, Fixed, Pitch, Tile, Tiles, lane_tiles, tallest, tallest_for, tallest_pairs, tiles,
+    Dense, Dynamic, Fixed, Pairs, Pitch, Tile, Tiles, lane_tiles, tallest, tallest_for, tallest_pairs, tiles,
 };
 
 /// Floats of weights that stay in the first-level cache while pixels pass over them.
@@ -33,6 +34,45 @@ pub(super) struct Place {
     pub(super) out_pitch: [usize; 2],
     /// Lies like `out`; null when there is none.
     pub(super) residual: *const f32,
+}
+
+impl Place {
+    /// The same with inputs rounded to pairs in `copy`, which lie there as they do here: pixels `pixels` of each block, as
+    /// spots count them. The copy needs [`copied`] floats.
+    ///
+    /// # Safety
+    /// These pixels can be read, the copy is the caller's, and the level is there.
+    pub(super) unsafe fn rounded(self, conv: &Conv, pixels: Range<usize>, copy: *mut f32) -> Self {
+        let to_plane = copied_plane(pixels.len());
+        let (from, count) = (self.x.wrapping_add(pixels.start * BLOCK), pixels.len());
+        let channels = conv.shape.channels;
+        let round = Round { from, plane: self.x_plane, pixels: count, channels, to: copy, to_plane };
+        dispatch(conv.level, Rounding(round));
+        Self { x: copy.cast_const().wrapping_sub(pixels.start * PAIRS), x_plane: to_plane, ..self }
+    }
+}
+
+/// Enters the instruction set; made by [`Place::rounded`] only, which was promised the pointers.
+struct Rounding(Round);
+
+impl Kernel for Rounding {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        // SAFETY: by the promise to `Place::rounded`.
+        unsafe { self.0.run(isa) };
+    }
+}
+
+/// Floats between blocks of so many copied pixels: an odd number of cache lines, so that they fall into different sets.
+fn copied_plane(pixels: usize) -> usize {
+    ((pixels * PAIRS).div_ceil(LINE) * LINE) | LINE
+}
+
+/// Floats that a copy of so many pixels of a convolution's input takes.
+pub(super) fn copied(shape: &ConvShape, pixels: usize) -> usize {
+    copied_plane(pixels).saturating_mul(shape.channels.div_ceil(BLOCK))
 }
 
 /// Which pixels a pass computes.
@@ -75,7 +115,7 @@ impl Kernel for Job<'_> {
         }
         for panel in &conv.panels[self.panels.clone()] {
             let width = conv.width(panel);
-            let each = (CHUNK / (round(&conv.shape, conv.input) * width)).max(1);
+            let each = (CHUNK / (round(&conv.shape, conv.input, conv.form) * width)).max(1);
             for rounds in cuts(panel.rounds.len(), each) {
                 let (first, last) = (rounds.start == 0, rounds.end == panel.rounds.len());
                 let rounds = panel.rounds.start + rounds.start..panel.rounds.start + rounds.end;
@@ -97,9 +137,10 @@ impl Job<'_> {
     /// All pixels over some rounds.
     #[inline(always)]
     fn pass<I: Isa>(&self, isa: I, cut: &Cut<'_>) {
-        let lying = match (self.conv.input, self.conv.shape.window.stride[1]) {
-            (Layout::Blocked, 1) => self.kernels::<I, Fixed<16>>(cut.panel),
-            (Layout::Blocked, 2) => self.kernels::<I, Fixed<32>>(cut.panel),
+        let lying = match (self.conv.input, self.conv.form, self.conv.shape.window.stride[1]) {
+            (_, Form::Pairs, 1) => tiles::<I, Fixed<PAIRS>, Pairs>(cut.panel.blocks.len()),
+            (Layout::Blocked, Form::Floats, 1) => self.kernels::<I, Fixed<16>>(cut.panel),
+            (Layout::Blocked, Form::Floats, 2) => self.kernels::<I, Fixed<32>>(cut.panel),
             _ => self.kernels::<I, Dynamic>(cut.panel),
         };
         match self.pixels {
@@ -156,7 +197,7 @@ impl Job<'_> {
     /// The weights behind those of a cut, as many: those that are read next.
     fn ahead(&self, cut: &Cut<'_>) -> &[f32] {
         let panel = cut.panel;
-        let each = round(&self.conv.shape, self.conv.input) * self.conv.width(panel);
+        let each = round(&self.conv.shape, self.conv.input, self.conv.form) * self.conv.width(panel);
         let end = panel.at + (cut.rounds.end - panel.rounds.start) * each;
         let weights = &self.conv.weights;
         &weights[end.min(weights.len())..weights.len().min(end + cut.rounds.len() * each)]
@@ -175,13 +216,18 @@ impl Job<'_> {
     fn kernels<I: Isa, P: Pitch>(&self, panel: &Panel) -> Tiles<I> {
         match self.conv.lanes {
             Some(each) => lane_tiles::<I, P>(each),
-            None => tiles::<I, P>(panel.blocks.len()),
+            None if self.conv.form == Form::Pairs => tiles::<I, Dynamic, Pairs>(panel.blocks.len()),
+            None => tiles::<I, P, Dense>(panel.blocks.len()),
         }
     }
 
-    /// Floats between input pixels.
+    /// Floats, or pairs, between input pixels.
     fn pixel(&self) -> usize {
-        if self.conv.input == Layout::Blocked { BLOCK } else { 1 }
+        match self.conv.input {
+            Layout::Blocked if self.conv.form == Form::Pairs => PAIRS,
+            Layout::Blocked => BLOCK,
+            _ => 1,
+        }
     }
 
     /// The tile at the first pixel, lying, with all taps.
@@ -191,14 +237,15 @@ impl Job<'_> {
         let (width, [ky, kx], [dy, dx]) = (place.x_width, window.kernel, window.dilation);
         let (panel, lanes, pixel) = (cut.panel, conv.width(cut.panel), self.pixel());
         // What a tap sums of a pixel.
-        let deep = unit(&conv.shape, conv.input);
+        let deep = unit(&conv.shape, conv.input, conv.form);
+        let each = if conv.form == Form::Pairs { 2 } else { 1 };
         let w = (cut.rounds.start - panel.rounds.start) * ky * kx;
         let (first, out) = (panel.blocks.start * BLOCK, panel.blocks.start * place.out_plane);
         // Taps of a row of a planar image lie side by side, so that they can be the innermost loop.
         let (across, k, k_last) = match (conv.input, dx) {
             (Layout::Planar, 1) => (1, kx, kx),
             (Layout::Planar, _) => (kx, 1, 1),
-            _ => (kx, deep, deep.min(channels - (cut.rounds.end - 1) * BLOCK)),
+            _ => (kx, deep, deep.min((channels - (cut.rounds.end - 1) * BLOCK).div_ceil(each))),
         };
         Tile {
             a: place.x.wrapping_add(cut.rounds.start * place.x_plane),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kinglet_simd::Level;
 
 use super::*;
-use crate::nd::testing::{Case, Map, random};
+use crate::nd::testing::{Case, Map, random, rounded};
 
 /// `[images][outputs][pixels]`, in f64.
 fn reference(shape: &ConvShape, x: &[f32], weights: &[f32], bias: &[f32], images: usize) -> Vec<f64> {
@@ -52,15 +52,18 @@ fn check(shape: ConvShape, input: Layout, images: usize, with_residual: bool) {
     let bias = random(2, shape.outputs);
     let x = random(3, images * shape.channels * h * w);
     let residual = random(4, images * shape.outputs * oh * ow);
-    let mut expected = reference(&shape, &x, &weights, &bias, images);
-    for (e, r) in expected.iter_mut().zip(&residual) {
-        let sum = *e + if with_residual { f64::from(*r) } else { 0.0 };
-        *e = activate(shape.act, sum);
-    }
+    let expected = |x: &[f32], weights: &[f32]| -> Vec<f64> {
+        let sums = reference(&shape, x, weights, &bias, images).into_iter().zip(&residual);
+        let added = sums.map(|(sum, r)| sum + if with_residual { f64::from(*r) } else { 0.0 });
+        added.map(|sum| activate(shape.act, sum)).collect()
+    };
+    let (exact, from_bf16) = (expected(&x, &weights), expected(&rounded(&x), &rounded(&weights)));
     let map = |channels, pixels, layout| Map { images, channels, pixels, layout };
-    for level in Level::available() {
-        let packed = Conv::new(level, shape, Some(&bias), input, None).and_then(|conv| conv.filled(&weights));
-        let packed = Arc::new(packed.expect("packs"));
+    for (level, bf16) in Level::available().into_iter().flat_map(|level| [(level, false), (level, true)]) {
+        let made = Conv::new(level, shape, Some(&bias), input, None).expect("a convolution");
+        let made = if bf16 { made.in_bf16() } else { made };
+        let packed = Arc::new(made.filled(&weights).expect("packs"));
+        let expected = if packed.is_bf16() { &from_bf16 } else { &exact };
         let mut case = Case::new(level);
         let x = case.input(map(shape.channels, h * w, input), &x);
         let out_map = map(shape.outputs, oh * ow, Layout::Blocked);
@@ -68,7 +71,7 @@ fn check(shape: ConvShape, input: Layout, images: usize, with_residual: bool) {
         let out = case.output(out_map);
         let times = if packed.winograd.is_some() { 4.0 } else { 1.0 };
         let bound = times * 2e-7 * ((ins * taps) as f64 + 8.0);
-        case.check(|| conv(packed.clone(), x, r, out).expect("binds"), out, out_map, &expected, bound);
+        case.check(|| conv(packed.clone(), x, r, out).expect("binds"), out, out_map, expected, bound);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::SharedMut;
 use crate::nd::act::{Act, Apply, Runs, clip};
 use crate::nd::layout::{BLOCK, Layout};
 use crate::nd::shape::cuts;
-use crate::nd::tile::{Fixed, Tile, tallest_for, tiles};
+use crate::nd::tile::{Dense, Fixed, Tile, tallest_for, tiles};
 
 /// Outputs of a tile, along each axis.
 const OUT: usize = 4;
@@ -27,6 +27,8 @@ const GROUP: usize = 28;
 const ROOM: usize = 160 << 10;
 /// Tiles of an image from which on the weights, four times as many, are read often enough.
 const FEWEST: usize = 16;
+/// Tiles of an image from which on it also beats products in bfloat16.
+const MANY: usize = 32;
 /// Channels and outputs from which on the transforms cost less than they save.
 const NARROW: usize = 16;
 /// Blocks of a panel at most.
@@ -59,6 +61,11 @@ impl Winograd {
         let rounds = shape.channels.div_ceil(BLOCK);
         let group = (ROOM / (POINTS * rounds * BLOCK)).min(GROUP);
         Self { tiles: output.map(|n| n.div_ceil(OUT)), group, rounds }
+    }
+
+    /// Whether it is faster than twice as many products a second.
+    pub(super) fn beats_bf16(&self) -> bool {
+        self.tiles[0] * self.tiles[1] >= MANY
     }
 
     /// Floats of the transformed weights.
@@ -227,7 +234,7 @@ impl Group<'_> {
         let (count, rounds, blocks) = (self.tiles.len(), self.winograd.rounds, panel.blocks.len());
         let (deep, width) = (rounds * BLOCK, blocks * BLOCK);
         let w = (panel.blocks.start * BLOCK * POINTS + point * width) * deep;
-        let kernels = tiles::<I, Fixed<BLOCK>>(blocks);
+        let kernels = tiles::<I, Fixed<BLOCK>, Dense>(blocks);
         // The next point's weights come while this one's are used.
         let ahead = (w + deep * width).min(self.conv.weights.len());
         let ahead = &self.conv.weights[ahead..(ahead + deep * width).min(self.conv.weights.len())];

@@ -11,7 +11,7 @@ use crate::nd::testing::{Case, Map, random};
 /// Channels, outputs, groups, window, activation of each convolution.
 type Spec = (usize, usize, usize, [usize; 3], Act);
 
-fn packed(level: Level, specs: &[Spec], size: [usize; 2], input: Layout) -> Vec<Arc<Conv>> {
+fn packed(level: Level, bf16: bool, specs: &[Spec], size: [usize; 2], input: Layout) -> Vec<Arc<Conv>> {
     let mut size = size;
     let one = |(i, (channels, outputs, groups, [taps, stride, pad], act)): (usize, &Spec)| {
         let window = Window::square(size, *taps, *stride, *pad);
@@ -20,15 +20,16 @@ fn packed(level: Level, specs: &[Spec], size: [usize; 2], input: Layout) -> Vec<
         let weights = random(i as u64 + 1, outputs * channels / groups * taps * taps);
         let bias = random(i as u64 + 11, *outputs);
         let input = if i == 0 { input } else { Layout::Blocked };
-        let conv = Conv::new(level, shape, Some(&bias), input, None).and_then(|conv| conv.filled(&weights));
-        Arc::new(conv.expect("packs"))
+        let conv = Conv::new(level, shape, Some(&bias), input, None).expect("a convolution");
+        let conv = if bf16 { conv.in_bf16() } else { conv };
+        Arc::new(conv.filled(&weights).expect("packs"))
     };
     specs.iter().enumerate().map(one).collect()
 }
 
 fn check(specs: &[Spec], size: [usize; 2], input: Layout, images: usize, with_residual: bool) {
-    for level in Level::available() {
-        let convs = packed(level, specs, size, input);
+    for (level, bf16) in Level::available().into_iter().flat_map(|level| [(level, false), (level, true)]) {
+        let convs = packed(level, bf16, specs, size, input);
         let map = |conv: &Conv, out: bool| {
             let [h, w] = if out { conv.output } else { conv.shape.window.input };
             let channels = if out { conv.shape.outputs } else { conv.shape.channels };
@@ -54,8 +55,8 @@ fn check(specs: &[Spec], size: [usize; 2], input: Layout, images: usize, with_re
         // All rows at once, and few at a time.
         for band in [chain.band, 1, 3] {
             let convs = chain.stages.iter().map(|stage| stage.conv.clone()).collect();
-            let (stages, floats) = stages(convs, band).expect("small");
-            let chain = Arc::new(ConvChain { stages, band, floats });
+            let (stages, buffers, rounded) = stages(convs, band).expect("small");
+            let chain = Arc::new(ConvChain { stages, band, buffers, floats: buffers + rounded });
             let mut case = Case::new(level);
             let x = case.input(first, &planar);
             let residual = with_residual.then(|| case.input(last, &added));
@@ -99,12 +100,12 @@ fn a_chain_is_its_convolutions_one_by_one() {
 fn what_does_not_fit_is_no_chain() {
     let level = Level::SCALAR;
     let specs = [(16, 32, 1, [1, 1, 0], CLIP), (32, 16, 1, [3, 1, 1], CLIP)];
-    let convs = packed(level, &specs, [8, 8], Layout::Blocked);
+    let convs = packed(level, false, &specs, [8, 8], Layout::Blocked);
     assert!(ConvChain::new(convs.clone()).is_ok_and(|chain| chain.fits()));
     assert!(ConvChain::new(convs[..1].to_vec()).is_err());
     assert!(ConvChain::new(vec![convs[1].clone(), convs[1].clone()]).is_err());
     assert!(ConvChain::new(vec![convs[0].clone(); 9]).is_err());
-    let small = packed(level, &specs[1..], [4, 4], Layout::Blocked);
+    let small = packed(level, false, &specs[1..], [4, 4], Layout::Blocked);
     assert!(ConvChain::new(vec![convs[0].clone(), small[0].clone()]).is_err());
     let chain = Arc::new(ConvChain::new(convs).expect("a chain"));
     let span = |at, rows, cols| Span::f32(at, crate::Rows::Fixed(rows), cols);

@@ -1,0 +1,81 @@
+//! bfloat16 in pairs: two neighbouring values stand in the place of a float, the first one in its low half.
+//!
+//! Products of such pairs have the error of their inputs: `2^-8 * sum(|x * w|)`, and that of sums in f32.
+
+use kinglet_simd::{Isa, Kernel};
+
+use super::layout::BLOCK;
+
+/// Pairs of a block of channels.
+pub(super) const PAIRS: usize = BLOCK / 2;
+
+/// Puts value `index` of an even and an odd one into its half of their place.
+pub(super) fn put(place: &mut f32, index: usize, value: f32) {
+    let (bits, value) = (place.to_bits(), u32::from(half::bf16::from_f32(value).to_bits()));
+    let halves = if index.is_multiple_of(2) { [value, bits >> 16] } else { [bits & 0xffff, value] };
+    *place = f32::from_bits(halves[0] | halves[1] << 16);
+}
+
+/// Neighbouring pixels of an image in channel blocks that are rounded, all blocks of them.
+pub(super) struct Round {
+    /// The first pixel's first block.
+    pub(super) from: *const f32,
+    /// Floats from a block to the next.
+    pub(super) plane: usize,
+    pub(super) pixels: usize,
+    pub(super) channels: usize,
+    /// Where pairs go, and pairs from a block to the next.
+    pub(super) to: *mut f32,
+    pub(super) to_plane: usize,
+}
+
+impl Round {
+    /// Rounds them; lanes that a pair has behind the last channel become zero.
+    ///
+    /// # Safety
+    /// The pixels can be read, and as many pairs written, which nothing else uses meanwhile.
+    #[inline(always)]
+    pub(super) unsafe fn run<I: Isa>(self, isa: I) {
+        isa.dispatch_bf16(Vouched(self));
+    }
+}
+
+/// [`Round`] with the promise that its pointers are valid.
+struct Vouched(Round);
+
+impl Kernel for Vouched {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Round { from, plane, pixels, channels, to, to_plane } = self.0;
+        for block in 0..channels.div_ceil(BLOCK) {
+            // SAFETY: `Round::run` was promised these pixels.
+            unsafe {
+                let (from, to) = (from.add(block * plane), to.add(block * to_plane).cast::<u16>());
+                for at in (0..pixels * BLOCK).step_by(I::LANES) {
+                    isa.store_bf16_ptr(isa.load_ptr(from.add(at)), to.add(at));
+                }
+                let end = channels - block * BLOCK;
+                if end < BLOCK && !end.is_multiple_of(2) {
+                    (0..pixels).for_each(|pixel| *to.add(pixel * BLOCK + end) = 0);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_keep_each_other() {
+        let mut place = 0.0;
+        put(&mut place, 4, 1.0);
+        put(&mut place, 7, -2.0);
+        assert_eq!(place.to_bits(), 0xc000_3f80);
+        put(&mut place, 0, 3.0);
+        assert_eq!(place.to_bits(), 0xc000_4040);
+    }
+}
