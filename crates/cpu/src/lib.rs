@@ -55,8 +55,8 @@ pub enum Precision {
     /// Activations and weights rounded to bfloat16 (8 significant bits), sums in f32, where the machine multiplies such
     /// numbers; else f32.
     Bf16,
-    /// Activations as 8-bit integers, one scale for 32 of them, where the weight's type has such a kernel; groups with
-    /// values beyond five times the row's root mean square take 16 bits. Other products in f32.
+    /// Activations as 8-bit integers, one scale for 32 of them, where the weight's type has such a kernel; values
+    /// beyond five times the row's root mean square have eight bits more. Other products in f32.
     Int8,
 }
 

@@ -3,13 +3,14 @@
 //! `cargo bench -p kinglet-kernels --bench matmul -- [LEVEL] [TYPE...] [SHARE%]` prints, for the shapes of a
 //! small language model: one row in GB/s of weights (a whole model's worth of matrices, larger than the caches), 512
 //! rows in G operations/s, on one thread and on two. A share of the activations' groups of 32, 12 % if it is not given,
-//! has a value so large that the group takes 16 bits.
+//! has a value so large that it takes 16 bits.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use kinglet_kernels::matmul::{
-    Matrix, Output, PackPlan, PackedMatrix, QuantRows, matmul_f32, matmul_q8, quant_row_bytes, quantize_rows,
+    Matrix, Output, PackPlan, PackedMatrix, Part, QuantRows, matmul_f32, matmul_q8, quant_row_bytes,
+    quantize_rows,
 };
 use kinglet_simd::{Isa, Kernel, Level, dispatch};
 use kinglet_tensor::{AlignedBuf, Bytes, DType};
@@ -111,7 +112,7 @@ impl Weights {
             // SAFETY: parts are disjoint, and a barrier follows.
             Self::Packed(w) => unsafe {
                 let x = QuantRows::new(&x.codes, x.rows, w.plan().cols());
-                matmul_q8(w, cut(w.plan().tiles()), x, None, y);
+                matmul_q8(w, Part { rows: 0..x.rows(), tiles: cut(w.plan().tiles()) }, x, None, y);
             },
             // SAFETY: as above.
             Self::Plain(w) => unsafe { matmul_f32(level, w, cut(w.rows()), &x.values, None, y).unwrap() },
@@ -143,7 +144,7 @@ impl Activations {
 
 struct Model {
     level: Level,
-    /// Percentage of the activations' groups that take 16 bits.
+    /// Percentage of the activations' groups that have a value of 16 bits.
     share: f32,
     layers: Vec<Weights>,
     head: Weights,

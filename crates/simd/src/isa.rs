@@ -259,6 +259,11 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
     fn prefetch<T>(self, p: *const T) {
         let _ = p;
     }
+    /// The same, as far as the second-level cache: for what is used after the first one has been filled anew.
+    #[inline(always)]
+    fn prefetch_far<T>(self, p: *const T) {
+        let _ = p;
+    }
 
     // ---- made of the above ----
 

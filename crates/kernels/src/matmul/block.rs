@@ -2,8 +2,7 @@
 //!
 //! Per group and pair of (row, tile) it forms an exact integer dot product (two where the group has two scales) and adds
 //! `sum(dot * weight_scale) * activation_scale` and, where there are minima, `min * (activation_scale * sum)` to an f32
-//! accumulator, group after group; behind the groups of a panel come the fine parts of those that have one, in their
-//! order. That is the same whatever `MR`, `NT` and the stream (packed or panel) are, so that a row's result does not
+//! accumulator, group after group; behind the groups of a panel come the upper codes of wide values, in their order. That is the same whatever `MR`, `NT` and the stream (packed or panel) are, so that a row's result does not
 //! depend on what else is multiplied beside it.
 #![allow(clippy::needless_range_loop, reason = "register blocks are indexed alike")]
 
@@ -12,8 +11,8 @@ use std::ops::Range;
 
 use kinglet_simd::Isa;
 
-use super::quantize::Rows;
-use super::stream::{CHUNK, Codes, STEPS, Scales, Stream, chunk_of};
+use super::quantize::{Part, Rows, UPPER};
+use super::stream::{CHUNK, Codes, STEPS, Scales, Stream, Zero, chunk_of};
 
 /// Accumulators of a block, `[rows][tiles]`.
 pub(super) type Acc<I, const MR: usize, const NT: usize> = [[<I as Isa>::F32; NT]; MR];
@@ -81,7 +80,10 @@ pub(super) unsafe fn accumulate<I: Isa, S: Stream, const MR: usize, const NT: us
     x: Rows,
     acc: &mut Acc<I, MR, NT>,
 ) {
-    let rows = in_turn(0);
+    let mut rows = [x.part(0, range.start); MR];
+    for r in 0..MR {
+        rows[r] = x.part(r, range.start);
+    }
     for start in range.clone().step_by(CHUNK) {
         let mut at = tiles.group::<I>(start);
         for group in start..range.end.min(start + CHUNK) {
@@ -89,7 +91,10 @@ pub(super) unsafe fn accumulate<I: Isa, S: Stream, const MR: usize, const NT: us
                 prefetch::<I, S, NT>(isa, tiles.first, group);
             }
             // SAFETY: tiles and rows have the group.
-            unsafe { add_group::<I, S, MR, NT>(isa, at, (x, rows), group, acc) };
+            unsafe { add_group::<I, S, MR, NT>(isa, at, rows, acc) };
+            for row in &mut rows {
+                *row = row.next();
+            }
             at.place += 1;
             for codes in &mut at.codes {
                 *codes = codes.wrapping_add(I::LANES * S::Codes::BYTES);
@@ -98,22 +103,12 @@ pub(super) unsafe fn accumulate<I: Isa, S: Stream, const MR: usize, const NT: us
     }
 }
 
-/// `MR` numbers from `first` on.
-#[inline(always)]
-pub(super) fn in_turn<const MR: usize>(first: usize) -> [usize; MR] {
-    let mut rows = [first; MR];
-    for r in 0..MR {
-        rows[r] += r;
-    }
-    rows
-}
-
-/// Adds the fine parts of one row in the groups `range`.
+/// Adds the wide values of one row in the groups `range`.
 ///
 /// # Safety
 /// As for [`accumulate`].
 #[inline(always)]
-pub(super) unsafe fn accumulate_fine<I: Isa, S: Stream, const NT: usize>(
+pub(super) unsafe fn accumulate_wide<I: Isa, S: Stream, const NT: usize>(
     isa: I,
     tiles: Tiles<S, NT>,
     range: Range<usize>,
@@ -121,16 +116,57 @@ pub(super) unsafe fn accumulate_fine<I: Isa, S: Stream, const NT: usize>(
     acc: &mut Acc<I, 1, NT>,
 ) {
     for start in range.step_by(CHUNK) {
-        // SAFETY: the chunk is one of the row's, and a group with a fine part is one of the chunk's.
+        // SAFETY: the chunk is one of the row's, and a group with wide values is one of the chunk's.
         unsafe {
-            let mut left = x.fine_groups(0, start / CHUNK);
+            let mut left = x.wide_groups(0, start / CHUNK);
             while left != 0 {
                 let group = start + left.trailing_zeros() as usize;
-                add_group::<I, S, 1, NT>(isa, tiles.group::<I>(group), (x.fine(), [0]), group, acc);
+                add_wide::<I, S, NT>(isa, tiles.group::<I>(group), x, (0, group), acc);
                 left &= left - 1;
             }
         }
     }
+}
+
+/// Adds the upper codes of one group of a row, step after step.
+///
+/// # Safety
+/// `at` is that group of the tiles, and the row has it.
+#[inline(always)]
+pub(super) unsafe fn add_wide<I: Isa, S: Stream, const NT: usize>(
+    isa: I,
+    at: Group<NT>,
+    x: Rows,
+    (row, group): (usize, usize),
+    acc: &mut Acc<I, 1, NT>,
+) {
+    let zero = isa.splat_bytes(S::ZERO.value(I::W_BIAS) as u8);
+    // SAFETY: by the caller's promise; a step that is marked is one of the group's.
+    unsafe {
+        let scale = isa.splat(UPPER * x.part(row, group).scale());
+        let mut left = x.wide_steps(row, group);
+        while left != 0 {
+            let step = left.trailing_zeros() as usize;
+            let upper = isa.broadcast4_ptr(x.upper(row, group, step));
+            let taken =
+                if S::ZERO == Zero::None { isa.splat_i32(0) } else { dot_step::<I, S>(isa, zero, upper) };
+            let part = step * S::Scales::PARTS / STEPS;
+            for t in 0..NT {
+                let dot = dot_step::<I, S>(isa, S::Codes::step(isa, at.codes[t], step), upper);
+                let (weight, _) = S::Scales::at(isa, at.headers[t], at.place, part);
+                let dot = isa.to_f32(isa.sub_i32(dot, taken));
+                acc[0][t] = isa.fma(isa.mul(dot, weight), scale, acc[0][t]);
+            }
+            left &= left - 1;
+        }
+    }
+}
+
+/// The dot products of one step.
+#[inline(always)]
+fn dot_step<I: Isa, S: Stream>(isa: I, w: I::Bytes, a: I::Bytes) -> I::I32 {
+    let none = isa.splat_i32(0);
+    if S::Codes::SIGNED { isa.dot_s8(none, w, a) } else { isa.dot_u7(none, w, a) }
 }
 
 /// Asks for a group's share of what lies [`AHEAD`]: in the same tile, or in the one behind it.
@@ -144,16 +180,15 @@ pub(super) fn prefetch<I: Isa, S: Stream, const NT: usize>(isa: I, tiles: [*cons
     }
 }
 
-/// Adds group `group` of some rows of `x`.
+/// Adds a group of some rows.
 ///
 /// # Safety
-/// `at` is that group of the tiles, and the rows have it.
+/// `at` is that group of the tiles, `rows` are its parts in the rows.
 #[inline(always)]
 pub(super) unsafe fn add_group<I: Isa, S: Stream, const MR: usize, const NT: usize>(
     isa: I,
     at: Group<NT>,
-    (x, rows): (Rows, [usize; MR]),
-    group: usize,
+    rows: [Part; MR],
     acc: &mut Acc<I, MR, NT>,
 ) {
     const HALF: usize = STEPS / 2;
@@ -161,18 +196,18 @@ pub(super) unsafe fn add_group<I: Isa, S: Stream, const MR: usize, const NT: usi
     // SAFETY: by the caller's promise.
     unsafe {
         if S::Scales::PARTS == 1 {
-            let whole = dots::<I, S, MR, NT, 0, STEPS>(isa, at.codes, (x, rows), group);
+            let whole = dots::<I, S, MR, NT, 0, STEPS>(isa, at.codes, rows);
             scale::<I, S, MR, NT>(isa, at, 0, whole, &mut scaled);
         } else {
-            let half = dots::<I, S, MR, NT, 0, HALF>(isa, at.codes, (x, rows), group);
+            let half = dots::<I, S, MR, NT, 0, HALF>(isa, at.codes, rows);
             scale::<I, S, MR, NT>(isa, at, 0, half, &mut scaled);
-            let half = dots::<I, S, MR, NT, HALF, STEPS>(isa, at.codes, (x, rows), group);
+            let half = dots::<I, S, MR, NT, HALF, STEPS>(isa, at.codes, rows);
             scale::<I, S, MR, NT>(isa, at, 1, half, &mut scaled);
         }
     }
     for r in 0..MR {
         // SAFETY: the row and the group exist.
-        let (a_scale, a_sum) = unsafe { (x.scale(rows[r], group), x.sum(rows[r], group)) };
+        let (a_scale, a_sum) = unsafe { (rows[r].scale(), rows[r].sum()) };
         for t in 0..NT {
             acc[r][t] = isa.fma(scaled[r][t], isa.splat(a_scale), acc[r][t]);
             if S::Scales::MIN {
@@ -214,15 +249,14 @@ unsafe fn scale<I: Isa, S: Stream, const MR: usize, const NT: usize>(
 unsafe fn dots<I: Isa, S: Stream, const MR: usize, const NT: usize, const FROM: usize, const TO: usize>(
     isa: I,
     codes: [*const u8; NT],
-    (x, rows): (Rows, [usize; MR]),
-    group: usize,
+    rows: [Part; MR],
 ) -> [[I::I32; NT]; MR] {
     let mut dots = [[isa.splat_i32(0); NT]; MR];
     if let Some(shift) = S::ZERO.shift(I::W_BIAS) {
         for r in 0..MR {
             // SAFETY: the row and the group exist.
-            let negated = unsafe { x.negated(rows[r], group, S::Scales::PARTS, FROM / (STEPS / 2)) };
-            dots[r] = [isa.shl_i32(isa.splat_i32(negated), shift); NT];
+            let negated = unsafe { negated_sum::<I, FROM, TO>(isa, rows[r]) };
+            dots[r] = [isa.shl_i32(negated, shift); NT];
         }
     }
     let run = if I::PAIRS { S::Codes::RUN } else { 1 };
@@ -238,7 +272,7 @@ unsafe fn dots<I: Isa, S: Stream, const MR: usize, const NT: usize, const FROM: 
             let mut a = [isa.splat_bytes(0); MAX_RUN];
             for n in 0..run {
                 // SAFETY: the row and the group exist; a group has four columns for each step.
-                a[n] = unsafe { isa.broadcast4_ptr(x.codes(rows[r], group).add(4 * (step + n))) };
+                a[n] = unsafe { isa.broadcast4_ptr(rows[r].codes().add(4 * (step + n))) };
             }
             for t in 0..NT {
                 dots[r][t] = dot::<I, S, NT>(isa, dots[r][t], &w, &a, t);
@@ -246,6 +280,22 @@ unsafe fn dots<I: Isa, S: Stream, const MR: usize, const NT: usize, const FROM: 
         }
     }
     dots
+}
+
+/// The negated sum of the codes of steps `FROM..TO`: all of them, or one half.
+///
+/// # Safety
+/// The part's group exists.
+#[inline(always)]
+unsafe fn negated_sum<I: Isa, const FROM: usize, const TO: usize>(isa: I, part: Part) -> I::I32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        match (FROM, TO) {
+            (0, STEPS) => isa.splat_i32(part.negated()),
+            (0, _) => isa.splat_i32(part.negated_half()),
+            _ => isa.sub_i32(isa.splat_i32(part.negated()), isa.splat_i32(part.negated_half())),
+        }
+    }
 }
 
 /// Steps at most whose products are summed before they are widened.

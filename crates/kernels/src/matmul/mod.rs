@@ -1,7 +1,7 @@
 //! `y[m, n] = sum_k x[m, k] * w[n, k]`: weights of any type times activations in 8 bits or in f32.
 //!
 //! - [`PackedMatrix`] with [`matmul_q8`]: quantised weights, packed once, times activations quantised by
-//!   [`quantize_rows`]. The fast way; exact but for the activations' eight bits (16 in groups with large values).
+//!   [`quantize_rows`]. The fast way; exact but for the activations' eight bits (16 for large values).
 //! - [`Matrix`] with [`matmul_f32`]: weights of any type as they lie in the file, times f32 activations. The exact way,
 //!   and the only one for types that [`PackPlan::supports`] refuses.
 //!
@@ -14,7 +14,6 @@ mod block;
 mod codes;
 mod decode;
 mod error;
-mod fine;
 mod float;
 mod formats;
 mod over_panel;
@@ -24,11 +23,12 @@ mod q8;
 mod quantize;
 mod scales;
 mod stream;
+mod wide;
 
 pub use error::MatmulError;
 pub use float::{Matrix, matmul_f32};
 pub use packed::{PackPlan, PackedMatrix, pack_fingerprint};
-pub use q8::{Output, matmul_q8};
+pub use q8::{Output, Part, matmul_q8, rows_at_a_time};
 pub use quantize::{QuantRows, quant_row_bytes, quantize_row, quantize_rows};
 
 #[cfg(test)]

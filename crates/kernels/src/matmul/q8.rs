@@ -12,14 +12,14 @@ use std::ops::Range;
 
 use kinglet_simd::{Isa, Kernel, dispatch};
 
-use super::block::{Acc, Tiles, accumulate, accumulate_fine};
-use super::fine::FineRows;
+use super::block::{Acc, Tiles, accumulate, accumulate_wide};
 use super::formats::{Format, Visit, with_format};
-use super::over_panel::{OverPanel, Place, SumsBuffer};
+use super::over_panel::{Ahead, OverPanel, Place};
 use super::packed::PackedMatrix;
 use super::panel::{PANEL_GROUPS, PANEL_TILES, PanelBuffer, Unpack};
 use super::quantize::{QuantRows, Rows};
 use super::stream::{CHUNK, GROUP, Stream};
+use super::wide::WideList;
 use crate::SharedMut;
 
 /// Where results go: value (row, column) at `row * stride + column`.
@@ -38,16 +38,32 @@ impl<'a> Output<'a> {
     }
 }
 
-/// `y[m, n] = sum_k x[m, k] * w[n, k] + bias[n]` for the rows `n` of the weight tiles in `tiles`.
+/// Which part of a product to make.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Rows of the activations and of the output. Those of a whole number of [`rows_at_a_time`] cost least.
+    pub rows: Range<usize>,
+    /// Tiles of the weights: columns of the output.
+    pub tiles: Range<usize>,
+}
+
+/// How many of `rows` rows go over a panel of weights at a time. Workers that share a product take so many, and all tiles
+/// in turn, so that their rows stay in a cache.
+pub fn rows_at_a_time(rows: usize) -> usize {
+    WideList::turn(rows)
+}
+
+/// `y[m, n] = sum_k x[m, k] * w[n, k] + bias[n]` for the rows `m` and the weight tiles of rows `n` in `part`.
 ///
-/// Panics when the activations have other columns than the weights, or the output or the bias is too small.
+/// Panics when the activations have other columns than the weights, the part is not one of both, or the output or the bias
+/// is too small.
 ///
 /// # Safety
-/// While this runs, nothing else reads or writes the output's columns that belong to `tiles` (columns
+/// While this runs, nothing else reads or writes the part's rows and columns of the output (columns
 /// `tiles.start * tile_rows..tiles.end * tile_rows`, up to the number of rows of the weights).
 pub unsafe fn matmul_q8(
     w: &PackedMatrix,
-    tiles: Range<usize>,
+    Part { rows, tiles }: Part,
     x: QuantRows<'_>,
     bias: Option<&[f32]>,
     y: Output<'_>,
@@ -55,11 +71,12 @@ pub unsafe fn matmul_q8(
     let plan = w.plan();
     assert_eq!(x.cols(), plan.cols(), "columns of activations and weights");
     assert!(tiles.end <= plan.tiles(), "tiles {tiles:?} of {}", plan.tiles());
+    assert!(rows.end <= x.rows(), "rows {rows:?} of {}", x.rows());
     assert!(bias.is_none_or(|bias| bias.len() >= plan.rows()), "bias of {} rows", plan.rows());
     let outputs = if x.rows() == 0 { 0 } else { (x.rows() - 1) * y.stride + plan.rows() };
     assert!(plan.rows() <= y.stride || x.rows() < 2, "rows of {} values {} apart", plan.rows(), y.stride);
     assert!(outputs <= y.data.len(), "{} values for {} rows {} apart", y.data.len(), x.rows(), y.stride);
-    let job = Job { w, x: x.pointers(), rows: x.rows(), tiles, bias, y };
+    let job = Job { w, x: x.pointers().from(rows.start, 0), rows, tiles, bias, y };
     with_format(plan.dtype(), job);
 }
 
@@ -67,8 +84,9 @@ pub unsafe fn matmul_q8(
 #[derive(Clone)]
 pub(super) struct Job<'a> {
     w: &'a PackedMatrix,
+    /// From the first of the rows on.
     pub(super) x: Rows,
-    rows: usize,
+    rows: Range<usize>,
     tiles: Range<usize>,
     bias: Option<&'a [f32]>,
     y: Output<'a>,
@@ -78,7 +96,7 @@ impl Visit for Job<'_> {
     type Out = ();
 
     fn visit<F: Format>(self) {
-        match self.rows {
+        match self.rows.len() {
             0 => {}
             1 => dispatch(self.w.plan().level(), Direct::<F>(self, PhantomData)),
             _ => self.paneled::<F>(),
@@ -125,7 +143,7 @@ impl Job<'_> {
             // SAFETY: there is one row, and it has the groups.
             unsafe {
                 accumulate(isa, tiles, range.clone(), self.x, &mut acc);
-                accumulate_fine(isa, tiles, range, self.x, &mut acc);
+                accumulate_wide(isa, tiles, range, self.x, &mut acc);
             }
         }
         self.store(isa, acc, 0, to);
@@ -133,19 +151,27 @@ impl Job<'_> {
 
     /// Some rows at a time, panel after panel, over each pair of tiles.
     fn paneled<F: Format>(&self) {
-        let (mut buffer, mut sums, mut fine) = (PanelBuffer::new(), SumsBuffer::new(), FineRows::new());
+        let (mut buffer, mut wide) = (PanelBuffer::new(), WideList::new());
         let groups = self.w.plan().cols() / GROUP;
-        for first in (0..self.rows).step_by(FineRows::MOST) {
-            let rows = first..self.rows.min(first + FineRows::MOST);
+        let (count, turn) = (self.rows.len(), WideList::turn(self.rows.len()));
+        for first in (0..count).step_by(turn) {
+            let rows = first..count.min(first + turn);
             for from in (0..groups).step_by(PANEL_GROUPS) {
                 let range = from..groups.min(from + PANEL_GROUPS);
                 // SAFETY: the rows have these groups, and both are few enough.
-                unsafe { fine.find(self.x.from(first, from), rows.len(), range.len()) };
+                unsafe { wide.find(self.x.from(first, from), rows.len(), range.len()) };
                 for tile in self.tiles.clone().step_by(PANEL_TILES) {
                     let tiles = tile..self.tiles.end.min(tile + PANEL_TILES);
                     let panel = self.unpack::<F>(tiles.clone(), range.clone(), &mut buffer);
-                    let at = Place { tiles, rows: rows.clone(), from };
-                    let over = OverPanel::<F::Panel>::new(self, at, (panel, range.len()), &fine, &mut sums);
+                    let over = OverPanel::<F::Panel> {
+                        job: self,
+                        ahead: self.ahead::<F>(tiles.end, range.clone()),
+                        at: Place { tiles, rows: rows.clone(), from },
+                        panel,
+                        groups: range.len(),
+                        wide: &wide,
+                        stream: PhantomData,
+                    };
                     dispatch(self.w.plan().level(), over);
                 }
             }
@@ -169,6 +195,15 @@ impl Job<'_> {
             dispatch(level, unpack);
         }
         panel
+    }
+
+    /// The groups `groups` of the tiles from `tile` on, if there are any.
+    fn ahead<F: Format>(&self, tile: usize, groups: Range<usize>) -> Ahead {
+        let (plan, data) = (self.w.plan(), self.w.data().as_ptr());
+        let lanes = plan.level().lanes();
+        let first = tile * plan.tile_bytes() + F::bytes(lanes, CHUNK) * (groups.start / CHUNK);
+        let tiles = [data.wrapping_add(first), data.wrapping_add(first + plan.tile_bytes())];
+        Ahead { tiles, bytes: F::bytes(lanes, groups.len()) }
     }
 
     fn tile(&self, tile: usize) -> *const u8 {
@@ -200,6 +235,14 @@ impl Job<'_> {
             }
         }
         acc
+    }
+
+    /// Asks for where the sums of a row, which exists, go.
+    #[inline(always)]
+    pub(super) fn prefetch<I: Isa, const NT: usize>(&self, isa: I, row: usize, tiles: [usize; NT]) {
+        for t in 0..NT {
+            isa.prefetch_far(self.out(row, tiles[t] * I::LANES));
+        }
     }
 
     /// Writes the sums of one row, which exists.
@@ -235,6 +278,6 @@ impl Job<'_> {
     /// Where a value of the output lies; [`matmul_q8`] has checked that it exists.
     #[inline(always)]
     fn out(&self, row: usize, column: usize) -> *mut f32 {
-        self.y.data.as_mut_ptr().wrapping_add(row * self.y.stride + column)
+        self.y.data.as_mut_ptr().wrapping_add((self.rows.start + row) * self.y.stride + column)
     }
 }

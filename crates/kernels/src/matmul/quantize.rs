@@ -1,41 +1,42 @@
 //! Activations in 8 bits, and in 16 where 8 would lose too much: each 32 columns of a row, a *group*, share one scale.
 //!
 //! ```text
-//! row     [coarse layer][fine layer][mask: a bit for each group that has a fine part, a byte for 8]
-//! layer   [codes: i8 x cols][scale: f32 x groups][scale * sum: f32 x groups][-sum: i32 x groups][-sum of 16: i32 x 2 groups]
+//! row     [groups][upper codes: i8 x cols][wide steps: a byte for each group][wide groups: a bit for each, a byte for 8]
+//! group   [codes: i8 x 32][scale: f32][scale * sum: f32][-sum of codes: i32][-sum of the first 16 codes: i32]
 //! ```
 //!
-//! `code = round(x * (127 / max|x|))`, to nearest, halves to even; `x` is within `scale * 0.501` of `scale * code`.
-//! A group with a value beyond [`FINE`] times the row's root mean square would spoil its other values, and those of the
-//! row by the same error: what it rounded off becomes the codes of the fine layer, whose scale is 1/254 of the coarse
-//! one. Other groups leave the fine layer unwritten. Products add both layers alike, so that exactness in the few groups
-//! that matter costs their share of time, and no second kernel.
+//! A value is `scale * (code + 128 * upper)`, where `code + 128 * upper = round(x / scale)`, to nearest, halves to even.
+//! The scale is a 127th of the group's largest magnitude, *wide* values not counted: those beyond [`WIDE`] times the row's
+//! root mean square, each of which would spoil the other values of its group, and those of the row by the same error. Wide
+//! values have an upper code, all others have none. Four columns with wide values among them, a *wide step*, are marked, and
+//! only their upper codes are written and multiplied: exactness in the few values that matter costs their share of time.
 //!
 //! Groups whose scale would not be a normal float are all zero; NaN and infinity make their group's products NaN.
-//! The sums serve minima and zero points.
+//! The sums serve minima and zero points; the scaled one counts upper codes, the others do not.
 
 use kinglet_simd::{Isa, Kernel, Level, dispatch};
 
 use super::stream::{CHUNK, GROUP};
 use crate::ops::vec::sum_squares;
 
-/// A group with a larger value, in units of the row's root mean square, has a fine part.
-const FINE: f32 = 5.0;
-/// Fine steps in a coarse one: half a coarse step is 127 of them.
-const FINE_STEPS: f32 = 254.0;
+/// Larger values have an upper code, in units of the row's root mean square.
+const WIDE: f32 = 5.0;
+/// What an upper code counts.
+pub(super) const UPPER: f32 = 128.0;
 
 /// Bytes of a quantised row of `cols` columns, a multiple of 4.
 pub const fn quant_row_bytes(cols: usize) -> usize {
-    2 * layer_bytes(cols) + mask_bytes(cols)
+    let groups = cols / GROUP;
+    groups * GROUP_BYTES + cols + (groups + groups.div_ceil(CHUNK)).next_multiple_of(4)
 }
 
-const fn layer_bytes(cols: usize) -> usize {
-    cols + cols / GROUP * 20
-}
-
-const fn mask_bytes(cols: usize) -> usize {
-    cols.div_ceil(GROUP * CHUNK).next_multiple_of(4)
-}
+/// Bytes of a group without its upper codes.
+const GROUP_BYTES: usize = GROUP + 16;
+/// Where a group's scale, scaled sum, negated sum and negated sum of the first half lie in it.
+const SCALE: usize = GROUP;
+const SUM: usize = GROUP + 4;
+const NEGATED: usize = GROUP + 8;
+const NEGATED_HALF: usize = GROUP + 12;
 
 /// Quantised rows, `[rows, cols]`.
 #[derive(Clone, Copy, Debug)]
@@ -65,119 +66,147 @@ impl<'a> QuantRows<'a> {
     }
 
     pub(super) fn pointers(&self) -> Rows {
-        let groups = self.cols / GROUP;
-        Rows { base: self.bytes.as_ptr(), stride: quant_row_bytes(self.cols), groups, first: 0 }
+        let (base, groups) = (self.bytes.as_ptr(), self.cols / GROUP);
+        let upper = base.wrapping_add(groups * GROUP_BYTES);
+        let steps = upper.wrapping_add(self.cols);
+        Rows { base, upper, steps, wide: steps.wrapping_add(groups), stride: quant_row_bytes(self.cols) }
     }
 
     /// What stands for one value, for tests and traces.
     pub fn value(&self, row: usize, col: usize) -> f64 {
-        let part = |(code, scale): (i8, f32)| f64::from(code) * f64::from(scale);
-        part(self.coarse(row, col)) + self.fine(row, col).map_or(0.0, part)
+        let (code, scale) = self.code(row, col);
+        let whole = f64::from(code) + f64::from(UPPER) * f64::from(self.upper(row, col));
+        whole * f64::from(scale)
     }
 
-    /// Coarse code and scale of one value.
-    pub fn coarse(&self, row: usize, col: usize) -> (i8, f32) {
-        self.part(row, 0, col)
+    /// Code and scale of one value.
+    pub fn code(&self, row: usize, col: usize) -> (i8, f32) {
+        let at = row * quant_row_bytes(self.cols) + col / GROUP * GROUP_BYTES;
+        let group = &self.bytes[at..at + GROUP_BYTES];
+        let scale = [group[SCALE], group[SCALE + 1], group[SCALE + 2], group[SCALE + 3]];
+        (group[col % GROUP] as i8, f32::from_le_bytes(scale))
     }
 
-    /// Fine code and scale of one value, if its group has a fine part.
-    pub fn fine(&self, row: usize, col: usize) -> Option<(i8, f32)> {
-        let (layer, group) = (layer_bytes(self.cols), col / GROUP);
-        let mask = self.bytes[row * quant_row_bytes(self.cols) + 2 * layer + group / CHUNK];
-        (mask >> (group % CHUNK) & 1 != 0).then(|| self.part(row, layer, col))
-    }
-
-    fn part(&self, row: usize, layer: usize, col: usize) -> (i8, f32) {
-        let row = &self.bytes[row * quant_row_bytes(self.cols) + layer..];
-        let at = self.cols + col / GROUP * 4;
-        (row[col] as i8, f32::from_le_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]]))
+    /// Upper code of one value: zero for all that are not wide.
+    pub fn upper(&self, row: usize, col: usize) -> i8 {
+        let (groups, group) = (self.cols / GROUP, col / GROUP);
+        let upper = &self.bytes[row * quant_row_bytes(self.cols) + groups * GROUP_BYTES..];
+        let (steps, wide) = (upper[self.cols + group], upper[self.cols + groups + group / CHUNK]);
+        let marked = wide >> (group % CHUNK) & 1 != 0 && steps >> (col % GROUP / 4) & 1 != 0;
+        if marked { upper[col] as i8 } else { 0 }
     }
 }
 
-/// Where the parts of quantised rows lie, from group `first` on.
+/// Where quantised rows lie, from a group on that starts a chunk.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
     base: *const u8,
+    upper: *const u8,
+    steps: *const u8,
+    wide: *const u8,
     stride: usize,
-    groups: usize,
-    first: usize,
 }
 
 impl Rows {
-    /// The same rows without the first `rows`, seen from group `first` on.
+    /// The same rows without the first `rows`, seen from group `first` on, which starts a chunk.
     #[inline(always)]
     pub(super) fn from(self, rows: usize, first: usize) -> Self {
-        Self { base: self.base.wrapping_add(rows * self.stride), first, ..self }
+        let skip = rows * self.stride;
+        Self {
+            base: self.base.wrapping_add(skip + first * GROUP_BYTES),
+            upper: self.upper.wrapping_add(skip + first * GROUP),
+            steps: self.steps.wrapping_add(skip + first),
+            wide: self.wide.wrapping_add(skip + first / CHUNK),
+            ..self
+        }
     }
 
-    /// The fine layers of the rows.
+    /// Group `group` of row `row`.
     #[inline(always)]
-    pub(super) fn fine(self) -> Self {
-        Self { base: self.base.wrapping_add(layer_bytes(self.groups * GROUP)), ..self }
+    pub(super) fn part(self, row: usize, group: usize) -> Part {
+        Part(self.base.wrapping_add(row * self.stride + group * GROUP_BYTES))
     }
 
-    /// The groups of chunk `chunk` (counted from the first group, which starts one) that have a fine part, as bits.
-    /// Not of fine layers.
+    /// The groups of chunk `chunk` that have wide values, as bits.
     ///
     /// # Safety
     /// Row and chunk exist.
     #[inline(always)]
-    pub(super) unsafe fn fine_groups(self, row: usize, chunk: usize) -> u32 {
-        let mask = row * self.stride + 2 * layer_bytes(self.groups * GROUP);
+    pub(super) unsafe fn wide_groups(self, row: usize, chunk: usize) -> u32 {
         // SAFETY: by the caller's promise.
-        unsafe { self.base.add(mask + self.first / CHUNK + chunk).read().into() }
+        unsafe { self.wide.add(row * self.stride + chunk).read().into() }
     }
 
-    /// Element `index` of the 32-bit array that starts `arrays` times `groups` elements behind the codes.
+    /// The steps of a group that have wide values, as bits.
     ///
     /// # Safety
-    /// Row and element exist.
+    /// Row and group exist, and the group has wide values.
     #[inline(always)]
-    unsafe fn word<T: Copy>(self, row: usize, arrays: usize, index: usize) -> T {
-        let at = row * self.stride + self.groups * (GROUP + 4 * arrays) + 4 * index;
+    pub(super) unsafe fn wide_steps(self, row: usize, group: usize) -> u32 {
         // SAFETY: by the caller's promise.
-        unsafe { self.base.add(at).cast::<T>().read_unaligned() }
+        unsafe { self.steps.add(row * self.stride + group).read().into() }
     }
 
-    /// The codes of a group.
-    ///
-    /// # Safety
-    /// Row and group exist.
+    /// The four upper codes of a step that has wide values.
     #[inline(always)]
-    pub(super) unsafe fn codes(self, row: usize, group: usize) -> *const i8 {
-        // SAFETY: by the caller's promise.
-        unsafe { self.base.add(row * self.stride + (self.first + group) * GROUP).cast() }
+    pub(super) fn upper(self, row: usize, group: usize, step: usize) -> *const i8 {
+        self.upper.wrapping_add(row * self.stride + group * GROUP + 4 * step).cast()
+    }
+}
+
+/// Where a group of a row lies. What it gives exists if the group does.
+#[derive(Clone, Copy)]
+pub(super) struct Part(*const u8);
+
+impl Part {
+    /// The same of the next group.
+    #[inline(always)]
+    pub(super) fn next(self) -> Self {
+        Self(self.0.wrapping_add(GROUP_BYTES))
     }
 
-    /// The scale of a group.
-    ///
-    /// # Safety
-    /// Row and group exist.
+    /// The codes.
     #[inline(always)]
-    pub(super) unsafe fn scale(self, row: usize, group: usize) -> f32 {
-        // SAFETY: by the caller's promise.
-        unsafe { self.word(row, 0, self.first + group) }
+    pub(super) fn codes(self) -> *const i8 {
+        self.0.cast()
     }
 
-    /// The scaled sum of a group.
-    ///
     /// # Safety
-    /// Row and group exist.
+    /// The group exists.
     #[inline(always)]
-    pub(super) unsafe fn sum(self, row: usize, group: usize) -> f32 {
+    pub(super) unsafe fn scale(self) -> f32 {
         // SAFETY: by the caller's promise.
-        unsafe { self.word(row, 1, self.first + group) }
+        unsafe { self.0.add(SCALE).cast::<f32>().read_unaligned() }
     }
 
-    /// The negated sum of the codes of a group (`parts` 1) or of one of its halves (`parts` 2).
+    /// The scale times the sum of the codes.
     ///
     /// # Safety
-    /// Row, group and part exist.
+    /// The group exists.
     #[inline(always)]
-    pub(super) unsafe fn negated(self, row: usize, group: usize, parts: usize, part: usize) -> i32 {
-        let at = self.first + group;
+    pub(super) unsafe fn sum(self) -> f32 {
         // SAFETY: by the caller's promise.
-        unsafe { self.word(row, 1 + parts, at * parts + part) }
+        unsafe { self.0.add(SUM).cast::<f32>().read_unaligned() }
+    }
+
+    /// The negated sum of the codes.
+    ///
+    /// # Safety
+    /// The group exists.
+    #[inline(always)]
+    pub(super) unsafe fn negated(self) -> i32 {
+        // SAFETY: by the caller's promise.
+        unsafe { self.0.add(NEGATED).cast::<i32>().read_unaligned() }
+    }
+
+    /// The negated sum of the first sixteen codes.
+    ///
+    /// # Safety
+    /// The group exists.
+    #[inline(always)]
+    pub(super) unsafe fn negated_half(self) -> i32 {
+        // SAFETY: by the caller's promise.
+        unsafe { self.0.add(NEGATED_HALF).cast::<i32>().read_unaligned() }
     }
 }
 
@@ -213,97 +242,130 @@ impl Kernel for Quantize<'_> {
 /// Quantises one row: `x.len()` is a multiple of 32 and `out` holds `quant_row_bytes(x.len())`.
 #[inline(always)]
 pub fn quantize_row<I: Isa>(isa: I, x: &[f32], out: &mut [u8]) {
-    let limit = FINE * FINE * (sum_squares(isa, x, 0.0) / x.len() as f32);
-    let (coarse, rest) = out.split_at_mut(layer_bytes(x.len()));
-    let (fine, mask) = rest.split_at_mut(layer_bytes(x.len()));
-    mask.fill(0);
+    let limit = WIDE * (sum_squares(isa, x, 0.0) / x.len() as f32).sqrt();
+    let groups = x.len() / GROUP;
+    let (parts, rest) = out.split_at_mut(groups * GROUP_BYTES);
+    let (upper, rest) = rest.split_at_mut(x.len());
+    let (steps, wide) = rest.split_at_mut(groups);
+    wide.fill(0);
     for (group, x) in x.chunks_exact(GROUP).enumerate() {
-        let (scale, max) = range(isa, x);
-        let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-        put_group(isa, Coarse(inverse), x, scale, coarse, group);
-        if max * max > limit {
-            put_group(isa, Fine(inverse), x, scale * (1.0 / FINE_STEPS), fine, group);
-            mask[group / CHUNK] |= 1 << (group % CHUNK);
+        let max = largest(isa, x);
+        let part = &mut parts[group * GROUP_BYTES..(group + 1) * GROUP_BYTES];
+        if max > limit {
+            // Upper codes have eight bits as well.
+            let scale = largest_below(isa, x, limit).max(max * (1.0 / 127.0)) * (1.0 / 127.0);
+            let upper = &mut upper[group * GROUP..(group + 1) * GROUP];
+            steps[group] = put_wide(isa, x, scale, part, upper);
+            wide[group / CHUNK] |= u8::from(steps[group] != 0) << (group % CHUNK);
+        } else {
+            put_group(isa, x, max * (1.0 / 127.0), part);
         }
     }
 }
 
-/// The coarse scale of a group, and its largest magnitude.
+/// The largest magnitude of a group; NaN if one of its values is NaN or infinite.
 #[inline(always)]
-fn range<I: Isa>(isa: I, x: &[f32]) -> (f32, f32) {
+fn largest<I: Isa>(isa: I, x: &[f32]) -> f32 {
     let (mut max, mut poison) = (isa.zero(), isa.zero());
     for x in x.chunks_exact(I::LANES) {
         let x = isa.load(x);
         max = isa.max(isa.abs(x), max);
         poison = isa.fma(x, isa.zero(), poison);
     }
-    let max = isa.reduce_max(max);
     // NaN and infinity times zero are NaN, and stay.
-    let scale = max * (1.0 / 127.0) + isa.reduce_sum(poison);
-    (if scale < f32::MIN_POSITIVE { 0.0 } else { scale }, max)
+    isa.reduce_max(max) + isa.reduce_sum(poison)
 }
 
-/// How values become codes.
-trait Coder: Copy {
-    fn code<I: Isa>(self, isa: I, x: I::F32) -> I::I32;
-}
-
-/// The nearest multiple of the scale whose inverse this is.
-#[derive(Clone, Copy)]
-struct Coarse(f32);
-
-impl Coder for Coarse {
-    #[inline(always)]
-    fn code<I: Isa>(self, isa: I, x: I::F32) -> I::I32 {
-        isa.to_i32(isa.mul(x, isa.splat(self.0)))
+/// The largest magnitude below a limit.
+#[inline(always)]
+fn largest_below<I: Isa>(isa: I, x: &[f32], limit: f32) -> f32 {
+    let (mut max, limit) = (isa.zero(), isa.splat(limit));
+    for x in x.chunks_exact(I::LANES) {
+        let x = isa.abs(isa.load(x));
+        max = isa.max(isa.select(isa.lt(x, limit), x, isa.zero()), max);
     }
+    isa.reduce_max(max)
 }
 
-/// What [`Coarse`] rounds off, in fine steps.
-#[derive(Clone, Copy)]
-struct Fine(f32);
-
-impl Coder for Fine {
-    #[inline(always)]
-    fn code<I: Isa>(self, isa: I, x: I::F32) -> I::I32 {
-        let coarse = isa.to_f32(Coarse(self.0).code(isa, x));
-        let rest = isa.fma(x, isa.splat(self.0), isa.neg(coarse));
-        isa.to_i32(isa.mul(rest, isa.splat(FINE_STEPS)))
-    }
-}
-
-/// Writes codes, scale and sums of a group into its layer.
+/// Writes a group without wide values.
 #[inline(always)]
-fn put_group<I: Isa>(isa: I, coder: impl Coder, x: &[f32], scale: f32, layer: &mut [u8], group: usize) {
-    let groups = layer.len() / (GROUP + 20);
-    let (codes, words) = layer.split_at_mut(groups * GROUP);
-    let halves = put_codes(isa, coder, x, &mut codes[group * GROUP..(group + 1) * GROUP]);
-    let sum = halves[0].wrapping_add(halves[1]);
-    put(words, group, scale.to_le_bytes());
-    put(words, groups + group, (scale * sum as f32).to_le_bytes());
-    put(words, 2 * groups + group, sum.wrapping_neg().to_le_bytes());
-    put(words, 3 * groups + 2 * group, halves[0].wrapping_neg().to_le_bytes());
-    put(words, 3 * groups + 2 * group + 1, halves[1].wrapping_neg().to_le_bytes());
-}
-
-#[inline(always)]
-fn put(words: &mut [u8], index: usize, word: [u8; 4]) {
-    words[4 * index..4 * index + 4].copy_from_slice(&word);
-}
-
-/// Writes the codes of 32 values; returns the sums of both halves.
-#[inline(always)]
-fn put_codes<I: Isa>(isa: I, coder: impl Coder, x: &[f32], codes: &mut [u8]) -> [i32; 2] {
+fn put_group<I: Isa>(isa: I, x: &[f32], scale: f32, part: &mut [u8]) {
+    let (scale, inverse) = usable(scale);
+    let inverse = isa.splat(inverse);
     let mut sums = [0; 2];
     for (half, sum) in sums.iter_mut().enumerate() {
         let mut total = isa.zero();
         for at in (half * 16..half * 16 + 16).step_by(I::LANES) {
-            let code = coder.code(isa, isa.load(&x[at..]));
+            let code = isa.to_i32(isa.mul(isa.load(&x[at..]), inverse));
             total = isa.add(total, isa.to_f32(code));
-            // SAFETY: `codes` has 32 bytes, of which LANES follow `at`.
-            unsafe { isa.store_i8_ptr(code, codes[at..at + I::LANES].as_mut_ptr().cast()) };
+            put_codes(isa, code, &mut part[at..at + I::LANES]);
         }
         *sum = isa.reduce_sum(total) as i32;
     }
-    sums
+    put_sums(part, scale, sums, 0);
+}
+
+/// Writes a group with wide values and its upper codes; returns which steps have some.
+#[inline(always)]
+fn put_wide<I: Isa>(isa: I, x: &[f32], scale: f32, part: &mut [u8], upper: &mut [u8]) -> u8 {
+    let (scale, inverse) = usable(scale);
+    let inverse = isa.splat(inverse);
+    let (mut sums, mut above) = ([0; 2], isa.zero());
+    for (half, sum) in sums.iter_mut().enumerate() {
+        let mut total = isa.zero();
+        for at in (half * 16..half * 16 + 16).step_by(I::LANES) {
+            let whole = isa.to_f32(isa.to_i32(isa.mul(isa.load(&x[at..]), inverse)));
+            let high = isa.sub(beyond(isa, whole), beyond(isa, isa.neg(whole)));
+            let code = isa.fma(high, isa.splat(-UPPER), whole);
+            (total, above) = (isa.add(total, code), isa.add(above, high));
+            put_codes(isa, isa.to_i32(code), &mut part[at..at + I::LANES]);
+            put_codes(isa, isa.to_i32(high), &mut upper[at..at + I::LANES]);
+        }
+        *sum = isa.reduce_sum(total) as i32;
+    }
+    put_sums(part, scale, sums, isa.reduce_sum(above) as i32);
+    let mut steps = 0;
+    for (step, codes) in upper.as_chunks::<4>().0.iter().enumerate() {
+        steps |= u8::from(*codes != [0; 4]) << step;
+    }
+    steps
+}
+
+/// How many whole [`UPPER`] positive integers contain; zero for negative ones.
+#[inline(always)]
+fn beyond<I: Isa>(isa: I, whole: I::F32) -> I::F32 {
+    // Less than half of it is taken off, so that the nearest is the one below.
+    let above = isa.max(isa.sub(whole, isa.splat(0.5 * UPPER - 0.5)), isa.zero());
+    isa.to_f32(isa.to_i32(isa.mul(above, isa.splat(1.0 / UPPER))))
+}
+
+/// The scale and its inverse; zero for both if it is not a normal float.
+#[inline(always)]
+fn usable(scale: f32) -> (f32, f32) {
+    let scale = if scale < f32::MIN_POSITIVE { 0.0 } else { scale };
+    (scale, if scale > 0.0 { 1.0 / scale } else { 0.0 })
+}
+
+/// Writes the codes of one vector.
+#[inline(always)]
+fn put_codes<I: Isa>(isa: I, codes: I::I32, out: &mut [u8]) {
+    assert!(out.len() >= I::LANES);
+    // SAFETY: there is a byte for each lane.
+    unsafe { isa.store_i8_ptr(codes, out.as_mut_ptr().cast()) };
+}
+
+/// Writes scale and sums of a group; `sums` are those of both halves' codes, `above` is that of its upper codes.
+#[inline(always)]
+fn put_sums(part: &mut [u8], scale: f32, sums: [i32; 2], above: i32) {
+    let sum = sums[0].wrapping_add(sums[1]);
+    let whole = sum as f32 + UPPER * above as f32;
+    put(part, SCALE, scale.to_le_bytes());
+    put(part, SUM, (scale * whole).to_le_bytes());
+    put(part, NEGATED, sum.wrapping_neg().to_le_bytes());
+    put(part, NEGATED_HALF, sums[0].wrapping_neg().to_le_bytes());
+}
+
+#[inline(always)]
+fn put(part: &mut [u8], at: usize, word: [u8; 4]) {
+    part[at..at + 4].copy_from_slice(&word);
 }

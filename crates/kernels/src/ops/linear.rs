@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::Worker;
 use crate::arena::Span;
-use crate::matmul::{Matrix, Output, PackedMatrix, QuantRows, matmul_f32, matmul_q8, quant_row_bytes};
+use crate::matmul::{
+    Matrix, Output, PackedMatrix, Part, QuantRows, matmul_f32, matmul_q8, quant_row_bytes, rows_at_a_time,
+};
 use crate::step::{Access, Check, Step, StepCtx, StepError};
 
 /// Tiles of packed weights that are never parted.
@@ -38,6 +40,14 @@ impl Weight {
         match self {
             Self::Packed(w) => w.plan().tiles().div_ceil(UNIT_TILES),
             Self::Plain(w) => w.rows().div_ceil(UNIT_ROWS),
+        }
+    }
+
+    /// Rows that a part of a product of `rows` rows has.
+    fn rows_at_a_time(&self, rows: usize) -> usize {
+        match self {
+            Self::Packed(_) => rows_at_a_time(rows),
+            Self::Plain(_) => rows.max(1),
         }
     }
 
@@ -104,55 +114,63 @@ unsafe impl Step for Linear {
     }
 
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
-        let units: usize = self.products.iter().map(|product| product.weight.units()).sum();
+        let (rows, units) = (ctx.rows(self.x.rows), self.units());
+        let turn = self.products[0].weight.rows_at_a_time(rows);
+        let turns = rows.div_ceil(turn).max(1);
         // One row is held to memory bandwidth: long streams. Many are arithmetic: small parts, to end at once.
         let parts = match worker.count() {
             1 => 1,
-            count if ctx.rows(self.x.rows) > 1 => 16 * count,
+            count if rows > 1 => (8 * count).div_ceil(turns),
             count => 4 * count,
         };
         let many = units.div_ceil(parts).max(1);
-        let mut from = ctx.take() * many;
-        while from < units {
-            self.units(ctx, from..(from + many).min(units));
-            from = ctx.take() * many;
+        let parts = units.div_ceil(many);
+        let mut part = ctx.take();
+        while part < turns * parts {
+            let (first, from) = (part / parts * turn, part % parts * many);
+            self.multiply(ctx, first..rows.min(first + turn), from..units.min(from + many));
+            part = ctx.take();
         }
     }
 }
 
 impl Linear {
-    /// Does units of the products, counted over all of them.
-    fn units(&self, ctx: &StepCtx<'_>, units: Range<usize>) {
+    /// Units of all products.
+    fn units(&self) -> usize {
+        self.products.iter().map(|product| product.weight.units()).sum()
+    }
+
+    /// Makes some rows of some units, counted over all products.
+    fn multiply(&self, ctx: &StepCtx<'_>, rows: Range<usize>, units: Range<usize>) {
         let mut first = 0;
         for product in &self.products {
             let count = product.weight.units();
             let own = units.start.max(first)..units.end.min(first + count);
             if !own.is_empty() {
-                self.multiply(ctx, product, own.start - first..own.end - first);
+                self.multiply_one(ctx, product, rows.clone(), own.start - first..own.end - first);
             }
             first += count;
         }
     }
 
-    fn multiply(&self, ctx: &StepCtx<'_>, product: &Product, units: Range<usize>) {
+    fn multiply_one(&self, ctx: &StepCtx<'_>, product: &Product, rows: Range<usize>, units: Range<usize>) {
         let y = Output { data: ctx.view(&product.out), stride: product.out.cols };
         let bias = product.bias.as_deref();
-        let rows = ctx.rows(self.x.rows);
         match &product.weight {
             Weight::Packed(w) => {
                 let x = ctx.view::<u8>(&self.x);
                 // SAFETY: the input is only read.
-                let x = QuantRows::new(unsafe { x.part(0..x.len()) }, rows, w.plan().cols());
+                let x = QuantRows::new(unsafe { x.part(0..x.len()) }, ctx.rows(self.x.rows), w.plan().cols());
                 let tiles = units.start * UNIT_TILES..(units.end * UNIT_TILES).min(w.plan().tiles());
-                // SAFETY: these units' columns are this worker's.
-                unsafe { matmul_q8(w, tiles, x, bias, y) };
+                // SAFETY: these rows and columns are this worker's.
+                unsafe { matmul_q8(w, Part { rows, tiles }, x, bias, y) };
             }
             Weight::Plain(w) => {
                 let x = ctx.view::<f32>(&self.x);
                 // SAFETY: the input is only read.
                 let x = unsafe { x.part(0..x.len()) };
                 let outputs = units.start * UNIT_ROWS..(units.end * UNIT_ROWS).min(w.rows());
-                // SAFETY: these units' columns are this worker's.
+                // SAFETY: these rows and columns are this worker's.
                 let done = unsafe { matmul_f32(ctx.level(), w, outputs, x, bias, y) };
                 done.expect("memory for four decoded rows");
             }
