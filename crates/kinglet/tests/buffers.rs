@@ -32,6 +32,7 @@ fn model(large_outputs: Option<usize>) -> GraphModel {
         interface: None,
         recipe: None,
         classes: None,
+        states: 0,
         notes: Vec::new(),
         outputs: Vec::new(),
         sources: Vec::new(),

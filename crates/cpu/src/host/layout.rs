@@ -269,7 +269,8 @@ impl HostOp for DepthSpace {
         let (from, order): (Vec<usize>, [usize; 6]) = match (self.to_space, self.channels_first) {
             (true, false) => (vec![n, b, b, c / (b * b), h, w], [0, 3, 4, 1, 5, 2]),
             (true, true) => (vec![n, c / (b * b), b, b, h, w], [0, 1, 4, 2, 5, 3]),
-            (false, _) => (vec![n, c, h / b, b, w / b, b], [0, 3, 5, 1, 2, 4]),
+            (false, false) => (vec![n, c, h / b, b, w / b, b], [0, 3, 5, 1, 2, 4]),
+            (false, true) => (vec![n, c, h / b, b, w / b, b], [0, 1, 3, 5, 2, 4]),
         };
         let own = strides(&from);
         let (sizes, steps): (Vec<usize>, Vec<usize>) = order.iter().map(|d| (from[*d], own[*d])).unzip();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Op;
-use crate::{Args, Dim, Graph, TensorType, Type};
+use crate::{Args, Dim, Graph, TensorType, Type, ValueId};
 
 /// Inputs: a truth value, then the inputs of the first branch, then those of the second.
 #[derive(Clone, Debug)]
@@ -71,8 +71,15 @@ impl Op for Loop {
         "Loop"
     }
 
-    fn infer(&self, _: &Args<'_>) -> Result<Vec<Type>, String> {
-        Ok(vec![Type::Unknown; self.body.outputs().len().saturating_sub(1)])
+    /// A carried value that starts with the number of dimensions that each round leaves has as many.
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let made = self.body.outputs().iter().skip(1).enumerate();
+        let ty = |(i, id): (usize, &ValueId)| {
+            let (first, round) = (args.optional(2 + i)?, self.body.tensor_type(*id)?);
+            let same = i < self.carried && first.dtype == round.dtype && first.rank() == round.rank();
+            same.then(|| TensorType::of_rank(first.dtype, first.rank()).into())
+        };
+        Ok(made.map(|value| ty(value).unwrap_or(Type::Unknown)).collect())
     }
 
     fn bodies(&self) -> Vec<&Graph> {

@@ -30,7 +30,7 @@ impl GraphBench {
     pub fn new(mut model: GraphModel, shapes: &[(String, Vec<usize>)], batch: usize) -> Result<Self, Error> {
         let named = |port: &Port| shapes.iter().find(|(name, _)| *name == port.name).map(|(_, shape)| shape);
         let feeds = model.inputs().iter().map(|port| made_up(port, named(port), batch));
-        let feeds = feeds.collect::<Result<Vec<_>, _>>()?;
+        let feeds = model.with_states(&feeds.collect::<Result<Vec<_>, _>>()?);
         model.session_mut().prepare(&borrowed(&feeds))?;
         model.session().wait()?;
         Ok(Self { model, feeds })

@@ -31,6 +31,8 @@ pub struct GraphFiles {
     pub recipe: Option<Recipe>,
     /// Names of classes, in the order of their numbers, where its files tell them.
     pub classes: Option<Vec<String>>,
+    /// How many of the last inputs and outputs are states, which the model keeps from run to run.
+    pub states: usize,
     /// What was read otherwise than it stands in the file.
     pub notes: Vec<String>,
     /// Names of the outputs in the file, and their types as far as it tells them.
@@ -82,6 +84,7 @@ impl GraphFiles {
             interface: None,
             recipe: None,
             classes: None,
+            states: 0,
             notes: Vec::new(),
             outputs: model.outputs,
             sources: sources.into_inner(),
@@ -99,6 +102,7 @@ impl GraphFiles {
             interface: None,
             recipe: Some(model.recipe),
             classes: model.classes,
+            states: 0,
             notes: Vec::new(),
             outputs: model.outputs,
             sources,
@@ -138,8 +142,13 @@ impl GraphFiles {
             format: format!("Core ML, specification {}", model.version),
             metadata: model.interface.notes.clone(),
             recipe: None,
-            classes: model.interface.classes.as_ref().map(|classes| classes.names.clone()),
+            classes: imported.classes.or(model
+                .interface
+                .classes
+                .as_ref()
+                .map(|classes| classes.names.clone())),
             interface: Some(model.interface),
+            states: imported.states,
             notes: imported.notes,
             sources,
         })

@@ -24,6 +24,8 @@ pub struct GraphModel {
     session: Session,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
+    /// What it keeps from run to run.
+    states: Vec<Tensor>,
 }
 
 /// An input or output.
@@ -55,10 +57,13 @@ impl GraphModel {
                 expected: "auto, f32 or bf16, as the model quantises nothing itself".into(),
             });
         }
-        let (inputs, outputs) = (ports(&graph, graph.inputs()), ports(&graph, graph.outputs()));
+        let (mut inputs, mut outputs) = (ports(&graph, graph.inputs()), ports(&graph, graph.outputs()));
+        outputs.truncate(outputs.len().saturating_sub(files.states));
+        let states = inputs.split_off(inputs.len().saturating_sub(files.states));
+        let states = states.iter().map(zeros).collect::<Result<_, _>>()?;
         let session = Session::new(graph, &session_options(&files, options)?)?;
         watch(session.pool());
-        Ok(Self { files, session, inputs, outputs })
+        Ok(Self { files, session, inputs, outputs, states })
     }
 
     /// What each run brings, in order.
@@ -95,10 +100,27 @@ impl GraphModel {
         Ok(self.session.wait()?)
     }
 
-    /// Runs it on one tensor for each input, in order.
+    /// Runs it on one tensor for each input, in order. States of the model go on from the last run.
     pub fn run(&mut self, feeds: &[Tensor]) -> Result<Vec<Tensor>, Error> {
-        self.session.run(&borrowed(feeds))?;
-        self.handed_out()
+        self.session.run(&borrowed(&self.with_states(feeds)))?;
+        let mut outputs = self.handed_out()?;
+        self.states = outputs.split_off(outputs.len().saturating_sub(self.states.len()));
+        Ok(outputs)
+    }
+
+    /// Sets all states back to zero, as they are before the first run.
+    pub fn reset(&mut self) {
+        for state in &mut self.states {
+            let data = vec![0; state.data().len()].into();
+            if let Ok(zeros) = Tensor::new(state.name(), state.dtype(), state.shape().to_vec(), data) {
+                *state = zeros;
+            }
+        }
+    }
+
+    /// What the session takes: a tensor for each input, and the states.
+    pub(super) fn with_states(&self, feeds: &[Tensor]) -> Vec<Tensor> {
+        feeds.iter().chain(&self.states).cloned().collect()
     }
 
     /// The outputs of the last run: in buffers that go back to the session's pool, or in files when they are large.
@@ -106,6 +128,15 @@ impl GraphModel {
         let name = |i: usize| self.outputs.get(i).map_or("", |port| &port.name);
         (0..self.session.outputs()).map(|i| tensor_of(&self.session, i, name(i))).collect()
     }
+}
+
+/// Zeros for a state.
+fn zeros(port: &Port) -> Result<Tensor, Error> {
+    let unknown = || Error::NoTensor { output: port.name.clone() };
+    let shape: Vec<usize> = port.shape.iter().copied().collect::<Option<_>>().ok_or_else(unknown)?;
+    let dtype = port.dtype.ok_or_else(unknown)?;
+    let bytes = Tensor::bytes_of(dtype, &shape).ok_or_else(unknown)?;
+    Tensor::new(&port.name, dtype, shape, vec![0; bytes].into()).map_err(|e| Error::Model(e.into()))
 }
 
 /// Tensors as a session takes them.
@@ -173,6 +204,27 @@ impl Port {
     /// Whether a run may bring a value of any type here.
     pub fn is_open(&self) -> bool {
         self.text == Graph::default().type_text(&Type::Unknown)
+    }
+
+    /// A tensor as this port takes it: floats of another width become its own, and whole numbers that fit into 32 bits do so.
+    /// Any other tensor stays as it is, for a run to refuse.
+    pub fn fitted(&self, tensor: &Tensor) -> Result<Tensor, Error> {
+        let float = |dtype| matches!(dtype, DType::F16 | DType::BF16 | DType::F32);
+        match (tensor.dtype(), self.dtype) {
+            (from, Some(to)) if from != to && float(from) && float(to) => {
+                floats(tensor).map_or_else(|| Ok(tensor.clone()), |array| self.tensor(&array))
+            }
+            (DType::I64, Some(DType::I32)) => {
+                let numbers = tensor.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b));
+                let short: Option<Vec<[u8; 4]>> =
+                    numbers.map(|n| Some(i32::try_from(n).ok()?.to_le_bytes())).collect();
+                let Some(short) = short else { return Ok(tensor.clone()) };
+                let data = short.concat().into();
+                Tensor::new(&self.name, DType::I32, tensor.shape().to_vec(), data)
+                    .map_err(|e| Error::Model(e.into()))
+            }
+            _ => Ok(tensor.clone()),
+        }
     }
 
     /// The array as a tensor of this port's element type.

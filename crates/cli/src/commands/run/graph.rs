@@ -251,7 +251,7 @@ fn tensors(args: &Args, model: &mut GraphModel, ui: &Ui) -> Result<()> {
                 format!("the model takes: {}", expected.join("; ")),
             )
         };
-        found.ok_or_else(missing)
+        Ok(port.fitted(&found.ok_or_else(missing)?)?)
     };
     let feeds = model.inputs().iter().map(find).collect::<Result<Vec<_>>>()?;
     if let Some(other) = given.iter().find(|t| model.inputs().iter().all(|port| port.name != t.name())) {

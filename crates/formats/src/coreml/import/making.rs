@@ -13,6 +13,10 @@ pub(super) struct Making {
     pub(super) builder: GraphBuilder,
     names: HashMap<String, ValueId>,
     pub(super) notes: Vec<String>,
+    /// Names of classes, where an operation tells them.
+    pub(super) classes: Option<Vec<String>>,
+    /// Outputs that are texts, which no graph makes.
+    pub(super) texts: Vec<String>,
 }
 
 impl Making {

@@ -21,6 +21,11 @@ use super::{Body, CoreMl, CoreMlError};
 pub struct Imported {
     /// Its computation; inputs and outputs are named as in the model's interface.
     pub graph: Graph,
+    /// How many of the last inputs and of the last outputs are states: what a run leaves in such an output is what the next
+    /// one brings in the input of the same place; the first one brings zeros.
+    pub states: usize,
+    /// Names of classes, in the order of the probabilities, where an operation tells them.
+    pub classes: Option<Vec<String>>,
     /// What was read otherwise than it stands in the file, and why.
     pub notes: Vec<String>,
 }

@@ -44,7 +44,7 @@ pub(super) fn import(network: &Network, interface: &Interface) -> Result<Importe
         }
     }
     let (graph, notes) = making.finish(&outputs);
-    Ok(Imported { graph, notes })
+    Ok(Imported { graph, states: 0, classes: None, notes })
 }
 
 /// Declares an input; a picture goes through the network's scaler.

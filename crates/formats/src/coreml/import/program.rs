@@ -9,39 +9,81 @@ use kinglet_tensor::{DType, Tensor};
 use super::making::Making;
 use super::{Imported, check_supported, ops};
 use crate::coreml::CoreMlError;
-use crate::coreml::program::{Argument, Op, Program, ValueType};
+use crate::coreml::program::{Argument, Block, Op, Program, ValueType};
 use crate::coreml::value::{self, Literal};
 
 pub(super) fn import(program: &Program) -> Result<Imported, CoreMlError> {
     let function = program.main().ok_or(CoreMlError::NoFunction)?;
     let block = &function.block;
-    let constant = |kind: &str| kind == "const" || kind.starts_with("constexpr_");
-    let used = block.ops.iter().map(|op| (op.kind.as_str(), op.name.as_str()));
-    check_supported(used, |kind| constant(kind) || ops::importer(kind).is_some())?;
+    let mut used = Vec::new();
+    all_operations(block, &mut used);
+    check_supported(used.into_iter(), |kind| is_constant(kind) || ops::importer(kind).is_some())?;
     let mut making = Making::default();
-    for (name, ty) in &function.inputs {
+    let state = |ty: &ValueType| matches!(ty, ValueType::State(_));
+    let (states, inputs): (Vec<_>, Vec<_>) = function.inputs.iter().partition(|(_, ty)| state(ty));
+    for (name, ty) in inputs.into_iter().chain(states.iter().copied()) {
         let ty = input_type(&mut making, name, ty)?;
         let id = making.builder.input(name, ty)?;
         making.bind(name, id);
     }
     let known = block.constants()?;
-    for op in block.ops.iter().filter(|op| !constant(&op.kind)) {
+    operations(block, &known, &mut making)?;
+    let numbers = |name: &&String| !making.texts.contains(name);
+    let names: Vec<String> = block.outputs.iter().filter(numbers).cloned().collect();
+    let mut results = Vec::with_capacity(names.len() + states.len());
+    for name in &names {
+        let id = output(name, &known, &mut making)?;
+        results.push(named(&mut making, name, id)?);
+    }
+    for (name, _) in &states {
+        let last = making.find(name).ok_or_else(|| CoreMlError::Dangling(name.clone()))?;
+        results.push(making.op(&format!("{name}.next"), Identity, &[last])?);
+    }
+    let classes = making.classes.take();
+    let (graph, notes) = making.finish(&results);
+    Ok(Imported { graph, states: states.len(), classes, notes })
+}
+
+fn is_constant(kind: &str) -> bool {
+    kind == "const" || kind.starts_with("constexpr_")
+}
+
+/// Kind and name of each operation, of nested blocks too.
+fn all_operations<'a>(block: &'a Block, used: &mut Vec<(&'a str, &'a str)>) {
+    for op in &block.ops {
+        used.push((op.kind.as_str(), op.name.as_str()));
+        op.blocks.iter().for_each(|inner| all_operations(inner, used));
+    }
+}
+
+/// Adds what a block's operations compute.
+pub(super) fn operations(
+    block: &Block,
+    known: &HashMap<String, Literal>,
+    making: &mut Making,
+) -> Result<(), CoreMlError> {
+    for op in block.ops.iter().filter(|op| !is_constant(&op.kind)) {
         let import = ops::importer(&op.kind).ok_or_else(|| op.fails("it cannot be imported"))?;
-        import(&mut Cx { op, known: &known, making: &mut making, temps: 0 })?;
+        import(&mut Cx { op, known, making, temps: 0 })?;
     }
-    let mut outputs = Vec::with_capacity(block.outputs.len());
-    for name in &block.outputs {
-        let made = match making.find(name) {
-            Some(id) => id,
-            None => {
-                let literal = known.get(name).ok_or_else(|| CoreMlError::Dangling(name.clone()))?;
-                constant_value(&mut making, name, literal)?
-            }
-        };
-        outputs.push(named(&mut making, name, made)?);
+    Ok(())
+}
+
+/// What a block leaves.
+pub(super) fn outputs(
+    block: &Block,
+    known: &HashMap<String, Literal>,
+    making: &mut Making,
+) -> Result<Vec<ValueId>, CoreMlError> {
+    block.outputs.iter().map(|name| output(name, known, making)).collect()
+}
+
+fn output(name: &str, known: &HashMap<String, Literal>, making: &mut Making) -> Result<ValueId, CoreMlError> {
+    if let Some(id) = making.find(name) {
+        return Ok(id);
     }
-    let (graph, notes) = making.finish(&outputs);
-    Ok(Imported { graph, notes })
+    let literal = known.get(name).ok_or_else(|| CoreMlError::Dangling(name.into()))?;
+    constant_value(making, name, literal)
 }
 
 /// The value under exactly this name, which callers ask for.
@@ -51,8 +93,8 @@ pub(super) fn named(making: &mut Making, name: &str, id: ValueId) -> Result<Valu
 
 /// Type of an input: half precision becomes f32, open sizes are dims of their own.
 fn input_type(making: &mut Making, name: &str, ty: &ValueType) -> Result<Type, CoreMlError> {
-    let ValueType::Tensor(ty) = ty else {
-        return Err(CoreMlError::value(name, "inputs other than tensors (states among them) cannot run yet"));
+    let (ValueType::Tensor(ty) | ValueType::State(ty)) = ty else {
+        return Err(CoreMlError::value(name, "inputs other than tensors and states cannot run"));
     };
     let dtype = ty.dtype.ok_or_else(|| CoreMlError::value(name, "text inputs cannot run"))?;
     let dim = |(axis, dim): (usize, &value::Dim)| match dim {
@@ -64,7 +106,7 @@ fn input_type(making: &mut Making, name: &str, ty: &ValueType) -> Result<Type, C
 }
 
 /// The type in which numbers of `dtype` are computed.
-fn widened(dtype: DType) -> DType {
+pub(super) fn widened(dtype: DType) -> DType {
     match dtype {
         DType::F16 | DType::BF16 | DType::F64 => DType::F32,
         DType::I8 | DType::I16 | DType::U16 | DType::U32 | DType::U64 => DType::I32,
@@ -186,6 +228,20 @@ impl Cx<'_> {
         self.literal(parameter)?.text().map(str::to_owned)
     }
 
+    /// Constants by name.
+    pub(super) fn known(&self) -> &HashMap<String, Literal> {
+        self.known
+    }
+
+    /// The outputs of a block that takes these values, computed where the operation stands.
+    pub(super) fn inline(&mut self, block: &Block, inputs: &[ValueId]) -> Result<Vec<ValueId>, CoreMlError> {
+        let mut known = self.known.clone();
+        known.extend(block.constants()?);
+        block.inputs.iter().zip(inputs).for_each(|((name, _), id)| self.making.bind(name, *id));
+        operations(block, &known, self.making)?;
+        outputs(block, &known, self.making)
+    }
+
     /// Number of dimensions of a value; an error when only the data decides.
     pub(super) fn rank(&self, id: ValueId) -> Result<usize, CoreMlError> {
         self.making.rank(id).ok_or_else(|| self.fail("the number of dimensions is not known"))
@@ -231,6 +287,54 @@ impl Cx<'_> {
 
     pub(super) fn absent(&mut self) -> ValueId {
         self.making.builder.absent()
+    }
+
+    /// Intermediate values of an op with several outputs.
+    pub(super) fn temps(
+        &mut self,
+        op: impl GraphOp,
+        inputs: &[ValueId],
+        count: usize,
+    ) -> Result<Vec<ValueId>, CoreMlError> {
+        let names: Vec<String> = (0..count).map(|_| self.temp_name()).collect();
+        self.making.ops(&names, op, inputs).map_err(|e| self.named(e))
+    }
+
+    /// Makes values that were made by other means the outputs, as many as there are.
+    pub(super) fn bind_all(&mut self, ids: &[ValueId]) {
+        self.op.outputs.iter().zip(ids).for_each(|((name, _), id)| self.making.bind(name, *id));
+    }
+
+    /// A constant scalar of I64.
+    pub(super) fn constant_index(&mut self, value: i64) -> Result<ValueId, CoreMlError> {
+        let list = self.constant_ints(&[value])?;
+        let shape = self.constant_ints(&[])?;
+        self.temp(kinglet_graph::ops::Reshape { allow_zero: false }, &[list, shape])
+    }
+
+    /// The first whole number of each of a parameter's values, which must be known.
+    pub(super) fn numbers(&self, parameter: &str) -> Result<Vec<i64>, CoreMlError> {
+        let list = self.op.inputs.get(parameter).map_or(&[][..], Vec::as_slice);
+        let one = |argument: &Argument| match argument {
+            Argument::Name(name) => self.known.get(name).and_then(Literal::int),
+            Argument::Value(literal) => literal.int(),
+        };
+        let numbers: Option<Vec<i64>> = list.iter().map(one).collect();
+        numbers.ok_or_else(|| self.fail(format!("`{parameter}` is not constant whole numbers")))
+    }
+
+    /// The name that a parameter is bound to.
+    pub(super) fn name_of(&self, parameter: &str) -> Option<String> {
+        match self.op.inputs.get(parameter)?.first()? {
+            Argument::Name(name) => Some(name.clone()),
+            Argument::Value(_) => None,
+        }
+    }
+
+    /// Whether the first output is declared to hold floats.
+    pub(super) fn makes_floats(&self) -> bool {
+        let float = |dtype| matches!(dtype, Some(DType::F16 | DType::F32 | DType::F64 | DType::BF16));
+        matches!(self.op.outputs.first(), Some((_, ValueType::Tensor(ty))) if float(ty.dtype))
     }
 
     pub(super) fn fail(&self, why: impl Into<String>) -> CoreMlError {

@@ -2,8 +2,8 @@
 
 use kinglet_graph::ValueId;
 use kinglet_graph::ops::{
-    Concat, DepthSpace, Expand, Gather, GatherElements, GatherNd, Pad, PadMode, Reshape, Shape, Slice, Split,
-    Squeeze, Tile, Transpose, Unsqueeze,
+    Concat, DepthSpace, Expand, Gather, GatherElements, GatherNd, Pad, PadMode, Reshape, ReverseSequence,
+    Shape, Split, Squeeze, Tile, Transpose, Unsqueeze,
 };
 
 use super::Entry;
@@ -24,11 +24,11 @@ pub(super) const OPS: &[Entry] = &[
     ("gather_nd", |cx| { let batch_dims = cx.int("batch_dims", 0).max(0) as usize; let (x, i) = (cx.input("x")?, cx.input("indices")?); cx.emit(GatherNd { batch_dims }, &[x, i]) }),
     ("pad", pad),
     ("pixel_shuffle", |cx| depth_space(cx, "upscale_factor", true, true)),
+    ("pixel_unshuffle", |cx| depth_space(cx, "downscale_factor", false, true)),
     ("reshape", reshape),
-    ("reverse", reverse),
+    ("reshape_like", reshape_like),
+    ("reverse_sequence", reverse_sequence),
     ("shape", |cx| { let x = cx.input("x")?; cx.emit(Shape { start: 0, end: None }, &[x]) }),
-    ("slice_by_index", slice),
-    ("slice_by_size", slice_by_size),
     ("space_to_depth", |cx| depth_space(cx, "block_size", false, false)),
     ("split", split),
     ("squeeze", squeeze),
@@ -45,11 +45,48 @@ fn with_ints(cx: &mut Cx<'_>, parameter: &str, op: impl kinglet_graph::Op) -> Do
 }
 
 fn concat(cx: &mut Cx<'_>) -> Done {
-    if cx.flag("interleave", false) {
-        return Err(cx.fail("interleaved concatenation cannot run"));
-    }
     let (values, axis) = (cx.list("values")?, cx.int("axis", 0));
-    cx.emit(Concat { axis }, &values)
+    if !cx.flag("interleave", false) {
+        return cx.emit(Concat { axis }, &values);
+    }
+    // One element of each in turn: they meet in a dimension behind the axis, which then joins it.
+    let rank = cx.rank(*values.first().ok_or_else(|| cx.fail("it has no values"))?)?;
+    let axis = usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).unwrap_or(rank);
+    let behind = cx.constant_ints(&[axis as i64 + 1])?;
+    let raised = values.iter().map(|value| cx.temp(Unsqueeze, &[*value, behind]));
+    let raised = raised.collect::<Result<Vec<_>, _>>()?;
+    let together = cx.temp(Concat { axis: axis as i64 + 1 }, &raised)?;
+    let own = |i: usize| cx.making.builder.ty(values[0]).tensor().and_then(|ty| ty.shape.get(i)?.fixed());
+    let sizes: Option<Vec<i64>> =
+        (0..rank).map(|i| if i == axis { Some(-1) } else { own(i).map(|n| n as i64) }).collect();
+    let sizes = sizes.ok_or_else(|| cx.fail("interleaved values have open sizes"))?;
+    let sizes = cx.constant_ints(&sizes)?;
+    cx.emit(Reshape { allow_zero: false }, &[together, sizes])
+}
+
+/// The shape of parts of other values' shapes.
+fn reshape_like(cx: &mut Cx<'_>) -> Done {
+    let x = cx.input("x")?;
+    let references = cx.list("ref_tensors")?;
+    let (begins, ends, open) = (cx.numbers("begins")?, cx.numbers("ends")?, cx.numbers("end_masks")?);
+    if [begins.len(), ends.len(), open.len()].iter().any(|n| *n != references.len()) {
+        return Err(cx.fail("begins, ends and references differ in number"));
+    }
+    let mut parts = Vec::new();
+    for (i, reference) in references.iter().enumerate() {
+        let end = (open[i] == 0).then_some(ends[i]);
+        parts.push(cx.temp(Shape { start: begins[i], end }, &[*reference])?);
+    }
+    let shape = cx.temp(Concat { axis: 0 }, &parts)?;
+    cx.emit(Reshape { allow_zero: true }, &[x, shape])
+}
+
+fn reverse_sequence(cx: &mut Cx<'_>) -> Done {
+    let (x, lengths) = (cx.input("x")?, cx.input("lengths")?);
+    let axis = |name: &str| usize::try_from(cx.int(name, 0)).unwrap_or(usize::MAX);
+    let op = ReverseSequence { batch_axis: axis("batch_axis"), time_axis: axis("seq_axis") };
+    let lengths = cx.temp(kinglet_graph::ops::Cast::to(kinglet_tensor::DType::I64), &[lengths])?;
+    cx.emit(op, &[x, lengths])
 }
 
 fn stack(cx: &mut Cx<'_>) -> Done {
@@ -110,16 +147,29 @@ fn split(cx: &mut Cx<'_>) -> Done {
 }
 
 fn gather(cx: &mut Cx<'_>) -> Done {
-    if cx.int("batch_dims", 0) != 0 {
-        return Err(cx.fail("gathering with batch dimensions cannot run"));
-    }
     let (x, indices, axis) = (cx.input("x")?, cx.input("indices")?, cx.int("axis", 0));
-    cx.emit(Gather { axis }, &[x, indices])
+    let batch_dims = cx.int("batch_dims", 0);
+    if batch_dims == 0 {
+        return cx.emit(Gather { axis }, &[x, indices]);
+    }
+    // Where the axis follows the shared dimensions, places are indices of one number each.
+    let Ok(shared) = usize::try_from(batch_dims) else { return Err(cx.fail("it shares no dimensions")) };
+    if axis != batch_dims {
+        return Err(cx.fail("gathering behind the first axis after the batch cannot run"));
+    }
+    let last = cx.constant_ints(&[-1])?;
+    let places = cx.temp(Unsqueeze, &[indices, last])?;
+    cx.emit(GatherNd { batch_dims: shared }, &[x, places])
 }
 
 fn fill(cx: &mut Cx<'_>) -> Done {
-    let shape = cx.required("shape")?;
-    let shape = cx.constant_ints(&shape)?;
+    let shape = match cx.ints("shape") {
+        Ok(Some(list)) => cx.constant_ints(&list)?,
+        _ => {
+            let shape = cx.input("shape")?;
+            cx.temp(kinglet_graph::ops::Cast::to(kinglet_tensor::DType::I64), &[shape])?
+        }
+    };
     let value = cx.input("value")?;
     cx.emit(Expand, &[value, shape])
 }
@@ -152,82 +202,4 @@ fn pad(cx: &mut Cx<'_>) -> Done {
     let value = cx.float("constant_val", 0.0);
     let (pads, value) = (cx.constant_ints(&pads)?, cx.scalar(value)?);
     cx.emit(Pad { mode }, &[x, pads, value])
-}
-
-fn truths(cx: &Cx<'_>, parameter: &str, rank: usize) -> Result<Vec<bool>, CoreMlError> {
-    let mut list: Vec<bool> = cx.ints(parameter)?.unwrap_or_default().iter().map(|n| *n != 0).collect();
-    list.resize(rank, false);
-    Ok(list)
-}
-
-/// Adds a slice; `i64::MAX` and `i64::MIN` are the ends.
-fn cut(
-    cx: &mut Cx<'_>,
-    x: ValueId,
-    starts: &[i64],
-    ends: &[i64],
-    steps: &[i64],
-) -> Result<ValueId, CoreMlError> {
-    let axes: Vec<i64> = (0..starts.len() as i64).collect();
-    let lists = [starts, ends, &axes, steps].map(|list| cx.constant_ints(list));
-    let [starts, ends, axes, steps] = lists;
-    cx.temp(Slice, &[x, starts?, ends?, axes?, steps?])
-}
-
-/// Begin, end and stride of each dimension; masks leave a side open or take one element and drop the dimension.
-fn slice(cx: &mut Cx<'_>) -> Done {
-    let x = cx.input("x")?;
-    let (mut begin, mut end) = (cx.required("begin")?, cx.required("end")?);
-    let rank = begin.len();
-    let steps = cx.ints("stride")?.unwrap_or_else(|| vec![1; rank]);
-    if end.len() != rank || steps.len() != rank {
-        return Err(cx.fail("begin, end and stride have different lengths"));
-    }
-    let open_begin = truths(cx, "begin_mask", rank)?;
-    let open_end = truths(cx, "end_mask", rank)?;
-    let single = truths(cx, "squeeze_mask", rank)?;
-    for axis in 0..rank {
-        let forward = steps[axis] > 0;
-        if open_begin[axis] {
-            begin[axis] = if forward { 0 } else { i64::MAX };
-        }
-        if single[axis] {
-            end[axis] = if begin[axis] == -1 { i64::MAX } else { begin[axis].saturating_add(1) };
-        } else if open_end[axis] {
-            end[axis] = if forward { i64::MAX } else { i64::MIN };
-        }
-    }
-    let cut = cut(cx, x, &begin, &end, &steps)?;
-    let gone: Vec<i64> = (0..rank).filter(|axis| single[*axis]).map(|axis| axis as i64).collect();
-    if gone.is_empty() {
-        cx.bind(cut);
-        return Ok(());
-    }
-    let gone = cx.constant_ints(&gone)?;
-    cx.emit(Squeeze, &[cut, gone])
-}
-
-/// A size of -1 reaches to the end.
-fn slice_by_size(cx: &mut Cx<'_>) -> Done {
-    let (x, begin, size) = (cx.input("x")?, cx.required("begin")?, cx.required("size")?);
-    let end = |(begin, size): (&i64, &i64)| if *size < 0 { i64::MAX } else { begin.saturating_add(*size) };
-    let ends: Vec<i64> = begin.iter().zip(&size).map(end).collect();
-    let steps = vec![1; ends.len()];
-    let cut = cut(cx, x, &begin[..ends.len()], &ends, &steps)?;
-    cx.bind(cut);
-    Ok(())
-}
-
-fn reverse(cx: &mut Cx<'_>) -> Done {
-    let x = cx.input("x")?;
-    let rank = cx.rank(x)?;
-    let axes = cx.ints("axes")?.unwrap_or_else(|| (0..rank as i64).collect());
-    let turned = |axis: i64| axes.iter().any(|a| *a == axis || a.saturating_add(rank as i64) == axis);
-    let pick = |yes: i64, no: i64| {
-        (0..rank as i64).map(|axis| if turned(axis) { yes } else { no }).collect::<Vec<_>>()
-    };
-    let (starts, ends, steps) = (pick(i64::MAX, 0), pick(i64::MIN, i64::MAX), pick(-1, 1));
-    let cut = cut(cx, x, &starts, &ends, &steps)?;
-    cx.bind(cut);
-    Ok(())
 }

@@ -2,8 +2,8 @@
 
 use kinglet_graph::ValueId;
 use kinglet_graph::ops::{
-    ArgReduce, BatchNorm, Binary, Fun2, Gemm, GroupNorm, LayerNorm, Lrn, MatMul, Reduce, ReduceKind, Softmax,
-    SoftmaxKind, Transpose,
+    ArgReduce, BatchNorm, Binary, Einsum, Fun2, Gemm, GroupNorm, LayerNorm, Lrn, MatMul, Reduce, ReduceKind,
+    Softmax, SoftmaxKind, Transpose,
 };
 
 use super::Entry;
@@ -15,6 +15,11 @@ type Done = Result<(), CoreMlError>;
 #[rustfmt::skip]
 pub(super) const OPS: &[Entry] = &[
     ("batch_norm", batch_norm),
+    ("einsum", |cx| {
+        let equation = cx.text("equation").ok_or_else(|| cx.fail("`equation` is missing"))?;
+        let values = cx.list("values")?;
+        cx.emit(Einsum { equation }, &values)
+    }),
     ("instance_norm", instance_norm),
     ("layer_norm", layer_norm),
     ("linear", linear),

@@ -1,8 +1,14 @@
 //! The registry of operations: one file a family, each with a table of its operations.
 
+mod control;
 mod elementwise;
 mod layout;
 mod linear;
+mod order;
+mod quantize;
+mod recurrent;
+mod scatter;
+mod slices;
 mod windows;
 
 use super::program::Import;
@@ -10,7 +16,18 @@ use super::program::Import;
 /// Operation and importer.
 type Entry = (&'static str, Import);
 
-const FAMILIES: &[&[Entry]] = &[elementwise::OPS, layout::OPS, linear::OPS, windows::OPS];
+const FAMILIES: &[&[Entry]] = &[
+    control::OPS,
+    elementwise::OPS,
+    layout::OPS,
+    linear::OPS,
+    order::OPS,
+    quantize::OPS,
+    recurrent::OPS,
+    scatter::OPS,
+    slices::OPS,
+    windows::OPS,
+];
 
 /// The importer of an operation, when there is one.
 pub(super) fn importer(kind: &str) -> Option<Import> {

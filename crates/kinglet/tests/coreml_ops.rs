@@ -1,0 +1,90 @@
+//! ML Programs that coremltools made of PyTorch modules: against what PyTorch computed, states and control flow among them.
+
+use std::path::{Path, PathBuf};
+
+use kinglet::LoadOptions;
+use kinglet::formats::{Limits, Safetensors};
+use kinglet::graphs::{GraphModel, floats};
+use kinglet::tensor::{Tensor, WeightSource};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/tests/data/coreml")
+}
+
+/// Runs a program on the inputs of each of its runs in turn; `bound` is on differences, as a share of the largest value.
+fn check(name: &str, runs: usize, bound: f32) {
+    let bytes = std::fs::read(folder().join(format!("{name}.safetensors"))).expect("committed");
+    let reference = Safetensors::parse(bytes.into(), &Limits::default()).expect("sound");
+    let options = LoadOptions { threads: Some(2), ..LoadOptions::default() };
+    let mut model = GraphModel::open(&folder().join(format!("{name}.mlpackage")), &options)
+        .unwrap_or_else(|e| panic!("{name}: {e}"));
+    for run in 0..runs {
+        let told = |port: &str| reference.tensor(&format!("{run}.{port}")).expect("committed");
+        let feeds: Vec<Tensor> =
+            model.inputs().iter().map(|port| port.fitted(&told(&port.name)).expect("fits")).collect();
+        let made = model.run(&feeds).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let names: Vec<String> = model.outputs().iter().map(|port| port.name.clone()).collect();
+        assert_eq!(made.len(), names.len(), "{name}");
+        for (made, output) in made.iter().zip(names) {
+            let (found, wanted) = (floats(made).expect("numbers"), floats(&told(&output)).expect("numbers"));
+            assert_eq!(found.shape, wanted.shape, "{name}, {output}, run {run}");
+            let most = wanted.data.iter().fold(1e-6f32, |most, x| most.max(x.abs()));
+            let far = found.data.iter().zip(&wanted.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(far <= bound * most, "{name}, {output}, run {run}: {far} of {most}");
+        }
+    }
+}
+
+#[test]
+fn operations_compute_what_pytorch_does() {
+    for name in [
+        "assign",
+        "attention",
+        "einsum",
+        "grid",
+        "gru",
+        "lstm",
+        "lstm-both-ways",
+        "nonzero",
+        "one-hot",
+        "order",
+        "resize",
+        "rnn",
+        "scatter",
+        "unshuffle",
+    ] {
+        check(name, 1, 1e-5);
+    }
+}
+
+#[test]
+fn loops_and_branches_run_as_the_data_says() {
+    check("while", 1, 1e-5);
+    check("either", 2, 1e-5);
+}
+
+/// PyTorch computes these in half precision, Kinglet in f32.
+#[test]
+fn states_go_on_from_run_to_run() {
+    check("average", 3, 2e-3);
+    check("cache", 1, 2e-3);
+}
+
+#[test]
+fn states_can_be_set_back() {
+    let path = folder().join("average.mlpackage");
+    let mut model = GraphModel::open(&path, &LoadOptions::default()).expect("opens");
+    let feed = model.inputs()[0].fitted(&ones(&[3, 4])).expect("fits");
+    let run = |model: &mut GraphModel| {
+        let made = model.run(std::slice::from_ref(&feed)).expect("runs");
+        floats(&made[0]).expect("numbers").data[0]
+    };
+    assert_eq!([run(&mut model), run(&mut model)], [2.0, 3.0]);
+    model.reset();
+    assert_eq!(run(&mut model), 2.0);
+}
+
+fn ones(shape: &[usize]) -> Tensor {
+    let data: Vec<u8> = (0..shape.iter().product::<usize>()).flat_map(|_| 1f32.to_le_bytes()).collect();
+    Tensor::new("ones", kinglet::tensor::DType::F32, shape.to_vec(), data.into()).expect("sizes agree")
+}
