@@ -136,9 +136,39 @@ fn programs_and_networks_become_graphs() {
 
 #[test]
 fn what_cannot_be_imported_is_told_at_once() {
+    let mut bytes = data("state.mlmodel").to_vec();
+    for kind in [&b"read_state"[..], b"write_state"] {
+        let at = bytes.windows(kind.len()).position(|window| window == kind).expect("the program has it");
+        bytes[at] = b'X';
+    }
+    let model = CoreMl::parse(bytes.into(), &NoBlobs).expect("a program");
+    let error = model.graph().expect_err("of no known kind").to_string();
+    assert!(error.contains("Xead_state (") && error.contains("Xrite_state ("), "{error}");
+}
+
+#[test]
+fn states_are_the_last_inputs_and_outputs() {
     let model = CoreMl::parse(data("state.mlmodel"), &NoBlobs).expect("a program");
-    let error = model.graph().expect_err("states cannot run yet").to_string();
-    assert!(error.contains("read_state (") && error.contains("write_state ("), "{error}");
+    let imported = model.graph().expect("imports");
+    assert_eq!(imported.states, 1);
+    let ids = [imported.graph.inputs().last(), imported.graph.outputs().last()];
+    let [state, next] = ids.map(|id| imported.graph.value(*id.expect("one")).name.clone());
+    assert_eq!(next, format!("{state}.next"));
+}
+
+/// Programs with blocks, states and lists, one byte in eleven damaged.
+#[test]
+fn damaged_blocks_are_errors_or_harmless() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/tests/data/coreml");
+    for name in ["while", "either", "average", "cache", "gru", "order", "scatter"] {
+        let path = folder.join(format!("{name}.mlpackage/Data/com.apple.CoreML/model.mlmodel"));
+        let whole = Bytes::from(std::fs::read(path).expect("committed"));
+        for at in (0..whole.len()).step_by(11) {
+            let mut damaged = whole.to_vec();
+            damaged[at] ^= [0x01, 0x80, 0xFF][at % 3];
+            read_all(damaged.into(), &Bytes::new());
+        }
+    }
 }
 
 /// Reads everything that can be read; what it says does not matter, only that it comes back.
