@@ -5,6 +5,7 @@ mod attention;
 mod binary;
 mod boxes;
 mod cast;
+mod coded;
 mod control;
 mod conv;
 mod custom;
@@ -44,6 +45,7 @@ pub use attention::Attention;
 pub use binary::{Binary, Fun2};
 pub use boxes::NonMaxSuppression;
 pub use cast::{BitCast, Cast, CastLike, ScaleRound};
+pub use coded::{Coded, Link, Source};
 pub use control::{If, Loop, Scan};
 pub use conv::{Axis, Conv, ConvTranspose, Pads, Window};
 pub use custom::{Custom, CustomOp};
@@ -142,13 +144,23 @@ pub struct Parts {
 impl Parts {
     /// Adds a node that makes outputs of the decomposed one, or reads them.
     pub fn node(&mut self, op: impl Op, inputs: &[Slot], outputs: &[Slot]) {
-        self.nodes.push(Part { op: Arc::new(op), inputs: inputs.to_vec(), outputs: outputs.to_vec() });
+        self.put(Arc::new(op), inputs, outputs);
+    }
+
+    /// Adds a node of an op that is there already.
+    pub fn put(&mut self, op: Arc<dyn Op>, inputs: &[Slot], outputs: &[Slot]) {
+        self.nodes.push(Part { op, inputs: inputs.to_vec(), outputs: outputs.to_vec() });
+    }
+
+    /// A value between parts that no node makes yet.
+    pub fn place(&mut self) -> Slot {
+        self.temporaries += 1;
+        Slot::Temp(self.temporaries - 1)
     }
 
     /// Adds a node with one output, a value between parts.
     pub fn temp(&mut self, op: impl Op, inputs: &[Slot]) -> Slot {
-        self.temporaries += 1;
-        let out = Slot::Temp(self.temporaries - 1);
+        let out = self.place();
         self.node(op, inputs, &[out]);
         out
     }

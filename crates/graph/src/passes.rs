@@ -5,6 +5,7 @@ mod affine;
 mod attention;
 mod attention_parts;
 mod branches;
+mod codes;
 mod decompose;
 #[cfg(test)]
 mod fusion_tests;
@@ -23,6 +24,7 @@ pub use add_norm::fuse_add_norm;
 pub use affine::fold_affine;
 pub use attention::fuse_attention;
 pub use branches::merge_branches;
+pub use codes::{fuse_codes, spell_codes};
 pub use decompose::decompose;
 pub use layer_norm::fuse_layer_norm;
 pub use log::{Entry, Log};
@@ -44,7 +46,20 @@ pub fn optimise(graph: Graph) -> Result<Graph, BuildError> {
 
 /// Every pass for graphs of bound types: clean-ups, then fusion.
 pub fn fuse(graph: Graph) -> Result<Graph, BuildError> {
-    fuse_attention(&name_activations(&fuse_layer_norm(&merge_branches(&graph)?)?)?)
+    let graph = merge_branches(&fuse_codes(&graph)?)?;
+    fuse_attention(&name_activations(&fuse_layer_norm(&graph)?)?)
+}
+
+/// Every pass for graphs that are to be run: for inputs bound like this, folded and fused.
+pub fn plan(graph: &Graph, inputs: &[Binding], evaluate: &dyn Evaluate) -> Result<Graph, BuildError> {
+    let codes = graph.nodes().iter().any(|node| node.op.downcast::<Dequantize>().is_some());
+    if !codes {
+        return fuse(specialise(graph, inputs, evaluate)?);
+    }
+    // Codes that integer kernels read stay codes; the others become numbers.
+    let coded = fuse_codes(&specialise(graph, inputs, &KeepCodes(evaluate))?)?;
+    let types: Vec<Binding> = coded.inputs().iter().map(|id| Binding::Input(coded.value(*id).ty.clone())).collect();
+    fuse(specialise(&coded, &types, evaluate)?)
 }
 
 /// Folds all but numbers made of codes: who reads the graph may compute with the codes.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kinglet_tensor::Tensor;
 
 use crate::args::{Arg, Args};
-use crate::ops::{If, Op};
+use crate::ops::{Dequantize, If, Op};
 use crate::passes::prune;
 use crate::{BuildError, Def, Graph, GraphBuilder, Node, Type, ValueId};
 
@@ -146,7 +146,9 @@ impl Walk<'_> {
         };
         let made = types.iter().map(|ty| bytes(ty).unwrap_or(0)).fold(0usize, usize::saturating_add);
         let read: usize = args.0.iter().filter_map(|arg| Some(arg.constant?.data().len())).sum();
-        if made > SMALL.max(read) {
+        // Numbers that codes stand for are what kernels pack.
+        let most = if node.op.downcast::<Dequantize>().is_some() { read.saturating_mul(4) } else { read };
+        if made > SMALL.max(most) {
             return Ok(None);
         }
         let inputs: Vec<Option<&Tensor>> = args.0.iter().map(|arg| arg.constant).collect();

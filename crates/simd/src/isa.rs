@@ -39,6 +39,12 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
     type Mask: Copy;
     /// `4 * LANES` bytes.
     type Bytes: Copy;
+    /// Unsigned bytes, as [`dot_codes`](Self::dot_codes) takes them.
+    type Codes: Copy;
+    /// Signed bytes, as [`dot_codes`](Self::dot_codes) takes them.
+    type Taps: Copy;
+    /// What [`dot_codes`](Self::dot_codes) takes away from each unsigned byte.
+    const CODE_BIAS: i32 = 0;
 
     /// The token, if this machine has the instructions.
     fn detect() -> Option<Self>;
@@ -167,6 +173,14 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
     /// values: the caller subtracts `W_BIAS * sum(a)`. Exact.
     fn dot_s8(self, acc: Self::I32, w: Self::Bytes, a: Self::Bytes) -> Self::I32;
 
+    /// Unsigned bytes for [`dot_codes`](Self::dot_codes).
+    fn codes(self, a: Self::Bytes) -> Self::Codes;
+    /// Signed bytes for [`dot_codes`](Self::dot_codes).
+    fn taps(self, w: Self::Bytes) -> Self::Taps;
+    /// Lane `i` of `acc` plus the four products of its bytes: of unsigned ones, less [`CODE_BIAS`](Self::CODE_BIAS), and
+    /// signed ones. Exact for all of them, sums wrapping in 32 bits.
+    fn dot_codes(self, acc: Self::I32, a: Self::Codes, w: Self::Taps) -> Self::I32;
+
     /// Sums of neighbouring products of `w` in 0..=127 and signed `a`, each in 16 bits (or, where
     /// [`PAIRS`](Self::PAIRS) is false, already [`dot_u7`](Self::dot_u7) of zero).
     #[inline(always)]
@@ -230,6 +244,40 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
     /// # Safety
     /// `p` is valid for writing `LANES` bytes.
     unsafe fn store_i8_ptr(self, a: Self::I32, p: *mut i8);
+    /// Stores each lane as an unsigned byte, the nearest one to lanes that are none.
+    /// # Safety
+    /// `p` is valid for writing `LANES` bytes.
+    #[inline(always)]
+    unsafe fn store_u8_ptr(self, a: Self::I32, p: *mut u8) {
+        let a = self.max_i32(self.splat_i32(0), self.min_i32(self.splat_i32(255), a));
+        // SAFETY: the caller vouches for the pointer.
+        unsafe { self.store_i8_ptr(a, p.cast()) }
+    }
+    /// Byte `i` of each of four runs of `LANES` bytes, `pitch` apart, side by side in lane `i`.
+    /// # Safety
+    /// `p` is valid for reading the four runs, and the bytes between them.
+    #[inline(always)]
+    unsafe fn load_quads_ptr(self, p: *const u8, pitch: usize) -> Self::Bytes {
+        let mut bytes = [0u8; 64];
+        for lane in 0..Self::LANES {
+            for run in 0..4 {
+                // SAFETY: the caller vouches for the runs.
+                bytes[4 * lane + run] = unsafe { *p.add(run * pitch + lane) };
+            }
+        }
+        // SAFETY: there are at most sixteen lanes.
+        unsafe { self.load_bytes_ptr(bytes.as_ptr()) }
+    }
+    /// Replaces each of `count` bytes by `table[byte]`.
+    /// # Safety
+    /// `p` is valid for reading and writing `count` bytes.
+    #[inline(always)]
+    unsafe fn translate_ptr(self, table: &[u8; 256], p: *mut u8, count: usize) {
+        for i in 0..count {
+            // SAFETY: the caller vouches for the bytes.
+            unsafe { *p.add(i) = table[usize::from(*p.add(i))] };
+        }
+    }
     /// Loads `LANES` 16-bit integers, zero-extended.
     /// # Safety
     /// `p` is valid for reading `LANES` values; any alignment.

@@ -172,6 +172,62 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn products_of_codes_are_exact(
+        a in prop::collection::vec(prop_oneof![any::<u8>(), Just(0), Just(255)], 4 * WIDE),
+        w in prop::collection::vec(prop_oneof![any::<i8>(), Just(-128), Just(127)], 4 * WIDE),
+    ) {
+        for level in Level::available() {
+            dispatch(level, CodeDots { a: &a, w: &w });
+        }
+    }
+}
+
+struct CodeDots<'a> {
+    a: &'a [u8],
+    w: &'a [i8],
+}
+
+impl Kernel for CodeDots<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let (mut sums, mut bytes) = ([0i32; WIDE], [0u8; WIDE]);
+        // SAFETY: the buffers hold a whole vector of the widest instruction set.
+        unsafe {
+            let a = isa.codes(isa.load_bytes_ptr(self.a.as_ptr()));
+            let w = isa.taps(isa.load_bytes_ptr(self.w.as_ptr().cast()));
+            let sum = isa.dot_codes(isa.splat_i32(-5), a, w);
+            isa.store_i32_ptr(sum, sums.as_mut_ptr());
+            isa.store_u8_ptr(sum, bytes.as_mut_ptr());
+        }
+        for lane in 0..I::LANES {
+            let product = |k: usize| (i32::from(self.a[k]) - I::CODE_BIAS) * i32::from(self.w[k]);
+            let sum = (4 * lane..4 * lane + 4).map(product).sum::<i32>() - 5;
+            assert_eq!(sums[lane], sum, "{} dot_codes", I::NAME);
+            assert_eq!(i32::from(bytes[lane]), sum.clamp(0, 255), "{} store_u8", I::NAME);
+        }
+        let table = std::array::from_fn(|i| (i as u8).wrapping_mul(77).wrapping_add(5));
+        for count in [0, 1, 3, 16, self.a.len()] {
+            let mut translated = self.a[..count].to_vec();
+            // SAFETY: so many bytes are there.
+            unsafe { isa.translate_ptr(&table, translated.as_mut_ptr(), count) };
+            let expected = self.a[..count].iter().map(|a| table[usize::from(*a)]);
+            assert!(expected.eq(translated), "{} translate", I::NAME);
+        }
+        for pitch in [16, 19] {
+            let runs: Vec<u8> = (0..4 * pitch as u8).collect();
+            let mut quads = [0u8; 4 * WIDE];
+            // SAFETY: four runs of at most sixteen bytes are there.
+            unsafe { isa.store_bytes_ptr(isa.load_quads_ptr(runs.as_ptr(), pitch), quads.as_mut_ptr()) };
+            let expected = (0..4 * I::LANES).map(|i| (i % 4 * pitch + i / 4) as u8);
+            assert!(quads.iter().copied().zip(expected).all(|(a, b)| a == b), "{} quads", I::NAME);
+        }
+    }
+}
+
 struct Dots<'a> {
     w: &'a [u8],
     a: &'a [i8],

@@ -4,14 +4,19 @@ use std::collections::HashMap;
 
 use super::rewrite::Rewrite;
 use crate::ops::{Parts, Slot};
-use crate::{Args, BuildError, Graph, Node};
+use crate::{Args, BuildError, Graph, Node, Op};
 
 /// The graph in plain ops only; values that fused nodes make keep their names.
 pub fn decompose(graph: &Graph) -> Result<Graph, BuildError> {
+    only(graph, |_| true)
+}
+
+/// The graph with those ops replaced by their decomposition that `which` names.
+pub(super) fn only(graph: &Graph, which: impl Fn(&dyn Op) -> bool) -> Result<Graph, BuildError> {
     let mut rewrite = Rewrite::of(graph)?;
     for node in graph.nodes() {
         let args: Vec<_> = node.inputs.iter().map(|id| graph.arg(*id)).collect();
-        match node.op.decompose(&Args(&args)) {
+        match node.op.decompose(&Args(&args)).filter(|_| which(&*node.op)) {
             None => rewrite.keep(node)?,
             Some(parts) => expand(&mut rewrite, node, parts)?,
         }

@@ -12,6 +12,9 @@ pub(super) fn explain(graph: &Graph, log: &mut Log) {
             log.leave(pass, node, why);
         }
     }
+    for (node, why) in super::codes::left(graph) {
+        log.leave("fuse", node, why);
+    }
 }
 
 fn reason(graph: &Graph, readers: &[Vec<usize>], node: &Node) -> Option<(&'static str, String)> {

@@ -56,6 +56,13 @@ impl<'a> Rewrite<'a> {
         Ok(ValueId(self.map.len() as u32 - 1))
     }
 
+    /// A value that stands for an argument that is not given.
+    pub(crate) fn absent(&mut self) -> ValueId {
+        self.map.push(Some(self.new.absent()));
+        self.temporaries.push(String::new());
+        ValueId(self.map.len() as u32 - 1)
+    }
+
     /// Whoever reads `id` gets the value that `other` became, when it became one.
     pub(crate) fn alias(&mut self, id: ValueId, other: ValueId) {
         if id != other

@@ -7,6 +7,7 @@
 
 mod act;
 mod attention;
+pub mod codes;
 mod conv;
 mod elementwise;
 mod gemm;

@@ -9,11 +9,12 @@ use kinglet_simd::Level;
 use kinglet_tensor::{AlignedBuf, Bytes};
 
 use super::NdError;
+use super::codes::CodePacking;
 use super::conv::ConvPacking;
 use super::gemm::GemmPacking;
 
 /// Changes when packed floats that look the same change their meaning; see [`fingerprint`].
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// How weights are packed: all that the packed floats depend on besides the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,8 @@ pub enum Packing {
     Conv(ConvPacking),
     /// For a product of rows, from a matrix.
     Gemm(GemmPacking),
+    /// For a product of codes, from integers that fit signed bytes, in either order.
+    Codes(CodePacking),
 }
 
 impl Packing {
@@ -30,6 +33,7 @@ impl Packing {
         match self {
             Self::Conv(conv) => conv.weights(),
             Self::Gemm(gemm) => gemm.weights(),
+            Self::Codes(codes) => codes.weights(),
         }
     }
 
@@ -38,6 +42,7 @@ impl Packing {
         match self {
             Self::Conv(conv) => conv.floats(),
             Self::Gemm(gemm) => gemm.floats(),
+            Self::Codes(codes) => codes.floats(),
         }
     }
 
@@ -54,6 +59,7 @@ impl Packing {
         match self {
             Self::Conv(conv) => conv.pack(weights, floats),
             Self::Gemm(gemm) => gemm.pack(weights, floats),
+            Self::Codes(codes) => codes.pack(weights, floats),
         }
         Ok(packed.into())
     }
@@ -68,6 +74,7 @@ pub fn fingerprint(level: Level) -> u64 {
     };
     let packings = ConvPacking::samples(level).map(Packing::Conv);
     let packings = packings.into_iter().chain(GemmPacking::samples(level).map(Packing::Gemm));
+    let packings = packings.chain(CodePacking::samples(level).map(Packing::Codes));
     let sum = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     packings.fold(VERSION, |all, packing| made(&packing).iter().fold(all, |all, byte| sum(all, *byte)))
 }

@@ -63,6 +63,9 @@ impl Isa for Avx2 {
     type I32 = __m256i;
     type Mask = __m256;
     type Bytes = __m256i;
+    // Bytes of even and of odd places, as 16 bits: a multiply-add of unsigned bytes would saturate.
+    type Codes = [__m256i; 2];
+    type Taps = [__m256i; 2];
 
     fn detect() -> Option<Self> {
         let all = is_x86_feature_detected!("avx2")
@@ -141,6 +144,19 @@ impl Isa for Avx2 {
         };
     }
 
+    forward! {
+        codes(a: __m256i) -> [__m256i; 2] = {
+            [_mm256_and_si256(a, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(a)]
+        };
+        taps(w: __m256i) -> [__m256i; 2] = {
+            [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w)]
+        };
+        dot_codes(acc: __m256i, a: [__m256i; 2], w: [__m256i; 2]) -> __m256i = {
+            let even = _mm256_madd_epi16(a[0], w[0]);
+            _mm256_add_epi32(_mm256_add_epi32(acc, even), _mm256_madd_epi16(a[1], w[1]))
+        };
+    }
+
     forward_ptr! {
         load_ptr(p: *const f32) -> __m256 = _mm256_loadu_ps(p);
         store_ptr(a: __m256, p: *mut f32) = _mm256_storeu_ps(p, a);
@@ -155,6 +171,11 @@ impl Isa for Avx2 {
         load_u8_ptr(p: *const u8) -> __m256i = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
         load_i8_ptr(p: *const i8) -> __m256i = _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()));
         store_i8_ptr(a: __m256i, p: *mut i8) = _mm_storel_epi64(p.cast(), narrow8(a));
+        load_quads_ptr(p: *const u8, pitch: usize) -> __m256i = {
+            let run = |i: usize| _mm_loadl_epi64(p.add(i * pitch).cast());
+            let (a, b) = (_mm_unpacklo_epi8(run(0), run(1)), _mm_unpacklo_epi8(run(2), run(3)));
+            _mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b))
+        };
         load_u16_ptr(p: *const u16) -> __m256i = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
         store_u16_ptr(a: __m256i, p: *mut u16) = _mm_storeu_si128(p.cast(), narrow16(a));
         load_bytes_ptr(p: *const u8) -> __m256i = _mm256_loadu_si256(p.cast());

@@ -32,6 +32,26 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
+/// Replaces each of `count` bytes by `table[byte]`, sixty-four at a time.
+/// # Safety
+/// The processor has the instructions, and `p` is valid for reading and writing `count` bytes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+unsafe fn translate(table: &[u8; 256], p: *mut u8, count: usize) {
+    // SAFETY: the table has four vectors; masks leave out what is not there.
+    unsafe {
+        let quarter = |i: usize| _mm512_loadu_si512(table.as_ptr().add(64 * i).cast());
+        let [a, b, c, d] = [quarter(0), quarter(1), quarter(2), quarter(3)];
+        for at in (0..count).step_by(64) {
+            let there = u64::MAX >> (64 - (count - at).min(64));
+            let x = _mm512_maskz_loadu_epi8(there, p.add(at).cast());
+            let low = _mm512_permutex2var_epi8(a, x, b);
+            let high = _mm512_permutex2var_epi8(c, x, d);
+            let y = _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high);
+            _mm512_mask_storeu_epi8(p.add(at).cast(), there, y);
+        }
+    }
+}
+
 impl<const BF16: bool> Isa for Avx512With<BF16> {
     const NAME: &'static str = "avx512";
     const LANES: usize = 16;
@@ -43,6 +63,8 @@ impl<const BF16: bool> Isa for Avx512With<BF16> {
     type I32 = __m512i;
     type Mask = __mmask16;
     type Bytes = __m512i;
+    type Codes = __m512i;
+    type Taps = __m512i;
 
     fn detect() -> Option<Self> {
         let all = is_x86_feature_detected!("avx2")
@@ -155,6 +177,9 @@ impl<const BF16: bool> Isa for Avx512With<BF16> {
         };
         dot_u7(acc: __m512i, w: __m512i, a: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, w, a);
         dot_s8(acc: __m512i, w: __m512i, a: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, w, a);
+        codes(a: __m512i) -> __m512i = a;
+        taps(w: __m512i) -> __m512i = w;
+        dot_codes(acc: __m512i, a: __m512i, w: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, a, w);
     }
 
     forward_ptr! {
@@ -171,10 +196,39 @@ impl<const BF16: bool> Isa for Avx512With<BF16> {
         load_u8_ptr(p: *const u8) -> __m512i = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
         load_i8_ptr(p: *const i8) -> __m512i = _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()));
         store_i8_ptr(a: __m512i, p: *mut i8) = _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(a));
+        store_u8_ptr(a: __m512i, p: *mut u8) = {
+            let a = _mm512_max_epi32(a, _mm512_setzero_si512());
+            _mm_storeu_si128(p.cast(), _mm512_cvtusepi32_epi8(a))
+        };
+        load_quads_ptr(p: *const u8, pitch: usize) -> __m512i = {
+            let runs = if pitch == 16 {
+                _mm512_loadu_si512(p.cast())
+            } else {
+                let run = |i: usize| _mm_loadu_si128(p.add(i * pitch).cast());
+                let low = _mm256_set_m128i(run(1), run(0));
+                _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), _mm256_set_m128i(run(3), run(2)))
+            };
+            // Four bytes of each run into each quarter, then byte by byte.
+            let quarters = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let turn = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_shuffle_epi8(_mm512_permutexvar_epi32(quarters, runs), _mm512_broadcast_i32x4(turn))
+        };
         load_u16_ptr(p: *const u16) -> __m512i = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
         store_u16_ptr(a: __m512i, p: *mut u16) = _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(a));
         load_bytes_ptr(p: *const u8) -> __m512i = _mm512_loadu_si512(p.cast());
         store_bytes_ptr(a: __m512i, p: *mut u8) = _mm512_storeu_si512(p.cast(), a);
+    }
+
+    #[inline(always)]
+    unsafe fn translate_ptr(self, table: &[u8; 256], p: *mut u8, count: usize) {
+        if is_x86_feature_detected!("avx512vbmi") {
+            // SAFETY: the instructions are there; the caller vouches for the bytes.
+            return unsafe { translate(table, p, count) };
+        }
+        for i in 0..count {
+            // SAFETY: the caller vouches for the bytes.
+            unsafe { *p.add(i) = table[usize::from(*p.add(i))] };
+        }
     }
 
     #[inline(always)]

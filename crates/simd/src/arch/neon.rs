@@ -100,6 +100,10 @@ macro_rules! neon_isa {
             type I32 = int32x4_t;
             type Mask = uint32x4_t;
             type Bytes = uint8x16_t;
+            type Codes = uint8x16_t;
+            type Taps = uint8x16_t;
+            // Dot products are of signed bytes.
+            const CODE_BIAS: i32 = 128;
 
             fn detect() -> Option<Self> {
                 $detect.then_some(Self(()))
@@ -161,6 +165,9 @@ macro_rules! neon_isa {
                 };
                 dot_u7(acc: int32x4_t, w: uint8x16_t, a: uint8x16_t) -> int32x4_t = $dot(acc, w, a);
                 dot_s8(acc: int32x4_t, w: uint8x16_t, a: uint8x16_t) -> int32x4_t = $dot(acc, w, a);
+                codes(a: uint8x16_t) -> uint8x16_t = veorq_u8(a, vdupq_n_u8(0x80));
+                taps(w: uint8x16_t) -> uint8x16_t = w;
+                dot_codes(acc: int32x4_t, a: uint8x16_t, w: uint8x16_t) -> int32x4_t = $dot(acc, w, a);
             }
 
             forward_ptr! {

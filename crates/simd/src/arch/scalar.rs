@@ -54,6 +54,8 @@ impl Isa for Scalar {
     type I32 = I;
     type Mask = [bool; N];
     type Bytes = B;
+    type Codes = B;
+    type Taps = B;
 
     fn detect() -> Option<Self> {
         Some(Self)
@@ -106,6 +108,9 @@ impl Isa for Scalar {
         lookup16(table: &[i8; 16], a: B) -> B = a.map(|i| table[usize::from(i & 15)] as u8);
         dot_u7(acc: I, w: B, a: B) -> I = dot(acc, w, a, i32::from);
         dot_s8(acc: I, w: B, a: B) -> I = dot(acc, w, a, |w| i32::from(w as i8));
+        codes(a: B) -> B = a;
+        taps(w: B) -> B = w;
+        dot_codes(acc: I, a: B, w: B) -> I = dot(acc, a, w, i32::from);
     }
 
     forward_ptr! {

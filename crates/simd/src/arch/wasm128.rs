@@ -51,6 +51,10 @@ impl Isa for Wasm128 {
     type I32 = v128;
     type Mask = v128;
     type Bytes = v128;
+    type Codes = v128;
+    type Taps = v128;
+    // Dot products are of signed bytes.
+    const CODE_BIAS: i32 = 128;
 
     fn detect() -> Option<Self> {
         Some(Self(()))
@@ -104,6 +108,9 @@ impl Isa for Wasm128 {
         lookup16(table: &[i8; 16], a: v128) -> v128 = u8x16_swizzle(v128_load(table.as_ptr().cast()), a);
         dot_u7(acc: v128, w: v128, a: v128) -> v128 = dot(acc, w, a);
         dot_s8(acc: v128, w: v128, a: v128) -> v128 = dot(acc, w, a);
+        codes(a: v128) -> v128 = v128_xor(a, u8x16_splat(0x80));
+        taps(w: v128) -> v128 = w;
+        dot_codes(acc: v128, a: v128, w: v128) -> v128 = dot(acc, w, a);
     }
 
     forward_ptr! {

@@ -1,0 +1,142 @@
+//! Weights of products of codes in the order in which tiles read them, panel by panel, and the sums of each output's.
+
+use std::ops::Range;
+
+use kinglet_simd::Level;
+
+use super::conv::CodeShape;
+use super::tile::{QUAD, ROUNDS};
+use crate::nd::gemm::Order;
+use crate::nd::layout::BLOCK;
+use crate::nd::shape::Window;
+
+/// How a product's weights, signed bytes, are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CodePacking {
+    level: Level,
+    channels: usize,
+    outputs: usize,
+    groups: usize,
+    kernel: [usize; 2],
+    order: Order,
+}
+
+/// Neighbouring outputs that are computed together.
+#[derive(Clone, Debug)]
+pub(super) struct Panel {
+    /// Blocks of outputs.
+    pub(super) blocks: Range<usize>,
+    /// Blocks of input channels.
+    pub(super) inputs: Range<usize>,
+    /// Steps through the last of them.
+    pub(super) rounds_last: usize,
+    /// Where its weights start, in bytes.
+    pub(super) at: usize,
+}
+
+impl CodePacking {
+    pub(super) fn new(level: Level, shape: &CodeShape, order: Order) -> Self {
+        let CodeShape { channels, outputs, groups, window } = *shape;
+        Self { level, channels, outputs, groups, kernel: window.kernel, order }
+    }
+
+    /// Packings that are made in different ways.
+    pub(in crate::nd) fn samples(level: Level) -> [Self; 3] {
+        let plain =
+            Self { level, channels: 18, outputs: 50, groups: 1, kernel: [3, 2], order: Order::Outputs };
+        let alone = Self { channels: 18, outputs: 18, groups: 18, kernel: [3, 5], ..plain };
+        [plain, alone, Self { kernel: [1, 1], order: Order::Inputs, ..plain }]
+    }
+
+    pub(super) fn shape(&self) -> CodeShape {
+        let Self { channels, outputs, groups, kernel, .. } = *self;
+        let window = Window { kernel, ..Window::square([1, 1], 1, 1, 0) };
+        CodeShape { channels, outputs, groups, window }
+    }
+
+    pub(in crate::nd) fn weights(&self) -> usize {
+        self.outputs * (self.channels / self.groups) * self.kernel[0] * self.kernel[1]
+    }
+
+    /// Bytes of the weights, behind which the sums stand.
+    pub(super) fn bytes(&self) -> usize {
+        panels(self.level, &self.shape()).1
+    }
+
+    pub(in crate::nd) fn floats(&self) -> usize {
+        self.bytes() / size_of::<f32>() + self.outputs.next_multiple_of(BLOCK) + 2 * BLOCK
+    }
+
+    /// Packs as many weights, integers that fit signed bytes, into as many floats, all of them zero.
+    pub(in crate::nd) fn pack(&self, weights: &[f32], packed: &mut [f32]) {
+        let shape = self.shape();
+        let (panels, bytes) = panels(self.level, &shape);
+        let (codes, sums) = bytemuck::cast_slice_mut::<f32, i8>(packed).split_at_mut(bytes);
+        let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
+        for panel in &panels {
+            let outputs = panel.blocks.start * BLOCK..(panel.blocks.end * BLOCK).min(self.outputs);
+            for output in outputs {
+                let mut sum = 0;
+                self.each(output, weights, |channel, tap, weight| {
+                    sum += i32::from(weight);
+                    codes[panel.at + self.place(&shape, panel, output, channel, tap)] = weight;
+                });
+                sums[output] = sum;
+            }
+        }
+    }
+
+    /// Calls `f` with channel, tap and weight for each weight of an output.
+    fn each(&self, output: usize, weights: &[f32], mut f: impl FnMut(usize, usize, i8)) {
+        let (ins, taps) = (self.channels / self.groups, self.kernel[0] * self.kernel[1]);
+        let first = output / (self.outputs / self.groups) * ins;
+        for (channel, tap) in (0..ins).flat_map(|channel| (0..taps).map(move |tap| (channel, tap))) {
+            let at = match self.order {
+                Order::Outputs => (output * ins + channel) * taps + tap,
+                Order::Inputs => channel * self.outputs + output,
+            };
+            f(first + channel, tap, weights[at] as i8);
+        }
+    }
+
+    /// Where a weight lies in its panel.
+    fn place(&self, shape: &CodeShape, panel: &Panel, output: usize, channel: usize, tap: usize) -> usize {
+        let ([ky, kx], lane) = (self.kernel, output - panel.blocks.start * BLOCK);
+        if shape.alone() {
+            let quad = tap / kx * kx.div_ceil(QUAD) + tap % kx / QUAD;
+            return (quad * BLOCK + lane) * QUAD + tap % kx % QUAD;
+        }
+        let block = channel / BLOCK - panel.inputs.start;
+        let rounds = if block + 1 == panel.inputs.len() { panel.rounds_last } else { ROUNDS };
+        let before = block * ky * kx * ROUNDS + tap * rounds + channel % BLOCK / QUAD;
+        (before * panel.blocks.len() * BLOCK + lane) * QUAD + channel % QUAD
+    }
+}
+
+/// The panels, and the bytes of all their weights.
+pub(super) fn panels(level: Level, shape: &CodeShape) -> (Vec<Panel>, usize) {
+    let CodeShape { channels, outputs, groups, .. } = *shape;
+    let ([ky, kx], blocks, wide) = (shape.window.kernel, outputs.div_ceil(BLOCK), level.lanes() >= 16);
+    let most = if wide && !shape.alone() { 2 } else { 1 };
+    // Three blocks take as long as three halves of two, which one of two and one alone do not.
+    let odd = most == 2 && groups == 1 && blocks >= 3 && blocks % 2 == 1;
+    let (ins, outs) = (channels / groups, outputs / groups);
+    let mut at = 0;
+    let panel = |first: usize| {
+        let start = if odd && first > 0 { first + 1 } else { first };
+        let blocks = start..blocks.min(first + most + usize::from(odd));
+        let last = (blocks.end * BLOCK).min(outputs) - 1;
+        let groups = blocks.start * BLOCK / outs..last / outs + 1;
+        let inputs = groups.start * ins / BLOCK..(groups.end * ins).div_ceil(BLOCK);
+        let rounds_last = (channels - (inputs.end - 1) * BLOCK).min(BLOCK).div_ceil(QUAD);
+        let rounds = match shape.alone() {
+            true => ky * kx.div_ceil(QUAD),
+            false => ky * kx * ((inputs.len() - 1) * ROUNDS + rounds_last),
+        };
+        let start = at;
+        at += rounds * blocks.len() * BLOCK * QUAD;
+        Panel { blocks, inputs, rounds_last, at: start }
+    };
+    let starts = (0..blocks - usize::from(odd)).step_by(most);
+    (starts.map(panel).collect(), at)
+}
