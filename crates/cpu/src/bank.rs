@@ -184,7 +184,7 @@ impl Wanted<'_> {
         packing: Packing,
     ) -> Result<Packed, String> {
         let fits =
-            Reading::takes(tensor.dtype()) && reading.count(tensor.elements()) == Some(packing.weights());
+            reading.takes(tensor.dtype()) && reading.count(tensor.elements()) == Some(packing.weights());
         if !fits {
             return Err(format!("{}{:?} is not what {packing:?} takes", tensor.dtype(), tensor.shape()));
         }

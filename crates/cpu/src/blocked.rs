@@ -36,7 +36,16 @@ pub(crate) struct Image {
 impl Image {
     /// Those of a value of floats with four known dimensions, none of them zero.
     pub(crate) fn of(graph: &Graph, id: ValueId) -> Option<Self> {
-        let ty = graph.value(id).ty.known().filter(|ty| ty.dtype == DType::F32)?;
+        Self::of_type(graph, id, &[DType::F32])
+    }
+
+    /// Those of a value of codes.
+    pub(crate) fn of_codes(graph: &Graph, id: ValueId) -> Option<Self> {
+        Self::of_type(graph, id, &[DType::U8, DType::I8])
+    }
+
+    fn of_type(graph: &Graph, id: ValueId, types: &[DType]) -> Option<Self> {
+        let ty = graph.value(id).ty.known().filter(|ty| types.contains(&ty.dtype))?;
         let [n, c, h, w] = ty.dims()?.try_into().ok()?;
         let all = n > 0 && c > 0 && h > 0 && w > 0;
         all.then_some(Self { images: n, channels: c, size: [h, w] })
@@ -117,6 +126,16 @@ impl Lowering<'_> {
             [reader] if !self.graph.outputs().contains(&id) => Some(*reader),
             _ => None,
         }
+    }
+
+    /// The nodes that read a value, each once.
+    pub(crate) fn readers_of(&mut self, id: ValueId) -> Vec<usize> {
+        if self.images.readers.is_empty() {
+            self.images.readers = self.graph.readers();
+        }
+        let mut readers = self.images.readers.get(id.index()).cloned().unwrap_or_default();
+        readers.dedup();
+        readers
     }
 
     /// Whether nobody reads a value.

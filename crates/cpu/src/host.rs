@@ -5,6 +5,7 @@
 
 mod attend;
 mod boxes;
+pub(crate) mod coded;
 mod custom;
 mod einsum;
 mod elementwise;
@@ -105,6 +106,7 @@ const HOSTS: &[Row] = hosts![
     Where,
     Attend,
     CastLike,
+    Coded,
     Compress,
     Cumulative,
     Custom,

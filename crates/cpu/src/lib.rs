@@ -8,6 +8,7 @@
 mod alias;
 mod bank;
 mod blocked;
+mod codes;
 mod control;
 mod env;
 mod executable;

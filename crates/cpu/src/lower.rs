@@ -108,6 +108,8 @@ pub(crate) struct Lowering<'a> {
     steps: Vec<Lowered>,
     /// Values in channel blocks, and nodes that another node's step computes.
     pub(crate) images: crate::blocked::Images,
+    /// Values in the form that kernels over codes read.
+    pub(crate) codes: crate::codes::Codes,
     /// Values that lie in the buffers of others.
     pub(crate) views: crate::views::Views,
     /// Instruction set of kernels that are packed for one, and whether steps may compute several nodes.
@@ -174,6 +176,7 @@ impl<'a> Lowering<'a> {
             tables: Vec::new(),
             steps: Vec::new(),
             images: crate::blocked::Images::default(),
+            codes: crate::codes::Codes::default(),
             views: crate::views::Views::new(),
             tuning: (Level::SCALAR, false),
             bf16: false,
@@ -280,6 +283,7 @@ impl<'a> Lowering<'a> {
         self.values.insert(id, buffer);
         self.unblock(id, buffer)?;
         self.unview(id, buffer)?;
+        self.uncode(id, buffer)?;
         Ok(buffer)
     }
 
@@ -291,6 +295,11 @@ impl<'a> Lowering<'a> {
     /// A buffer of floats that no value has in this form.
     pub(crate) fn floats(&mut self, rows: usize, cols: usize) -> BufferId {
         self.buffer(Buffer { rows: Rows::Fixed(rows), cols, elem: Elem::F32 })
+    }
+
+    /// A buffer of bytes that no value has in this form.
+    pub(crate) fn bytes(&mut self, rows: usize, cols: usize) -> BufferId {
+        self.buffer(Buffer { rows: Rows::Fixed(rows), cols, elem: Elem::U8 })
     }
 
     /// The buffers of a value that the next step makes, in the forms its readers want.

@@ -11,8 +11,8 @@ mod select_rows;
 use std::any::TypeId;
 
 use kinglet_graph::ops::{
-    Add, AddRmsNorm, Attend, Attention, BatchNorm, Binary, Clip, Concat, Conv, ConvTranspose, Embed, Expand,
-    Gather, Gemm, Glu, LayerNorm, Linear, MatMul, Pool, Reduce, Resize, RmsNorm, Scale, SelectRows, Slice,
+    Add, AddRmsNorm, Attend, Attention, BatchNorm, Binary, Clip, Coded, Concat, Conv, ConvTranspose, Dequantize, Embed, Expand,
+    Gather, Gemm, Glu, LayerNorm, Linear, MatMul, Pool, Quantize, Reduce, Resize, RmsNorm, Scale, SelectRows, Slice,
     Softcap, Softmax, Split, Transpose, Unary,
 };
 use kinglet_graph::{ExecError, Node, Op};
@@ -35,15 +35,18 @@ const FAST: &[Fast] = &[
     (TypeId::of::<BatchNorm>, fast::batch_norm),
     (TypeId::of::<Binary>, fast::binary),
     (TypeId::of::<Clip>, fast::clip),
+    (TypeId::of::<Coded>, fast::coded),
     (TypeId::of::<Concat>, fast::concat),
     (TypeId::of::<Conv>, fast::conv),
     (TypeId::of::<ConvTranspose>, fast::conv_transpose),
+    (TypeId::of::<Dequantize>, fast::dequantize),
     (TypeId::of::<Expand>, fast::expand),
     (TypeId::of::<Gather>, fast::gather),
     (TypeId::of::<Gemm>, fast::gemm),
     (TypeId::of::<LayerNorm>, fast::layer_norm),
     (TypeId::of::<MatMul>, fast::matmul),
     (TypeId::of::<Pool>, fast::pool),
+    (TypeId::of::<Quantize>, fast::quantize),
     (TypeId::of::<Reduce>, fast::reduce),
     (TypeId::of::<Resize>, fast::resize),
     (TypeId::of::<Slice>, fast::slice),

@@ -13,6 +13,17 @@ pub(crate) struct Reading {
     factors: Vec<u32>,
     /// Value `i` has factor `i / each`, over and over.
     each: usize,
+    /// For bytes that stand for numbers.
+    codes: Option<Codes>,
+}
+
+/// Bytes as integers, less their zero points.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Codes {
+    pub(crate) signed: bool,
+    /// Byte `i` has zero point `i / each`, over and over.
+    pub(crate) zeros: Vec<i32>,
+    pub(crate) each: usize,
 }
 
 /// Elements in another order: `(i, j, k, l)` is `first + i * strides[0] + …`.
@@ -28,7 +39,12 @@ impl Reading {
     pub(crate) fn times(factors: &[f32], each: usize) -> Self {
         let ones = factors.iter().all(|x| *x == 1.0);
         let factors = if ones { Vec::new() } else { factors.iter().map(|x| x.to_bits()).collect() };
-        Self { gather: None, each: if ones { 0 } else { each.max(1) }, factors }
+        Self { gather: None, each: if ones { 0 } else { each.max(1) }, factors, codes: None }
+    }
+
+    /// Codes as integers.
+    pub(crate) fn codes(codes: Codes) -> Self {
+        Self { codes: Some(codes), ..Self::default() }
     }
 
     /// The same in another order.
@@ -37,8 +53,11 @@ impl Reading {
     }
 
     /// Whether it reads constants of this type.
-    pub(crate) fn takes(dtype: DType) -> bool {
-        row_decoder(dtype).is_some()
+    pub(crate) fn takes(&self, dtype: DType) -> bool {
+        match dtype {
+            DType::I8 | DType::U8 => self.codes.is_some(),
+            _ => self.codes.is_none() && row_decoder(dtype).is_some(),
+        }
     }
 
     /// How many values it reads of so many elements; none when it would read others.
@@ -57,6 +76,9 @@ impl Reading {
 
     /// The values of a constant of numbers for which [`count`](Self::count) is known.
     pub(crate) fn values<'a>(&self, tensor: &'a Tensor) -> Cow<'a, [f32]> {
+        if let Some(codes) = &self.codes {
+            return Cow::Owned(codes.integers(tensor.data()));
+        }
         let floats = decoded(tensor);
         if self.gather.is_none() && self.factors.is_empty() {
             return floats;
@@ -85,6 +107,16 @@ fn decoded(tensor: &Tensor) -> Cow<'_, [f32]> {
     // Fails for what is no numbers only, which no kernel asks for.
     let _zeros = quant::dequantize(tensor.dtype(), tensor.data(), &mut floats);
     Cow::Owned(floats)
+}
+
+impl Codes {
+    /// The integers that bytes stand for.
+    fn integers(&self, bytes: &[u8]) -> Vec<f32> {
+        let number = |byte: u8| if self.signed { i32::from(byte as i8) } else { byte.into() };
+        let zeros = self.zeros.iter().cycle();
+        let runs = bytes.chunks(self.each.max(1)).zip(zeros);
+        runs.flat_map(|(run, zero)| run.iter().map(move |byte| (number(*byte) - zero) as f32)).collect()
+    }
 }
 
 impl Gather {

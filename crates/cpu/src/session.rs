@@ -241,10 +241,8 @@ impl Session {
                 None => Binding::Input(types.next().cloned().unwrap_or(Type::Unknown)),
             })
             .collect();
-        let bound = specialise(&self.graph, &bindings, &self.env.room).map_err(build_error)?;
-        let bound =
-            if self.env.fuse { kinglet_graph::passes::fuse(bound).map_err(build_error)? } else { bound };
-        Plan::new(bound, &self.env)
+        let bind = if self.env.fuse { kinglet_graph::passes::plan } else { specialise };
+        Plan::new(bind(&self.graph, &bindings, &self.env.room).map_err(build_error)?, &self.env)
     }
 
     /// Number of outputs.

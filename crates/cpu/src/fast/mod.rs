@@ -2,6 +2,7 @@
 
 mod attend;
 mod chain;
+mod codes;
 mod conv;
 mod elementwise;
 mod images;
@@ -11,6 +12,7 @@ mod rows;
 mod transposed;
 
 pub(crate) use attend::attend;
+pub(crate) use codes::{coded, dequantize, quantize};
 pub(crate) use conv::{conv, pool, reduce};
 pub(crate) use elementwise::{batch_norm, binary, clip, transpose, unary};
 pub(crate) use images::{concat, resize};

@@ -6,9 +6,10 @@
 //!   behind the last channel is unspecified and never mixed with others;
 //! - [`Layout::Rows`]: `[pixels][channels]`, tokens.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::arena::Span;
+use crate::arena::{Elem, Element, Span};
 use crate::step::{Access, Check, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
 
@@ -42,7 +43,7 @@ impl Layout {
     }
 }
 
-/// Copies images of `channels` by `pixels` from layout `from` into layout `to`; rows of the spans are images.
+/// Copies images of `channels` by `pixels`, floats or codes, from layout `from` into layout `to`; rows of the spans are images.
 pub fn relayout(
     x: Span,
     out: Span,
@@ -51,30 +52,39 @@ pub fn relayout(
     from: Layout,
     to: Layout,
 ) -> Result<Box<dyn Step>, StepError> {
-    let check = Check("relayout");
+    let (check, bytes) = (Check("relayout"), x.elem == Elem::U8);
     for (what, span, layout) in [("x", &x, from), ("out", &out, to)] {
-        let floats = layout.floats(channels, pixels).unwrap_or(usize::MAX);
-        check.span::<f32>(what, span, floats)?;
+        let elements = layout.floats(channels, pixels).unwrap_or(usize::MAX);
+        if bytes {
+            check.span::<u8>(what, span, elements)?;
+        } else {
+            check.span::<f32>(what, span, elements)?;
+        }
     }
     check.same_rows("x and out", &x, &out)?;
     check.that(from != to, || "both layouts are the same".into())?;
-    Ok(Box::new(Relayout { x, out, channels, pixels, from, to }))
+    Ok(if bytes {
+        Box::new(Relayout::<u8> { x, out, channels, pixels, from, to, elements: PhantomData })
+    } else {
+        Box::new(Relayout::<f32> { x, out, channels, pixels, from, to, elements: PhantomData })
+    })
 }
 
-struct Relayout {
+struct Relayout<T> {
     x: Span,
     out: Span,
     channels: usize,
     pixels: usize,
     from: Layout,
     to: Layout,
+    elements: PhantomData<T>,
 }
 
 /// Pixels that a worker carries at a time.
 const STRIP: usize = 64;
 
 // SAFETY: touches its two spans; each unit, a strip of a block of channels, is carried by one worker.
-unsafe impl Step for Relayout {
+unsafe impl<T: Element> Step for Relayout<T> {
     fn label(&self) -> String {
         format!("relayout {:?} to {:?}", self.from, self.to).to_lowercase()
     }
@@ -88,7 +98,7 @@ unsafe impl Step for Relayout {
     }
 
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
-        let (x, out) = (ctx.view::<f32>(&self.x), ctx.view::<f32>(&self.out));
+        let (x, out) = (ctx.view::<T>(&self.x), ctx.view::<T>(&self.out));
         let (blocks, strips) = (self.channels.div_ceil(BLOCK), self.pixels.div_ceil(STRIP));
         for unit in worker.share(ctx.rows(self.x.rows) * blocks * strips, 1) {
             let (image, block, strip) = (unit / strips / blocks, unit / strips % blocks, unit % strips);
@@ -99,16 +109,16 @@ unsafe impl Step for Relayout {
     }
 }
 
-impl Relayout {
+impl<T: Element> Relayout<T> {
     /// Carries a strip of a block.
     ///
     /// # Safety
     /// Both views hold an image from their offset on, and the strip of `out` is this worker's.
     unsafe fn carry(
         &self,
-        x: SharedMut<'_, f32>,
+        x: SharedMut<'_, T>,
         x_at: usize,
-        out: SharedMut<'_, f32>,
+        out: SharedMut<'_, T>,
         out_at: usize,
         block: usize,
         pixels: Range<usize>,
@@ -136,7 +146,7 @@ impl Relayout {
                     *out.add(channel * to_channel) = *x.add(channel * from_channel);
                 }
                 for channel in count..padded {
-                    *out.add(channel * to_channel) = 0.0;
+                    *out.add(channel * to_channel) = T::zeroed();
                 }
             }
         }

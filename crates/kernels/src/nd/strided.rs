@@ -1,6 +1,8 @@
 //! Loops over axes along which several operands move by strides of their own, and copies in another order of axes.
 
-use crate::arena::{Rows, Span};
+use std::marker::PhantomData;
+
+use crate::arena::{Elem, Element, Rows, Span};
 use crate::step::{Access, Check, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
 
@@ -73,8 +75,13 @@ impl<const N: usize> Axes<N> {
     /// Fails unless `span` holds exactly one element for each.
     pub(super) fn check_dense(&self, check: Check, span: &Span) -> Result<(), StepError> {
         check.span::<f32>("out", span, span.cols)?;
+        check.that(fixed(span) == self.checked_len(), || format!("out is {span:?} for {self:?}"))
+    }
+
+    /// Number of elements; more than any span has when that overflows.
+    fn checked_len(&self) -> Option<usize> {
         let len = self.axes.iter().try_fold(1usize, |product, (size, _)| product.checked_mul(*size));
-        check.that(len.is_some() && fixed(span) == len, || format!("out is {span:?} for {self:?}"))
+        Some(len.unwrap_or(usize::MAX))
     }
 
     /// Offsets of the operands at the `row`th run along the innermost axis.
@@ -129,31 +136,36 @@ pub(super) fn runs_of<const N: usize>(
     })
 }
 
-/// `out`, dense, takes what `x` holds along `axes`: transposition, broadcasting and slicing. Both f32. `skip` elements of
-/// `x` are left out before the first.
+/// `out`, dense, takes what `x` holds along `axes`: transposition, broadcasting and slicing. Both floats, or
+/// both bytes. `skip` elements of `x` are left out before the first.
 pub fn copy(axes: &Axes<1>, skip: usize, x: Span, out: Span) -> Result<Box<dyn Step>, StepError> {
-    let check = Check("copy");
+    let (check, bytes) = (Check("copy"), x.elem == Elem::U8);
     let axes = axes.simplified();
-    check.span::<f32>("x", &x, x.cols)?;
+    check.that(x.elem == out.elem && x.elem != Elem::I32, || format!("{x:?} to {out:?}"))?;
     let reach = axes.reach(0).and_then(|reach| reach.checked_add(skip));
     let enough = fixed(&x).zip(reach).is_some_and(|(have, need)| need <= have);
     check.that(enough, || format!("x is {x:?}, and {axes:?} reach {reach:?} elements"))?;
-    axes.check_dense(check, &out)?;
-    Ok(Box::new(Copy { axes, skip, x, out }))
+    check.that(fixed(&out) == axes.checked_len(), || format!("out is {out:?} for {axes:?}"))?;
+    Ok(if bytes {
+        Box::new(Copy::<u8> { axes, skip, x, out, elements: PhantomData })
+    } else {
+        Box::new(Copy::<f32> { axes, skip, x, out, elements: PhantomData })
+    })
 }
 
-struct Copy {
+struct Copy<T> {
     axes: Axes<1>,
     skip: usize,
     x: Span,
     out: Span,
+    elements: PhantomData<T>,
 }
 
 /// Elements of a long run that a worker copies at a time.
 const GRAIN: usize = 4096;
 
 // SAFETY: touches its two spans; each worker writes its own runs of `out`.
-unsafe impl Step for Copy {
+unsafe impl<T: Element> Step for Copy<T> {
     fn label(&self) -> String {
         format!("copy {} axes", self.axes.axes.iter().filter(|(size, _)| *size > 1).count())
     }
@@ -167,7 +179,7 @@ unsafe impl Step for Copy {
     }
 
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
-        let (x, out) = (ctx.view::<f32>(&self.x), ctx.view::<f32>(&self.out));
+        let (x, out) = (ctx.view::<T>(&self.x), ctx.view::<T>(&self.out));
         let [stride] = self.axes.inner();
         if self.axes.axes.len() > 1 && self.axes.axes.last().is_some_and(|(size, _)| *size == 1) {
             // SAFETY: the axes were checked against both spans.
@@ -187,13 +199,13 @@ unsafe impl Step for Copy {
     }
 }
 
-impl Copy {
+impl<T: Element> Copy<T> {
     /// Runs along the last axis proper, whose elements do not lie side by side in `x`: strips of neighbouring runs are
     /// taken together, so that a cache line of `x` serves several of them.
     ///
     /// # Safety
     /// The axes were checked against both views.
-    unsafe fn scattered(&self, x: SharedMut<'_, f32>, out: SharedMut<'_, f32>, worker: Worker<'_>) {
+    unsafe fn scattered(&self, x: SharedMut<'_, T>, out: SharedMut<'_, T>, worker: Worker<'_>) {
         const STRIP: usize = 16;
         let proper = self.axes.axes.split_last().and_then(|(_, axes)| axes.split_last());
         let Some((&(inner, [stride]), outer)) = proper.filter(|_| !self.axes.is_empty()) else { return };

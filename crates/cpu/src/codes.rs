@@ -1,0 +1,171 @@
+//! Codes while a graph is lowered: values of eight bits as kernels read them, unsigned and, when they are images, in channel
+//! blocks; conversions where a reader wants them as they are; functions of a code that nobody has computed yet.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kinglet_graph::{Def, ExecError, Node, ValueId};
+use kinglet_kernels::nd::codes::translate;
+use kinglet_kernels::nd::{Layout, relayout};
+use kinglet_tensor::DType;
+
+use crate::blocked::{Image, rows_of};
+use crate::lower::{BufferId, Lowering, Work};
+
+/// What stands for each code.
+pub(crate) type Table = Arc<[u8; 256]>;
+
+/// What is known of codes while lowering.
+#[derive(Default)]
+pub(crate) struct Codes {
+    made: HashMap<ValueId, BufferId>,
+    /// Values that are a function of another one's codes.
+    tables: HashMap<ValueId, (ValueId, Table)>,
+}
+
+/// Signed codes as unsigned ones, and back.
+fn flip() -> Table {
+    Arc::new(std::array::from_fn(|code| code as u8 ^ 0x80))
+}
+
+impl Lowering<'_> {
+    /// Dimensions of a value of codes, when they are known and none is zero.
+    pub(crate) fn code_sizes(&self, id: ValueId) -> Option<Vec<usize>> {
+        let ty = self.graph.value(id).ty.known().filter(|ty| matches!(ty.dtype, DType::U8 | DType::I8))?;
+        ty.dims().filter(|dims| dims.iter().all(|&n| n > 0))
+    }
+
+    fn is_signed(&self, id: ValueId) -> bool {
+        self.graph.tensor_type(id).is_some_and(|ty| ty.dtype == DType::I8)
+    }
+
+    /// Whether a value has been made by now, as codes or as a function of some.
+    pub(crate) fn is_coded(&self, id: ValueId) -> bool {
+        self.codes.made.contains_key(&id) || self.codes.tables.contains_key(&id) || self.plain(id).is_some()
+    }
+
+    /// The value of whose codes this one is a function, and which: itself, when it has been made.
+    pub(crate) fn root(&self, id: ValueId) -> (ValueId, Option<Table>) {
+        match self.codes.tables.get(&id) {
+            Some((root, table)) if !self.codes.made.contains_key(&id) => (*root, Some(table.clone())),
+            _ => (id, None),
+        }
+    }
+
+    /// Says that a value is a function of another one's codes; a step computes it when it is read.
+    pub(crate) fn make_table(&mut self, id: ValueId, root: ValueId, table: Table) {
+        self.codes.tables.insert(id, (root, table));
+    }
+
+    /// Says that a value's codes are in a buffer.
+    pub(crate) fn set_codes(&mut self, id: ValueId, buffer: BufferId) {
+        self.codes.made.insert(id, buffer);
+    }
+
+    /// The codes of a value that has been made; steps make them of what there is.
+    pub(crate) fn codes(&mut self, node: &Node, id: ValueId) -> Result<BufferId, ExecError> {
+        if let Some(buffer) = self.codes.made.get(&id) {
+            return Ok(*buffer);
+        }
+        if let Some((root, table)) = self.codes.tables.get(&id).cloned() {
+            let from = self.codes(node, root)?;
+            let to = self.make_codes(id)?;
+            self.translated(node, [from, to], table);
+            return Ok(to);
+        }
+        let plain = self.value(id)?;
+        // What is unsigned and no image needs no other form.
+        if let Some(buffer) = self.codes.made.get(&id) {
+            return Ok(*buffer);
+        }
+        let mut codes = plain;
+        if let Some(image) = Image::of_codes(self.graph, id) {
+            codes = self.bytes(image.images, image.floats(Layout::Blocked));
+            self.carry_codes(node, image, [plain, codes], [Layout::Planar, Layout::Blocked]);
+        }
+        if self.is_signed(id) {
+            let signed = codes;
+            codes = self.code_buffer(id)?;
+            self.translated(node, [signed, codes], flip());
+        }
+        self.set_codes(id, codes);
+        Ok(codes)
+    }
+
+    /// The codes of a value in the order of its elements.
+    pub(crate) fn codes_in_order(&mut self, node: &Node, id: ValueId) -> Result<BufferId, ExecError> {
+        if Image::of_codes(self.graph, id).is_none() {
+            return self.codes(node, id);
+        }
+        let plain = self.value(id)?;
+        if !self.is_signed(id) {
+            return Ok(plain);
+        }
+        let len = self.code_sizes(id).map_or(0, |sizes| sizes.iter().product());
+        let codes = self.bytes(1, len);
+        self.translated(node, [plain, codes], flip());
+        Ok(codes)
+    }
+
+    /// Room for the codes of a value that the next step makes.
+    pub(crate) fn make_codes(&mut self, id: ValueId) -> Result<BufferId, ExecError> {
+        let image = Image::of_codes(self.graph, id).is_some();
+        // Tables are asked no more once the codes are there.
+        self.codes.tables.remove(&id);
+        let buffer = if image || self.is_signed(id) { self.code_buffer(id)? } else { self.value(id)? };
+        self.set_codes(id, buffer);
+        Ok(buffer)
+    }
+
+    fn code_buffer(&mut self, id: ValueId) -> Result<BufferId, ExecError> {
+        let (rows, cols) = match Image::of_codes(self.graph, id) {
+            Some(image) => (image.images, image.floats(Layout::Blocked)),
+            None => (1, self.code_sizes(id).map_or(0, |sizes| sizes.iter().product())),
+        };
+        Ok(self.bytes(rows, cols))
+    }
+
+    /// Fills the plain form of a value, new, when its codes are there, or those that it is a function of.
+    pub(crate) fn uncode(&mut self, id: ValueId, plain: BufferId) -> Result<(), ExecError> {
+        let graph = self.graph;
+        let Def::Node(node, _) = graph.value(id).def else { return Ok(()) };
+        let node = &graph.nodes()[node];
+        let (image, signed) = (Image::of_codes(graph, id), self.is_signed(id));
+        if image.is_none() && !signed {
+            if let Some((root, table)) = self.codes.tables.remove(&id) {
+                let from = self.codes(node, root)?;
+                self.translated(node, [from, plain], table);
+                self.set_codes(id, plain);
+            }
+            return Ok(());
+        }
+        if !self.codes.made.contains_key(&id) && !self.codes.tables.contains_key(&id) {
+            return Ok(());
+        }
+        let mut from = self.codes(node, id)?;
+        if signed {
+            let buffer = if image.is_some() { self.code_buffer(id)? } else { plain };
+            self.translated(node, [from, buffer], flip());
+            from = buffer;
+        }
+        if let Some(image) = image {
+            self.carry_codes(node, image, [from, plain], [Layout::Blocked, Layout::Planar]);
+        }
+        Ok(())
+    }
+
+    fn translated(&mut self, node: &Node, [from, to]: [BufferId; 2], table: Table) {
+        self.step(node, &[from], &[to], Work::default(), move |s| {
+            translate(rows_of(s, from, 1), rows_of(s, to, 1), table.clone())
+        });
+    }
+
+    /// Copies images of codes from one layout into another.
+    pub(crate) fn carry_codes(&mut self, node: &Node, image: Image, [from, to]: [BufferId; 2], layouts: [Layout; 2]) {
+        let Image { images, channels, .. } = image;
+        self.step(node, &[from], &[to], Work::default(), move |s| {
+            let (x, out) = (rows_of(s, from, images), rows_of(s, to, images));
+            relayout(x, out, channels, image.pixels(), layouts[0], layouts[1])
+        });
+    }
+}
