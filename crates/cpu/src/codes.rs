@@ -1,10 +1,11 @@
 //! Codes while a graph is lowered: values of eight bits as kernels read them, unsigned and, when they are images, in channel
 //! blocks; conversions where a reader wants them as they are; functions of a code that nobody has computed yet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use kinglet_graph::{Def, ExecError, Node, ValueId};
+use kinglet_graph::ops::{Coded, Conv, Pool, Reduce};
+use kinglet_graph::{Def, ExecError, Graph, Node, Op, ValueId};
 use kinglet_kernels::nd::codes::translate;
 use kinglet_kernels::nd::{Layout, relayout};
 use kinglet_tensor::DType;
@@ -21,6 +22,39 @@ pub(crate) struct Codes {
     made: HashMap<ValueId, BufferId>,
     /// Values that are a function of another one's codes.
     tables: HashMap<ValueId, (ValueId, Table)>,
+    /// Values that windows slide over, and what is computed of them element by element: these lie in blocks.
+    images: Option<HashSet<ValueId>>,
+}
+
+/// Values that nodes with windows read or make, and those that element by element work makes of them or they of it.
+fn images(graph: &Graph) -> HashSet<ValueId> {
+    let slides = |op: &dyn Op| op.downcast::<Conv>().is_some() || op.downcast::<Pool>().is_some();
+    let window = |node: &Node| match node.op.downcast::<Coded>() {
+        Some(coded) => coded.links.iter().any(|link| slides(&*link.op) || link.op.downcast::<Reduce>().is_some()),
+        None => slides(&*node.op),
+    };
+    let spreads = |node: &Node| {
+        let plain = |op: &dyn Op| matches!(op.name(), "Binary" | "Unary" | "Clip" | "Quantize" | "Dequantize" | "Concat");
+        match node.op.downcast::<Coded>() {
+            Some(coded) => coded.links.iter().all(|link| plain(&*link.op)),
+            None => plain(&*node.op),
+        }
+    };
+    let four = |id: &&ValueId| graph.tensor_type(**id).is_some_and(|ty| ty.rank() == 4) && graph.weight(**id).is_none();
+    let values = |node: &Node| -> Vec<ValueId> { node.inputs.iter().chain(&node.outputs).filter(four).copied().collect() };
+    let mut found: HashSet<ValueId> = graph.nodes().iter().filter(|node| window(node)).flat_map(values).collect();
+    loop {
+        let before = found.len();
+        for node in graph.nodes().iter().filter(|node| spreads(node)) {
+            let values = values(node);
+            if values.iter().any(|id| found.contains(id)) {
+                found.extend(values);
+            }
+        }
+        if found.len() == before {
+            return found;
+        }
+    }
 }
 
 /// Signed codes as unsigned ones, and back.
@@ -33,6 +67,13 @@ impl Lowering<'_> {
     pub(crate) fn code_sizes(&self, id: ValueId) -> Option<Vec<usize>> {
         let ty = self.graph.value(id).ty.known().filter(|ty| matches!(ty.dtype, DType::U8 | DType::I8))?;
         ty.dims().filter(|dims| dims.iter().all(|&n| n > 0))
+    }
+
+    /// The images of a value of codes that lies in blocks.
+    pub(crate) fn code_image(&mut self, id: ValueId) -> Option<Image> {
+        let image = Image::of_codes(self.graph, id)?;
+        let images = self.codes.images.get_or_insert_with(|| images(self.graph));
+        images.contains(&id).then_some(image)
     }
 
     fn is_signed(&self, id: ValueId) -> bool {
@@ -79,7 +120,7 @@ impl Lowering<'_> {
             return Ok(*buffer);
         }
         let mut codes = plain;
-        if let Some(image) = Image::of_codes(self.graph, id) {
+        if let Some(image) = self.code_image(id) {
             codes = self.bytes(image.images, image.floats(Layout::Blocked));
             self.carry_codes(node, image, [plain, codes], [Layout::Planar, Layout::Blocked]);
         }
@@ -94,7 +135,7 @@ impl Lowering<'_> {
 
     /// The codes of a value in the order of its elements.
     pub(crate) fn codes_in_order(&mut self, node: &Node, id: ValueId) -> Result<BufferId, ExecError> {
-        if Image::of_codes(self.graph, id).is_none() {
+        if self.code_image(id).is_none() {
             return self.codes(node, id);
         }
         let plain = self.value(id)?;
@@ -109,7 +150,7 @@ impl Lowering<'_> {
 
     /// Room for the codes of a value that the next step makes.
     pub(crate) fn make_codes(&mut self, id: ValueId) -> Result<BufferId, ExecError> {
-        let image = Image::of_codes(self.graph, id).is_some();
+        let image = self.code_image(id).is_some();
         // Tables are asked no more once the codes are there.
         self.codes.tables.remove(&id);
         let buffer = if image || self.is_signed(id) { self.code_buffer(id)? } else { self.value(id)? };
@@ -118,7 +159,7 @@ impl Lowering<'_> {
     }
 
     fn code_buffer(&mut self, id: ValueId) -> Result<BufferId, ExecError> {
-        let (rows, cols) = match Image::of_codes(self.graph, id) {
+        let (rows, cols) = match self.code_image(id) {
             Some(image) => (image.images, image.floats(Layout::Blocked)),
             None => (1, self.code_sizes(id).map_or(0, |sizes| sizes.iter().product())),
         };
@@ -130,7 +171,7 @@ impl Lowering<'_> {
         let graph = self.graph;
         let Def::Node(node, _) = graph.value(id).def else { return Ok(()) };
         let node = &graph.nodes()[node];
-        let (image, signed) = (Image::of_codes(graph, id), self.is_signed(id));
+        let (image, signed) = (self.code_image(id), self.is_signed(id));
         if image.is_none() && !signed {
             if let Some((root, table)) = self.codes.tables.remove(&id) {
                 let from = self.codes(node, root)?;

@@ -177,7 +177,8 @@ pub(crate) fn batch_norm(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Ex
 /// Binds another order of dimensions.
 pub(crate) fn transpose(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
     let op = op_of::<Transpose>(node)?.clone();
-    let Some(shape) = low.sizes(node.inputs[0]) else { return Ok(false) };
+    let sizes = low.sizes(node.inputs[0]).or_else(|| low.code_sizes(node.inputs[0]));
+    let Some(shape) = sizes else { return Ok(false) };
     if low.graph.weight(node.inputs[0]).is_some() {
         return Ok(false);
     }

@@ -245,3 +245,135 @@ fn what_only_looks_like_attention_stays() {
     let out = w.put(Binary(Fun2::Mul), &[normed, scale]);
     assert!(text(&fuse(w.finish(out)).expect("typed")).iter().all(|op| !op.starts_with("LayerNorm")));
 }
+
+/// Constant bytes.
+fn bytes(w: &mut Write, dtype: DType, shape: &[usize], byte: u8) -> ValueId {
+    w.count += 1;
+    let data = vec![byte; shape.iter().product()];
+    let tensor = Tensor::new(format!("w{}", w.count), dtype, shape.to_vec(), Bytes::from(data));
+    w.builder.weight(tensor.expect("sizes agree")).expect("new")
+}
+
+/// Numbers of codes that are given, or of constant ones.
+fn numbers(w: &mut Write, codes: ValueId, scales: &[usize], zero: Option<ValueId>) -> ValueId {
+    let scale = w.floats(scales, 0.5);
+    let mut inputs = vec![codes, scale];
+    inputs.extend(zero);
+    w.put(Dequantize { axis: 0, block: 0, to: None }, &inputs)
+}
+
+fn quantized(w: &mut Write, x: ValueId, dtype: DType) -> ValueId {
+    let (scale, zero) = (w.floats(&[], 0.25), bytes(w, dtype, &[], 3));
+    w.put(Quantize { axis: 1, block: 0, to: DType::U8, saturate: true }, &[x, scale, zero])
+}
+
+/// The ops of a fused graph; the graph is the same again after taking it apart and fusing it.
+fn coded(w: Write, out: ValueId) -> Vec<String> {
+    let fused = fuse(w.finish(out)).expect("typed");
+    let again = fuse(decompose(&fused).expect("typed")).expect("typed");
+    assert_eq!(text(&again), text(&fused));
+    let spelled = super::spell_codes(&fused).expect("typed");
+    assert!(spelled.nodes().iter().all(|node| node.op.name() != "Coded"));
+    fused.nodes().iter().map(|node| format!("{} {}", node.op.name(), node.op.describe())).collect()
+}
+
+#[test]
+fn pairs_around_products_become_products_over_codes() {
+    for (dtype, relu, out) in [(DType::U8, false, true), (DType::I8, true, true), (DType::U8, false, false)] {
+        let mut w = Write::new();
+        let x = w.input(dtype, &[2, 3, 8, 8]);
+        let zero = bytes(&mut w, dtype, &[], 7);
+        let x = numbers(&mut w, x, &[], Some(zero));
+        let weights = bytes(&mut w, DType::I8, &[5, 3, 3, 3], 2);
+        let weights = numbers(&mut w, weights, &[5], None);
+        let bias = w.floats(&[5], 1.0);
+        let mut y = w.put(Conv { window: Window::default(), groups: 1 }, &[x, weights, bias]);
+        if relu {
+            y = w.put(Unary(Fun::Relu), &[y]);
+        }
+        if out {
+            y = quantized(&mut w, y, dtype);
+        }
+        let expected = match (relu, out) {
+            (true, _) => "Coded Conv + Relu over codes",
+            (_, true) => "Coded Conv over codes",
+            _ => "Coded Conv over codes, to numbers",
+        };
+        assert_eq!(coded(w, y), [expected]);
+    }
+}
+
+#[test]
+fn pairs_around_functions_and_pools_become_functions_over_codes() {
+    let mut w = Write::new();
+    let x = w.input(DType::U8, &[1, 4, 6, 6]);
+    let x = numbers(&mut w, x, &[], None);
+    let pool = Pool {
+        kind: PoolKind::Average { count_pad: false },
+        kernel: vec![2, 2],
+        window: Window::default(),
+        ceil: false,
+    };
+    let y = w.put(pool, &[x]);
+    let y = quantized(&mut w, y, DType::U8);
+    let scale = w.floats(&[], 0.25);
+    let y = w.put(Dequantize { axis: 1, block: 0, to: None }, &[y, scale]);
+    let bent = w.by(Fun2::Div, y, 1.5);
+    let bent = w.put(Unary(Fun::Erf), &[bent]);
+    let bent = quantized(&mut w, bent, DType::U8);
+    let bent = numbers(&mut w, bent, &[], None);
+    let both = w.put(Binary(Fun2::Mul), &[bent, y]);
+    let out = quantized(&mut w, both, DType::I8);
+    let expected =
+        ["Coded Pool over codes", "Coded Div + Erf over codes", "Coded Mul over codes"].map(str::to_owned);
+    let found = coded(w, out);
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_only_moves_codes_moves_them() {
+    let moved = |scale: f32| {
+        let mut w = Write::new();
+        let x = w.input(DType::U8, &[2, 3]);
+        let (a, b) = (w.floats(&[], 0.5), w.floats(&[], scale));
+        let x = w.put(Dequantize { axis: 1, block: 0, to: None }, &[x, a]);
+        let x = w.put(Transpose { perm: vec![1, 0] }, &[x]);
+        let y = w.put(Quantize { axis: 1, block: 0, to: DType::U8, saturate: true }, &[x, b]);
+        fuse(w.finish(y)).expect("typed").nodes().iter().map(|n| n.op.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(moved(0.5), ["Transpose"]);
+    assert_eq!(moved(0.25), ["Dequantize", "Transpose", "Quantize"]);
+}
+
+#[test]
+fn pairs_that_integer_kernels_cannot_serve_stay_with_a_reason() {
+    let product = |weight: u8, zero: u8, dtype: DType, scales: &[usize]| {
+        let mut w = Write::new();
+        let x = w.input(DType::U8, &[4, 3]);
+        let x = numbers(&mut w, x, &[], None);
+        let weights = bytes(&mut w, dtype, &[3, 2], weight);
+        let zero = bytes(&mut w, dtype, scales, zero);
+        let weights = numbers(&mut w, weights, scales, Some(zero));
+        let y = w.put(MatMul, &[x, weights]);
+        let y = quantized(&mut w, y, DType::U8);
+        let graph = fuse(w.finish(y)).expect("typed");
+        let coded = graph.nodes().iter().any(|node| node.op.name() == "Coded");
+        let reasons = super::codes::left(&graph);
+        assert_eq!(coded, reasons.is_empty());
+        reasons.into_iter().map(|(_, reason)| reason).next()
+    };
+    assert_eq!(product(200, 100, DType::U8, &[]), None);
+    let wide = product(255, 0, DType::U8, &[]);
+    assert_eq!(wide.as_deref(), Some("weights less their zero point are no signed bytes"));
+    // Scales along the inputs are none of the outputs'.
+    let rows = product(1, 0, DType::I8, &[3]);
+    assert_eq!(rows.as_deref(), Some("scales of the weights are not one for each output"));
+    let mut w = Write::new();
+    let x = w.input(DType::U8, &[4, 3]);
+    let x = numbers(&mut w, x, &[], None);
+    let y = w.put(SOFT, &[x]);
+    let y = quantized(&mut w, y, DType::U8);
+    let graph = fuse(w.finish(y)).expect("typed");
+    let reasons = super::codes::left(&graph);
+    assert_eq!(reasons[0].1, "Softmax has no integer kernel");
+}

@@ -116,7 +116,7 @@ pub(super) fn pair(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bo
         return Ok(false);
     };
     let both = operands(op).swap_remove(0);
-    let image = Image::of_codes(low.graph, node.outputs[0]);
+    let image = low.code_image(node.outputs[0]);
     let (Some(a), Some(b)) = (side(low, node, both[0], &sizes, image)?, side(low, node, both[1], &sizes, image)?)
     else {
         return Ok(false);
@@ -160,7 +160,7 @@ fn side(
             let buffer = low.codes_in_order(node, id)?;
             return Ok(Some(Side { what: What::Codes(buffer, scale), strides: broadcast(&own, sizes) }));
         };
-        let Some(part) = Image::of_codes(low.graph, id) else { return Ok(None) };
+        let Some(part) = low.code_image(id) else { return Ok(None) };
         let (one, many) = (part.size == [1, 1], part.size == whole.size);
         if part.images != whole.images || part.channels != whole.channels || !(one || many) {
             return Ok(None);

@@ -11,7 +11,7 @@ use kinglet_kernels::nd::Layout;
 use kinglet_kernels::nd::codes::{self, Recode};
 
 use self::operand::{Scale, scale_at};
-use crate::blocked::{Image, rows_of};
+use crate::blocked::rows_of;
 use crate::lower::{Lowering, Work, op_of};
 
 /// Binds an op over codes.
@@ -41,7 +41,15 @@ pub(crate) fn quantize(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Exec
         return Ok(false);
     }
     let to = Recode::new(zero, f32::NEG_INFINITY, f32::INFINITY);
-    let image = Image::of_codes(low.graph, out);
+    let image = low.code_image(out);
+    if let Some(image) = image.filter(|image| image.channels <= codes::FEW && !low.is_blocked(x)) {
+        let (from, made) = (low.value(x)?, low.make_codes(out)?);
+        low.step(node, &[from], &[made], Work::default(), move |s| {
+            let spans = [from, made].map(|id| rows_of(s, id, image.images));
+            codes::quantize_image(image.channels, image.pixels(), scale, to, spans)
+        });
+        return Ok(true);
+    }
     let (from, made, carried) = match image {
         Some(image) if low.is_blocked(x) => (low.blocked(node, x, image)?, low.make_codes(out)?, None),
         Some(image) => {
@@ -72,7 +80,7 @@ pub(crate) fn dequantize(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Ex
         return Ok(false);
     }
     let from = low.codes(node, x)?;
-    let to = match Image::of(low.graph, out) {
+    let to = match low.code_image(x) {
         Some(image) => low.make_blocked(out, image),
         None => low.value(out)?,
     };

@@ -14,7 +14,7 @@ use crate::lower::{Lowering, Work};
 pub(super) fn pool(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bool, ExecError> {
     let x = node.inputs[0];
     let (Some(image), Some(from), Some(to), Some((lo, hi))) = (
-        Image::of_codes(low.graph, x),
+        low.code_image(x),
         scale_at(low, node, 1, x),
         result_scale(low, node),
         bounds(low, node, op, 1),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kinglet_graph::cost::Math;
 use kinglet_graph::ops::{Binary, Coded, Conv, Fun2, Gemm};
 use kinglet_graph::{Def, ExecError, Node, ValueId};
-use kinglet_kernels::nd::codes::{CodeConv, CodeShape, Ending, Join, Recode, Result8, code_conv};
+use kinglet_kernels::nd::codes::{CodeConv, CodeShape, Ending, Join, Line, Recode, Result8, code_conv};
 use kinglet_kernels::nd::{Act, Layout, Order};
 use kinglet_tensor::DType;
 
@@ -34,7 +34,7 @@ struct Product {
 /// Binds a convolution.
 pub(super) fn conv(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bool, ExecError> {
     let Some(conv) = op.links[0].op.downcast::<Conv>() else { return Ok(false) };
-    let Some(image) = Image::of_codes(low.graph, node.inputs[0]) else { return Ok(false) };
+    let Some(image) = low.code_image(node.inputs[0]) else { return Ok(false) };
     let kernel = low.graph.weight(node.inputs[3]).and_then(|w| <[usize; 4]>::try_from(w.shape()).ok());
     let Some([outputs, _, ky, kx]) = kernel else { return Ok(false) };
     let Some(window) = window(&conv.window, image.size, [ky, kx], false) else { return Ok(false) };
@@ -55,8 +55,9 @@ pub(super) fn rows(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bo
     let (Some(matrix), Some(sizes)) = (matrix, low.code_sizes(node.inputs[0])) else { return Ok(false) };
     let [k, n] = if turned { [matrix[1], matrix[0]] } else { matrix };
     let rows = sizes.iter().product::<usize>() / k.max(1);
-    // Images of codes lie in blocks, and this one's result would have to.
-    if sizes.last() != Some(&k) || n == 0 || sizes.len() == 4 {
+    // A result that lies in blocks would have to be carried there.
+    let blocked = op.codes_out && low.code_image(node.outputs[0]).is_some();
+    if sizes.last() != Some(&k) || n == 0 || blocked {
         return Ok(false);
     }
     let shape = CodeShape::rows(rows, k, n);
@@ -116,6 +117,7 @@ fn bias(low: &Lowering<'_>, node: &Node, op: &Coded, outputs: usize) -> Option<V
 
 /// What a product's codes go through in its registers, and the value that they end as.
 struct Tail {
+    line: Option<Line>,
     join: Option<(Join, BufferId)>,
     table: Option<Table>,
     out: ValueId,
@@ -139,12 +141,12 @@ fn bind(
     let (factor, shift) = (scaled(&product.factor), scaled(&product.shift));
     let (mut reads, mut taken) = (vec![x], Vec::new());
     let (result, out, residual) = if op.codes_out {
-        let tail = tail(low, node, to)?;
+        let tail = tail(low, node, to, (product.shape.outputs, product.layouts[1]))?;
         let recode = Recode::new(to.zero, lo / to.scale, hi / to.scale);
         let join = tail.join.map(|(join, _)| join);
         let residual = tail.join.map(|(_, buffer)| buffer);
         taken = tail.taken;
-        (Result8::Codes { to: recode, join, table: tail.table }, low.make_codes(tail.out)?, residual)
+        (Result8::Codes { to: recode, line: tail.line, join, table: tail.table }, low.make_codes(tail.out)?, residual)
     } else {
         let out = match Image::of(low.graph, node.outputs[0]).filter(|_| product.layouts[1] == Layout::Blocked) {
             Some(image) => low.make_blocked(node.outputs[0], image),
@@ -175,10 +177,21 @@ fn bind(
 }
 
 /// Follows the readers of a product's codes as far as they can be taken in, and marks them as done.
-fn tail(low: &mut Lowering<'_>, node: &Node, own: Scale) -> Result<Tail, ExecError> {
-    let mut tail = Tail { join: None, table: None, out: node.outputs[0], taken: Vec::new() };
+fn tail(
+    low: &mut Lowering<'_>,
+    node: &Node,
+    own: Scale,
+    outputs: (usize, Layout),
+) -> Result<Tail, ExecError> {
+    let mut tail = Tail { line: None, join: None, table: None, out: node.outputs[0], taken: Vec::new() };
     if !low.tuning.1 {
         return Ok(tail);
+    }
+    let mut own = own;
+    if let Some((next, line, scale)) = along(low, tail.out, own, outputs) {
+        (tail.line, own) = (Some(line), scale);
+        tail.out = low.graph.nodes()[next].outputs[0];
+        tail.taken.push(next);
     }
     if let Some((next, join, other)) = joined(low, tail.out, own) {
         tail.join = Some((join, low.codes(node, other)?));
@@ -192,6 +205,41 @@ fn tail(low: &mut Lowering<'_>, node: &Node, own: Scale) -> Result<Tail, ExecErr
     }
     tail.taken.iter().for_each(|node| low.done(*node));
     Ok(tail)
+}
+
+/// The sum or the product of a value, which nothing else reads, and constants, one for each output; with the scale of its
+/// result.
+fn along(
+    low: &mut Lowering<'_>,
+    id: ValueId,
+    own: Scale,
+    (outputs, layout): (usize, Layout),
+) -> Option<(usize, Line, Scale)> {
+    let next = low.only_reader(id)?;
+    let node = &low.graph.nodes()[next];
+    let op = node.op.downcast::<Coded>().filter(|op| op.codes_out)?;
+    let Binary(fun) = *op.links[0].op.downcast::<Binary>()?;
+    let first = operands(op).swap_remove(0);
+    let [a, b] = first.as_slice() else { return None };
+    let (side, constant) = if codes_of(low, node, *a) == Some(id) { (a, b) } else { (b, a) };
+    (codes_of(low, node, *side) == Some(id) && low.code_sizes(id) == low.code_sizes(node.outputs[0])).then_some(())?;
+    scale_at(low, node, side.at + 1, id).filter(|seen| *seen == own)?;
+    let values = numbers(low, node, *constant)?;
+    // Single values are functions, which tables have.
+    let shape = low.graph.tensor_type(node.inputs[constant.at])?.dims()?;
+    let behind = if layout == Layout::Blocked { 3 } else { 1 };
+    (values.len() == outputs && outputs > 1 && shape.len().checked_sub(behind).map(|at| shape[at]) == Some(outputs))
+        .then_some(())?;
+    let (to, (lo, hi)) = (result_scale(low, node)?, bounds(low, node, op, 1)?);
+    let per = f64::from(own.scale) / f64::from(to.scale);
+    let each = |f: &dyn Fn(f64) -> f64| values.iter().map(|x| f(f64::from(*x)) as f32).collect();
+    let (factor, shift) = match fun {
+        Fun2::Add => (vec![per as f32; outputs], each(&|x| x / f64::from(to.scale))),
+        Fun2::Mul => (each(&|x| x * per), vec![0.0; outputs]),
+        _ => return None,
+    };
+    let recode = Recode::new(to.zero, lo / to.scale, hi / to.scale);
+    Some((next, Line { factor, shift, to: recode }, to))
 }
 
 /// The sum of a value, which nothing else reads, and another one of the same shape that has been made.
@@ -224,36 +272,35 @@ fn joined(low: &mut Lowering<'_>, id: ValueId, own: Scale) -> Option<(usize, Joi
 /// The one value, a function of `id` alone, behind which `id` and other functions of it are not read any more; the function,
 /// and the nodes on the way.
 fn translated(low: &mut Lowering<'_>, id: ValueId) -> Option<(ValueId, Table, Vec<usize>)> {
-    let (mut known, mut taken): (Vec<(ValueId, Option<Table>)>, Vec<usize>) = (vec![(id, None)], Vec::new());
-    let mut at = 0;
-    let mut ends = Vec::new();
-    while at < known.len() {
-        let value = known[at].0;
-        at += 1;
-        let readers = low.readers_of(value);
-        let mut leaves = readers.is_empty() || low.graph.outputs().contains(&value);
-        for reader in readers {
-            if taken.contains(&reader) {
-                continue;
-            }
-            let node = &low.graph.nodes()[reader];
-            let root = |id: ValueId| {
-                known.iter().find(|(known, _)| *known == id).map(|(_, table)| (known[0].0, table.clone()))
-            };
-            let found = node.op.downcast::<Coded>().and_then(|op| function(low, node, op, root));
-            match found {
-                Some((_, table)) => {
-                    known.push((node.outputs[0], Some(table)));
-                    taken.push(reader);
-                }
-                None => leaves = true,
-            }
-        }
-        if leaves {
-            ends.push(value);
-        }
+    let mut known: Vec<(ValueId, Option<Table>)> = vec![(id, None)];
+    let mut taken: Vec<usize> = Vec::new();
+    while let Some((node, out, table)) = another(low, &known, &taken) {
+        known.push((out, Some(table)));
+        taken.push(node);
     }
-    let &[end] = ends.as_slice() else { return None };
-    let table = known.into_iter().find(|(known, _)| *known == end)?.1?;
-    Some((end, table, taken))
+    let mut ends = known.into_iter().filter(|(value, _)| {
+        let readers = low.readers_of(*value);
+        readers.is_empty() || low.graph.outputs().contains(value) || readers.iter().any(|r| !taken.contains(r))
+    });
+    let (end, table) = ends.next()?;
+    let alone = ends.next().is_none();
+    Some((end, table.filter(|_| alone)?, taken))
+}
+
+/// A node that reads known functions of one value only, which makes its result one more.
+fn another(
+    low: &mut Lowering<'_>,
+    known: &[(ValueId, Option<Table>)],
+    taken: &[usize],
+) -> Option<(usize, ValueId, Table)> {
+    let readers: Vec<usize> = known.iter().flat_map(|(value, _)| low.readers_of(*value)).collect();
+    let root = |id: ValueId| {
+        let found = known.iter().find(|(value, _)| *value == id);
+        found.map(|(_, table)| (known[0].0, table.clone()))
+    };
+    readers.into_iter().filter(|reader| !taken.contains(reader)).find_map(|reader| {
+        let node = &low.graph.nodes()[reader];
+        let (_, table) = function(low, node, node.op.downcast::<Coded>()?, root)?;
+        Some((reader, node.outputs[0], table))
+    })
 }

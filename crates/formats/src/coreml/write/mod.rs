@@ -10,6 +10,7 @@ mod weights;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use kinglet_graph::passes::spell_codes;
 use kinglet_graph::{Def, Dim, Graph, TensorType, ValueId};
 use kinglet_tensor::{Bytes, DType, Tensor};
 use prost::Message;
@@ -58,6 +59,7 @@ pub struct Written {
 
 /// Writes a graph as a package.
 pub fn write(graph: &Graph, options: &WriteOptions) -> Result<Written, ExportError> {
+    let graph = &spell_codes(graph)?;
     let mut writer = Writer::new(options);
     let inputs = writer.inputs(graph);
     let names = writer.output_names(graph);

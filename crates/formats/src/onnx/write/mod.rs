@@ -15,6 +15,7 @@ mod types;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 
+use kinglet_graph::passes::spell_codes;
 use kinglet_graph::{Def, Graph, Type, ValueId};
 use kinglet_tensor::Bytes;
 use prost::Message;
@@ -87,8 +88,10 @@ impl Written {
 
 /// Writes a graph as a model.
 pub fn write(graph: &Graph, options: &WriteOptions) -> Result<Written, ExportError> {
+    // Files know pairs around ops, not ops over codes.
+    let graph = spell_codes(graph)?;
     let mut writer = Writer::new(options);
-    let message = writer.main(graph)?;
+    let message = writer.main(&graph)?;
     let (opset, nodes) = (writer.opset, writer.nodes);
     let data = writer.place();
     writer.missing.finish("ONNX")?;

@@ -29,6 +29,8 @@ pub enum Result8 {
     Codes {
         /// From sums to codes.
         to: Recode,
+        /// Codes by a factor and a summand of each output, as codes again.
+        line: Option<Line>,
         /// With which codes of another image they are joined.
         join: Option<Join>,
         /// What stands for each code in the end.
@@ -68,6 +70,18 @@ impl Recode {
     }
 }
 
+/// `(code - zero) * factor + shift`, one of each for every output, as a code again: a product's codes times, or plus,
+/// constants.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Factors of codes less their zero, one an output.
+    pub factor: Vec<f32>,
+    /// Summands, one an output.
+    pub shift: Vec<f32>,
+    /// To codes.
+    pub to: Recode,
+}
+
 /// `(code - zero) * own + other * theirs + shift`, as a code again: a sum of two images of codes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Join {
@@ -86,14 +100,20 @@ pub struct Join {
 pub(super) struct Padded {
     pub(super) factor: AlignedBuf<f32>,
     pub(super) shift: AlignedBuf<f32>,
+    /// Factors and summands of the line.
+    pub(super) line: Option<[AlignedBuf<f32>; 2]>,
     pub(super) result: Result8,
 }
 
 impl Padded {
     pub(super) fn new(ending: Ending, outputs: usize) -> Result<Self, NdError> {
-        let found = (ending.factor.len(), ending.shift.len());
-        if found != (outputs, outputs) {
-            let reason = format!("{found:?} numbers for {outputs} outputs");
+        let line = match &ending.result {
+            Result8::Codes { line: Some(line), .. } => Some(line),
+            _ => None,
+        };
+        let lists = [Some(&ending.factor), Some(&ending.shift), line.map(|l| &l.factor), line.map(|l| &l.shift)];
+        if let Some(list) = lists.into_iter().flatten().find(|list| list.len() != outputs) {
+            let reason = format!("{} numbers for {outputs} outputs", list.len());
             return Err(NdError { what: "ending", reason });
         }
         let pad = |list: &[f32]| {
@@ -101,7 +121,8 @@ impl Padded {
             padded[..outputs].copy_from_slice(list);
             Ok::<_, NdError>(padded)
         };
-        Ok(Self { factor: pad(&ending.factor)?, shift: pad(&ending.shift)?, result: ending.result })
+        let line = line.map(|line| Ok::<_, NdError>([pad(&line.factor)?, pad(&line.shift)?])).transpose()?;
+        Ok(Self { factor: pad(&ending.factor)?, shift: pad(&ending.shift)?, line, result: ending.result })
     }
 
     /// Whether codes are stored, not floats.
@@ -113,9 +134,10 @@ impl Padded {
     pub(super) fn name(&self) -> String {
         match &self.result {
             Result8::Floats(act) => format!(" to f32 {}", act.name()).trim_end().into(),
-            Result8::Codes { join, table, .. } => {
+            Result8::Codes { line, join, table, .. } => {
+                let line = if line.is_some() { " + constants" } else { "" };
                 let join = if join.is_some() { " + residual" } else { "" };
-                format!("{join}{}", if table.is_some() { " + table" } else { "" })
+                format!("{line}{join}{}", if table.is_some() { " + table" } else { "" })
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use kinglet_simd::{Isa, Kernel};
 
-use super::tile::{QUAD, Tile, begin, finish};
+use super::tile::{QUAD, Tile, begin, end};
 use crate::nd::layout::BLOCK;
 
 /// Pixels of the longest tile.
@@ -98,7 +98,7 @@ impl Lanes<'_> {
                     }
                 }
             }
-            finish::<I, M, 1>(isa, &t, &acc);
+            end::<I, M, 1>(isa, &t, &acc);
         }
     }
 }

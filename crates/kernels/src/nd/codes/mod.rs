@@ -13,13 +13,15 @@ mod lanes;
 mod map;
 mod pack;
 mod pool;
+mod stem;
 #[cfg(test)]
 mod tests;
 mod tile;
 
 pub use conv::{CodeConv, CodeShape, code_conv};
-pub use ending::{Ending, Join, Recode, Result8};
+pub use ending::{Ending, Join, Line, Recode, Result8};
 pub use join::{Fun, Pairing, Scale, pair_codes};
 pub use map::{dequantize, quantize, translate};
 pub use pack::CodePacking;
 pub use pool::{mean_codes, pool_codes};
+pub use stem::{FEW, quantize_image};

@@ -4,11 +4,12 @@
 //! channels; weights lie in the order in which they are read. Sums are exact.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use kinglet_simd::{Isa, Kernel};
 
-use super::ending::{Padded, Result8};
-use crate::nd::act::{Apply, Runs, clip};
+use super::ending::{Padded, Recode, Result8};
+use crate::nd::act::{Act, Apply, Runs, clip};
 use crate::nd::layout::BLOCK;
 use crate::nd::tile::{Dynamic, Fixed, Pitch};
 
@@ -127,7 +128,7 @@ impl<P: Pitch, const MR: usize, const NV: usize> Kernel for Run<'_, P, MR, NV> {
         unsafe {
             let mut acc = begin::<I, MR, NV>(isa, self.0);
             accumulate::<I, P, MR, NV>(isa, self.0, &mut acc);
-            finish::<I, MR, NV>(isa, self.0, &acc);
+            end::<I, MR, NV>(isa, self.0, &acc);
         }
     }
 }
@@ -227,106 +228,163 @@ fn column<I: Isa>(t: &Tile<'_>, v: usize, width: usize) -> usize {
     v * I::LANES / BLOCK * t.out_block + v * I::LANES % BLOCK * width
 }
 
-/// Stores what becomes of the sums.
+/// Sums of the largest tile.
+const MOST: usize = 14 * 2 * BLOCK;
+
+/// Leaves the sums, and stores what becomes of them: loops over sums in registers would have to be unrolled whole.
 ///
 /// # Safety
 /// As for [`TileFn`].
 #[inline(always)]
-pub(super) unsafe fn finish<I: Isa, const MR: usize, const NV: usize>(
+pub(super) unsafe fn end<I: Isa, const MR: usize, const NV: usize>(
     isa: I,
     t: &Tile<'_>,
     acc: &[[I::I32; NV]; MR],
 ) {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        match &t.ending.result {
-            Result8::Floats(_) => floats::<I, MR, NV>(isa, t, acc),
-            Result8::Codes { .. } => codes::<I, MR, NV>(isa, t, acc),
+    let mut sums = MaybeUninit::<[i32; MOST]>::uninit();
+    let sums = sums.as_mut_ptr().cast::<i32>();
+    for (m, row) in acc.iter().enumerate() {
+        for (v, sum) in row.iter().enumerate() {
+            // SAFETY: no tile has more sums.
+            unsafe { isa.store_i32_ptr(*sum, sums.add((m * NV + v) * I::LANES)) };
         }
     }
+    isa.dispatch(Finish { tile: t, sums, pixels: MR, vectors: NV });
 }
 
-/// Sums as numbers, before they become codes.
-///
-/// # Safety
-/// As for [`TileFn`].
-#[inline(always)]
-unsafe fn number<I: Isa>(isa: I, t: &Tile<'_>, sum: I::I32, v: usize) -> I::F32 {
-    let at = t.first + v * I::LANES;
-    // SAFETY: factors and summands fill a panel.
-    unsafe {
-        let factor = isa.load_ptr(t.ending.factor.as_ptr().add(at));
-        isa.fma(isa.to_f32(sum), factor, isa.load_ptr(t.ending.shift.as_ptr().add(at)))
-    }
+/// What becomes of the sums of a tile, `[pixel][vector]`.
+struct Finish<'a> {
+    tile: &'a Tile<'a>,
+    sums: *const i32,
+    pixels: usize,
+    vectors: usize,
 }
 
-/// # Safety
-/// As for [`TileFn`].
-#[inline(always)]
-unsafe fn floats<I: Isa, const MR: usize, const NV: usize>(
-    isa: I,
-    t: &Tile<'_>,
-    acc: &[[I::I32; NV]; MR],
-) {
-    let Result8::Floats(act) = t.ending.result else { return };
-    let (lo, hi, later) = act.split();
-    for (m, row) in acc.iter().enumerate() {
-        for (v, &sum) in row.iter().enumerate() {
-            let left = t.valid.saturating_sub(v * I::LANES).min(I::LANES);
-            // SAFETY: only existing outputs are stored.
-            unsafe {
-                let y = clip(isa, number(isa, t, sum, v), lo, hi);
-                let at = t.out.wrapping_add(m * t.out_pitch + column::<I>(t, v, size_of::<f32>()));
-                if left == I::LANES {
-                    isa.store_ptr(y, at.cast());
-                } else {
-                    isa.store_part_ptr(y, at.cast(), left);
+impl Kernel for Finish<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        // SAFETY: who made the tile vouches for it, and its sums were stored.
+        unsafe {
+            match &self.tile.ending.result {
+                Result8::Floats(act) => self.floats(isa, *act),
+                Result8::Codes { to, line: None, join: None, table } => {
+                    self.codes(isa, table.as_deref(), |_, _, _, number| to.code(isa, number));
+                }
+                Result8::Codes { to, line, join, table } => {
+                    self.codes(isa, table.as_deref(), |at, left, v, number| {
+                        let (mut code, mut zero) = (to.round(isa, number), to.zero);
+                        if let Some(line) = line {
+                            (code, zero) = (self.along(isa, v, code, &line.to), line.to.zero);
+                        }
+                        if let Some(join) = join {
+                            let other = isa.to_f32(load::<I>(isa, self.tile.residual.wrapping_add(at), left));
+                            let shift = isa.fma(other, isa.splat(join.theirs), isa.splat(join.shift));
+                            let both = isa.fma(isa.to_f32(code), isa.splat(join.own), shift);
+                            (code, zero) = (join.to.round(isa, both), join.to.zero);
+                        }
+                        isa.add_i32(code, isa.splat_i32(zero))
+                    });
                 }
             }
         }
     }
-    if later {
+}
+
+impl Finish<'_> {
+    /// Factor and summand of a vector of outputs.
+    ///
+    /// # Safety
+    /// As for [`TileFn`].
+    #[inline(always)]
+    unsafe fn line<I: Isa>(&self, isa: I, v: usize) -> (I::F32, I::F32) {
+        let (at, ending) = (self.tile.first + v * I::LANES, self.tile.ending);
+        // SAFETY: factors and summands fill a panel.
+        unsafe { (isa.load_ptr(ending.factor.as_ptr().add(at)), isa.load_ptr(ending.shift.as_ptr().add(at))) }
+    }
+
+    /// Codes less their zero, by the line's factors and summands.
+    #[inline(always)]
+    fn along<I: Isa>(&self, isa: I, v: usize, code: I::I32, to: &Recode) -> I::I32 {
+        let (at, Some([factor, shift])) = (self.tile.first + v * I::LANES, &self.tile.ending.line) else {
+            return code;
+        };
+        to.round(isa, isa.fma(isa.to_f32(code), isa.load(&factor[at..]), isa.load(&shift[at..])))
+    }
+
+    /// A pixel's sums as numbers.
+    ///
+    /// # Safety
+    /// As for [`TileFn`].
+    #[inline(always)]
+    unsafe fn number<I: Isa>(&self, isa: I, m: usize, v: usize, line: (I::F32, I::F32)) -> I::F32 {
+        // SAFETY: the sums were stored.
+        let sum = unsafe { isa.load_i32_ptr(self.sums.add((m * self.vectors + v) * I::LANES)) };
+        isa.fma(isa.to_f32(sum), line.0, line.1)
+    }
+
+    /// # Safety
+    /// As for [`TileFn`].
+    #[inline(always)]
+    unsafe fn floats<I: Isa>(&self, isa: I, act: Act) {
+        let (t, (lo, hi, later)) = (self.tile, act.split());
+        for v in 0..self.vectors {
+            let left = t.valid.saturating_sub(v * I::LANES).min(I::LANES);
+            // SAFETY: only existing outputs are stored.
+            unsafe {
+                let line = self.line(isa, v);
+                for m in 0..self.pixels {
+                    let y = clip(isa, self.number(isa, m, v, line), lo, hi);
+                    let at = t.out.wrapping_add(m * t.out_pitch + column::<I>(t, v, size_of::<f32>()));
+                    if left == I::LANES {
+                        isa.store_ptr(y, at.cast());
+                    } else {
+                        isa.store_part_ptr(y, at.cast(), left);
+                    }
+                }
+            }
+        }
+        if !later {
+            return;
+        }
         let pitch = t.out_pitch / size_of::<f32>();
         for block in 0..t.valid.div_ceil(BLOCK) {
             let count = BLOCK.min(t.valid - block * BLOCK);
             let at = t.out.wrapping_add(block * t.out_block).cast();
             // SAFETY: these are the tile's outputs.
-            unsafe { isa.dispatch(Apply::new(act, Runs { at, rows: MR, pitch, count })) };
+            unsafe { isa.dispatch(Apply::new(act, Runs { at, rows: self.pixels, pitch, count })) };
         }
     }
-}
 
-/// # Safety
-/// As for [`TileFn`].
-#[inline(always)]
-unsafe fn codes<I: Isa, const MR: usize, const NV: usize>(
-    isa: I,
-    t: &Tile<'_>,
-    acc: &[[I::I32; NV]; MR],
-) {
-    let Result8::Codes { to, join, table } = &t.ending.result else { return };
-    for (m, row) in acc.iter().enumerate() {
-        for (v, &sum) in row.iter().enumerate() {
+    /// Stores what `code` makes of each number, translated.
+    ///
+    /// # Safety
+    /// As for [`TileFn`].
+    #[inline(always)]
+    unsafe fn codes<I: Isa>(
+        &self,
+        isa: I,
+        table: Option<&[u8; 256]>,
+        code: impl Fn(usize, usize, usize, I::F32) -> I::I32,
+    ) {
+        let t = self.tile;
+        for v in 0..self.vectors {
             let left = t.valid.saturating_sub(v * I::LANES).min(I::LANES);
-            let at = m * t.out_pitch + column::<I>(t, v, 1);
             // SAFETY: only existing outputs are read and stored.
             unsafe {
-                let mut code = to.round(isa, number(isa, t, sum, v));
-                let mut zero = to.zero;
-                if let Some(join) = join {
-                    let other = isa.to_f32(load::<I>(isa, t.residual.wrapping_add(at), left));
-                    let shift = isa.fma(other, isa.splat(join.theirs), isa.splat(join.shift));
-                    let both = isa.fma(isa.to_f32(code), isa.splat(join.own), shift);
-                    (code, zero) = (join.to.round(isa, both), join.to.zero);
+                let line = self.line(isa, v);
+                for m in 0..self.pixels {
+                    let at = m * t.out_pitch + column::<I>(t, v, 1);
+                    let code = code(at, left, v, self.number(isa, m, v, line));
+                    store::<I>(isa, code, t.out.wrapping_add(at), left);
                 }
-                code = isa.add_i32(code, isa.splat_i32(zero));
-                store::<I>(isa, code, t.out.wrapping_add(at), left);
             }
         }
-    }
-    if let Some(table) = table {
-        // SAFETY: as above.
-        unsafe { translate_tile(isa, t, table, MR) };
+        if let Some(table) = table {
+            // SAFETY: as above.
+            unsafe { translate_tile(isa, t, table, self.pixels) };
+        }
     }
 }
 
