@@ -30,19 +30,28 @@ pub(crate) struct Codes {
 fn images(graph: &Graph) -> HashSet<ValueId> {
     let slides = |op: &dyn Op| op.downcast::<Conv>().is_some() || op.downcast::<Pool>().is_some();
     let window = |node: &Node| match node.op.downcast::<Coded>() {
-        Some(coded) => coded.links.iter().any(|link| slides(&*link.op) || link.op.downcast::<Reduce>().is_some()),
+        Some(coded) => {
+            coded.links.iter().any(|link| slides(&*link.op) || link.op.downcast::<Reduce>().is_some())
+        }
         None => slides(&*node.op),
     };
     let spreads = |node: &Node| {
-        let plain = |op: &dyn Op| matches!(op.name(), "Binary" | "Unary" | "Clip" | "Quantize" | "Dequantize" | "Concat");
+        let plain = |op: &dyn Op| {
+            matches!(op.name(), "Binary" | "Unary" | "Clip" | "Quantize" | "Dequantize" | "Concat")
+        };
         match node.op.downcast::<Coded>() {
             Some(coded) => coded.links.iter().all(|link| plain(&*link.op)),
             None => plain(&*node.op),
         }
     };
-    let four = |id: &&ValueId| graph.tensor_type(**id).is_some_and(|ty| ty.rank() == 4) && graph.weight(**id).is_none();
-    let values = |node: &Node| -> Vec<ValueId> { node.inputs.iter().chain(&node.outputs).filter(four).copied().collect() };
-    let mut found: HashSet<ValueId> = graph.nodes().iter().filter(|node| window(node)).flat_map(values).collect();
+    let four = |id: &&ValueId| {
+        graph.tensor_type(**id).is_some_and(|ty| ty.rank() == 4) && graph.weight(**id).is_none()
+    };
+    let values = |node: &Node| -> Vec<ValueId> {
+        node.inputs.iter().chain(&node.outputs).filter(four).copied().collect()
+    };
+    let mut found: HashSet<ValueId> =
+        graph.nodes().iter().filter(|node| window(node)).flat_map(values).collect();
     loop {
         let before = found.len();
         for node in graph.nodes().iter().filter(|node| spreads(node)) {
@@ -202,7 +211,13 @@ impl Lowering<'_> {
     }
 
     /// Copies images of codes from one layout into another.
-    pub(crate) fn carry_codes(&mut self, node: &Node, image: Image, [from, to]: [BufferId; 2], layouts: [Layout; 2]) {
+    pub(crate) fn carry_codes(
+        &mut self,
+        node: &Node,
+        image: Image,
+        [from, to]: [BufferId; 2],
+        layouts: [Layout; 2],
+    ) {
         let Image { images, channels, .. } = image;
         self.step(node, &[from], &[to], Work::default(), move |s| {
             let (x, out) = (rows_of(s, from, images), rows_of(s, to, images));

@@ -11,9 +11,9 @@ mod select_rows;
 use std::any::TypeId;
 
 use kinglet_graph::ops::{
-    Add, AddRmsNorm, Attend, Attention, BatchNorm, Binary, Clip, Coded, Concat, Conv, ConvTranspose, Dequantize, Embed, Expand,
-    Gather, Gemm, Glu, LayerNorm, Linear, MatMul, Pool, Quantize, Reduce, Resize, RmsNorm, Scale, SelectRows, Slice,
-    Softcap, Softmax, Split, Transpose, Unary,
+    Add, AddRmsNorm, Attend, Attention, BatchNorm, Binary, Clip, Coded, Concat, Conv, ConvTranspose,
+    Dequantize, Embed, Expand, Gather, Gemm, Glu, LayerNorm, Linear, MatMul, Pool, Quantize, Reduce, Resize,
+    RmsNorm, Scale, SelectRows, Slice, Softcap, Softmax, Split, Transpose, Unary,
 };
 use kinglet_graph::{ExecError, Node, Op};
 

@@ -58,7 +58,8 @@ pub fn plan(graph: &Graph, inputs: &[Binding], evaluate: &dyn Evaluate) -> Resul
     }
     // Codes that integer kernels read stay codes; the others become numbers.
     let coded = fuse_codes(&specialise(graph, inputs, &KeepCodes(evaluate))?)?;
-    let types: Vec<Binding> = coded.inputs().iter().map(|id| Binding::Input(coded.value(*id).ty.clone())).collect();
+    let types: Vec<Binding> =
+        coded.inputs().iter().map(|id| Binding::Input(coded.value(*id).ty.clone())).collect();
     fuse(specialise(&coded, &types, evaluate)?)
 }
 

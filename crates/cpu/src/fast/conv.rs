@@ -17,7 +17,12 @@ use crate::reading::Reading;
 const PLANAR: usize = 8;
 
 /// A two-dimensional window over an input, if kernels can have it.
-pub(super) fn window(window: &GraphWindow, size: [usize; 2], kernel: [usize; 2], ceil: bool) -> Option<nd::Window> {
+pub(super) fn window(
+    window: &GraphWindow,
+    size: [usize; 2],
+    kernel: [usize; 2],
+    ceil: bool,
+) -> Option<nd::Window> {
     let axes = [0, 1].map(|i| window.axis(i, 2, size[i], kernel[i], ceil).ok());
     let [Some(y), Some(x)] = axes else { return None };
     let pad = |n: i64| usize::try_from(n).ok();

@@ -50,9 +50,8 @@ enum Made {
 impl Made {
     fn finish(self) -> Result<Array, String> {
         match self {
-            Self::Bytes(dtype, shape, bytes) => {
-                Array::new(dtype, shape, Bytes::from(bytes)).ok_or_else(|| "the bytes do not fill the shape".into())
-            }
+            Self::Bytes(dtype, shape, bytes) => Array::new(dtype, shape, Bytes::from(bytes))
+                .ok_or_else(|| "the bytes do not fill the shape".into()),
             Self::Value(value) => value.tensor().cloned().ok_or_else(|| "made no tensor".into()),
         }
     }

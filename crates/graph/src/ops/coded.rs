@@ -104,7 +104,8 @@ impl Op for Coded {
                 });
                 at += source.width();
             }
-            let seen: Vec<Arg<'_>> = types.iter().map(|(ty, constant)| Arg { ty, constant: *constant }).collect();
+            let seen: Vec<Arg<'_>> =
+                types.iter().map(|(ty, constant)| Arg { ty, constant: *constant }).collect();
             before = one(link.op.infer(&Args(&seen))?)?;
         }
         if !self.codes_out {

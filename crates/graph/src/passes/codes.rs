@@ -76,7 +76,8 @@ impl<'a> Look<'a> {
         }
         let product = is_product(&*node.op) && self.codes_of(node.inputs[0]).is_some();
         // Where a result is quantised, the chain ends there.
-        let ends = product && self.reader(node.outputs[0]).is_none_or(|next| !self.takes_in(next, node.outputs[0]));
+        let ends =
+            product && self.reader(node.outputs[0]).is_none_or(|next| !self.takes_in(next, node.outputs[0]));
         ends.then(|| {
             let chain = self.chain(node.outputs[0])?;
             Ok(Found::Chain(self.join(chain, None)))
@@ -147,7 +148,9 @@ impl<'a> Look<'a> {
         let codes = self.graph.tensor_type(node.inputs[0])?.dtype;
         let scalar = |id: ValueId| self.graph.weight(id).is_some_and(|t| t.elements() == 1);
         let zero = node.inputs.get(2).is_none_or(|id| self.is_absent(*id) || scalar(*id));
-        let plain = matches!(codes, DType::U8 | DType::I8) && op.block == 0 && op.to.is_none_or(|to| to == DType::F32);
+        let plain = matches!(codes, DType::U8 | DType::I8)
+            && op.block == 0
+            && op.to.is_none_or(|to| to == DType::F32);
         let constant = self.graph.weight(node.inputs[0]).is_some();
         (plain && scalar(node.inputs[1]) && zero && !constant && self.is_float(id)).then_some(node)
     }
@@ -156,7 +159,8 @@ impl<'a> Look<'a> {
     fn constant_codes(&self, id: ValueId) -> Option<&'a Node> {
         let (node, op) = self.made_by::<Dequantize>(id)?;
         let constant = |id: &ValueId| self.graph.weight(*id).is_some() || self.is_absent(*id);
-        (node.inputs.iter().all(constant) && op.block == 0 && op.to.is_none() && self.is_float(id)).then_some(node)
+        (node.inputs.iter().all(constant) && op.block == 0 && op.to.is_none() && self.is_float(id))
+            .then_some(node)
     }
 
     fn is_float(&self, id: ValueId) -> bool {
@@ -217,7 +221,8 @@ impl<'a> Look<'a> {
     fn check_chain(&self, links: &[(&'a Node, Vec<Source>)]) -> Result<(), String> {
         let Some((first, sources)) = links.last() else { return Err("there is no op".into()) };
         let made = |node: &Node, sources: &[Source]| {
-            let codes = node.inputs.iter().zip(sources).filter(|(_, source)| matches!(source, Source::Codes(_)));
+            let codes =
+                node.inputs.iter().zip(sources).filter(|(_, source)| matches!(source, Source::Codes(_)));
             codes.filter(|(id, _)| self.codes_of(**id).is_some()).count()
         };
         if made(first, sources) == 0 {
@@ -228,7 +233,8 @@ impl<'a> Look<'a> {
             if made(node, sources) > 0 {
                 return Err(format!("{} adds codes to numbers that were not rounded", node.op.name()));
             }
-            let simple = node.op.downcast::<Clip>().is_some() || node.op.downcast() == Some(&Unary(Fun::Relu));
+            let simple =
+                node.op.downcast::<Clip>().is_some() || node.op.downcast() == Some(&Unary(Fun::Relu));
             if (is_product(&*first.op) || is_pool(&*first.op) || two) && !simple {
                 return Err(format!("{} stands between {} and the codes", node.op.name(), first.op.name()));
             }
@@ -245,7 +251,8 @@ impl<'a> Look<'a> {
         let weight = self.graph.weight(made.inputs[0]).ok_or("the weights are no constant")?;
         let rank = weight.shape().len();
         let op = node.op.downcast::<Gemm>();
-        let (turned, plain) = (op.is_some_and(|op| op.trans_b), op.is_none_or(|op| !op.trans_a && op.alpha == 1.0));
+        let (turned, plain) =
+            (op.is_some_and(|op| op.trans_b), op.is_none_or(|op| !op.trans_a && op.alpha == 1.0));
         let conv = node.op.downcast::<Conv>().is_some();
         let along = if conv || turned { 0 } else { 1 };
         if !plain || op.is_some_and(|op| op.beta != 1.0) || (!conv && rank != 2) || (conv && rank != 4) {
@@ -291,7 +298,8 @@ impl<'a> Look<'a> {
 
 /// Whether codes less their zero points are signed bytes; `inner` codes in a row have the same zero point.
 fn fits_signed(weight: &Tensor, zero: Option<&Tensor>, inner: usize) -> bool {
-    let number = |dtype: DType, byte: u8| if dtype == DType::I8 { i32::from(byte as i8) } else { byte.into() };
+    let number =
+        |dtype: DType, byte: u8| if dtype == DType::I8 { i32::from(byte as i8) } else { byte.into() };
     if !matches!(weight.dtype(), DType::I8 | DType::U8) || zero.is_some_and(|z| z.dtype() != weight.dtype()) {
         return false;
     }
@@ -317,10 +325,11 @@ fn is_pool(op: &dyn Op) -> bool {
 
 /// Whether each result is a function of one element of each input, and a number.
 fn is_elementwise(op: &dyn Op) -> bool {
-    let unary = |Unary(fun): &Unary| {
-        !matches!(fun, Fun::Not | Fun::BitwiseNot | Fun::IsNan | Fun::IsInf { .. })
+    let unary =
+        |Unary(fun): &Unary| !matches!(fun, Fun::Not | Fun::BitwiseNot | Fun::IsNan | Fun::IsInf { .. });
+    let binary = |Binary(fun): &Binary| {
+        matches!(fun, Fun2::Add | Fun2::Sub | Fun2::Mul | Fun2::Div | Fun2::Pow | Fun2::Min | Fun2::Max)
     };
-    let binary = |Binary(fun): &Binary| matches!(fun, Fun2::Add | Fun2::Sub | Fun2::Mul | Fun2::Div | Fun2::Pow | Fun2::Min | Fun2::Max);
     op.downcast::<Unary>().is_some_and(unary)
         || op.downcast::<Binary>().is_some_and(binary)
         || op.downcast::<Clip>().is_some()

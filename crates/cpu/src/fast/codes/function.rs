@@ -41,7 +41,8 @@ pub(super) fn function(
     for operand in operands(op).into_iter().flatten() {
         let id = node.inputs.get(operand.at).filter(|_| operand.source != Source::Before);
         let Some(id) = id.copied() else { continue };
-        let Some(id) = codes_of(low, node, operand).or_else(|| low.graph.weight(id).is_none().then_some(id)) else {
+        let Some(id) = codes_of(low, node, operand).or_else(|| low.graph.weight(id).is_none().then_some(id))
+        else {
             let tensor = low.graph.weight(id)?;
             (tensor.elements() == 1).then_some(())?;
             continue;
@@ -51,11 +52,13 @@ pub(super) fn function(
             continue;
         }
         let (from, table) = root(id)?;
-        let whole = low.code_sizes(id).as_ref() == Some(&sizes) && low.code_sizes(from).as_ref() == Some(&sizes);
+        let whole =
+            low.code_sizes(id).as_ref() == Some(&sizes) && low.code_sizes(from).as_ref() == Some(&sizes);
         (whole && only.is_none_or(|only| only == from)).then_some(())?;
         only = Some(from);
         let signed = low.graph.tensor_type(id)?.dtype == DType::I8;
-        let code = |i: usize| table.as_ref().map_or(i as u8, |table| table[i]) ^ if signed { 0x80 } else { 0 };
+        let code =
+            |i: usize| table.as_ref().map_or(i as u8, |table| table[i]) ^ if signed { 0x80 } else { 0 };
         codes[operand.at] = Some(std::array::from_fn(code));
     }
     Some((only?, evaluate(low, node, &codes)?))
@@ -117,7 +120,8 @@ pub(super) fn pair(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bo
     };
     let both = operands(op).swap_remove(0);
     let image = low.code_image(node.outputs[0]);
-    let (Some(a), Some(b)) = (side(low, node, both[0], &sizes, image)?, side(low, node, both[1], &sizes, image)?)
+    let (Some(a), Some(b)) =
+        (side(low, node, both[0], &sizes, image)?, side(low, node, both[1], &sizes, image)?)
     else {
         return Ok(false);
     };
@@ -170,7 +174,9 @@ fn side(
         return Ok(Some(Side { what: What::Codes(low.codes(node, id)?, scale), strides }));
     }
     let Some(values) = numbers(low, node, operand) else { return Ok(None) };
-    let Some(own) = low.graph.tensor_type(node.inputs[operand.at]).and_then(|ty| ty.dims()) else { return Ok(None) };
+    let Some(own) = low.graph.tensor_type(node.inputs[operand.at]).and_then(|ty| ty.dims()) else {
+        return Ok(None);
+    };
     Ok(spread(values, &own, sizes, image))
 }
 

@@ -71,15 +71,15 @@ pub(super) fn numbers(low: &Lowering<'_>, node: &Node, operand: Operand) -> Opti
     };
     let rank = tensor.shape().len() as i64;
     let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok();
-    let inner = axis.and_then(|axis| tensor.shape().get(axis + 1..)).map_or(1, |inner| inner.iter().product());
+    let inner =
+        axis.and_then(|axis| tensor.shape().get(axis + 1..)).map_or(1, |inner| inner.iter().product());
     let owner = |i: usize| if scales.len() == 1 { 0 } else { i / usize::max(inner, 1) % scales.len() };
     let codes = integers(low, id)?;
     if scales.is_empty() || zeros.len() != scales.len() {
         return None;
     }
-    let number = |(i, code): (usize, &i64)| {
-        ((code - zeros[owner(i)]) as f64 * f64::from(scales[owner(i)])) as f32
-    };
+    let number =
+        |(i, code): (usize, &i64)| ((code - zeros[owner(i)]) as f64 * f64::from(scales[owner(i)])) as f32;
     Some(codes.iter().enumerate().map(number).collect())
 }
 

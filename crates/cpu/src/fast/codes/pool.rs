@@ -13,12 +13,9 @@ use crate::lower::{Lowering, Work};
 /// Binds pooling over images of codes, and bounds behind it.
 pub(super) fn pool(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bool, ExecError> {
     let x = node.inputs[0];
-    let (Some(image), Some(from), Some(to), Some((lo, hi))) = (
-        low.code_image(x),
-        scale_at(low, node, 1, x),
-        result_scale(low, node),
-        bounds(low, node, op, 1),
-    ) else {
+    let (Some(image), Some(from), Some(to), Some((lo, hi))) =
+        (low.code_image(x), scale_at(low, node, 1, x), result_scale(low, node), bounds(low, node, op, 1))
+    else {
         return Ok(false);
     };
     let Some((kind, window)) = kind(low, node, op, image) else { return Ok(false) };
@@ -42,7 +39,8 @@ pub(super) fn pool(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bo
 /// What pools, and over which windows; none: over all pixels.
 fn kind(low: &Lowering<'_>, node: &Node, op: &Coded, image: Image) -> Option<(nd::Pool, Option<nd::Window>)> {
     if let Some(reduce) = op.links[0].op.downcast::<Reduce>() {
-        let args: Vec<_> = [0, 3].into_iter().filter_map(|i| node.inputs.get(i)).map(|id| low.graph.arg(*id)).collect();
+        let args: Vec<_> =
+            [0, 3].into_iter().filter_map(|i| node.inputs.get(i)).map(|id| low.graph.arg(*id)).collect();
         let given = op.links[0].inputs.len() > 1;
         let axes = reduce.axes(&Args(&args[..1 + usize::from(given)])).ok()??;
         let pixels = reduce.kind == ReduceKind::Mean && reduce.keep_dims && axes == [2, 3];

@@ -61,7 +61,9 @@ pub(super) fn rows(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bo
         return Ok(false);
     }
     let shape = CodeShape::rows(rows, k, n);
-    let Some(product) = product(low, node, op, (shape, order, [Layout::Rows; 2], 1)) else { return Ok(false) };
+    let Some(product) = product(low, node, op, (shape, order, [Layout::Rows; 2], 1)) else {
+        return Ok(false);
+    };
     let x = low.codes_in_order(node, node.inputs[0])?;
     bind(low, node, op, product, x)
 }
@@ -132,7 +134,8 @@ fn bind(
     product: Product,
     x: BufferId,
 ) -> Result<bool, ExecError> {
-    let fail = |e: kinglet_kernels::nd::NdError| ExecError::Node { node: node.name.clone(), reason: e.to_string() };
+    let fail =
+        |e: kinglet_kernels::nd::NdError| ExecError::Node { node: node.name.clone(), reason: e.to_string() };
     let Some((lo, hi)) = bounds(low, node, op, 1) else { return Ok(false) };
     let to = if op.codes_out { result_scale(low, node) } else { Some(Scale { scale: 1.0, zero: 0 }) };
     let Some(to) = to else { return Ok(false) };
@@ -146,12 +149,17 @@ fn bind(
         let join = tail.join.map(|(join, _)| join);
         let residual = tail.join.map(|(_, buffer)| buffer);
         taken = tail.taken;
-        (Result8::Codes { to: recode, line: tail.line, join, table: tail.table }, low.make_codes(tail.out)?, residual)
+        (
+            Result8::Codes { to: recode, line: tail.line, join, table: tail.table },
+            low.make_codes(tail.out)?,
+            residual,
+        )
     } else {
-        let out = match Image::of(low.graph, node.outputs[0]).filter(|_| product.layouts[1] == Layout::Blocked) {
-            Some(image) => low.make_blocked(node.outputs[0], image),
-            None => low.value(node.outputs[0])?,
-        };
+        let out =
+            match Image::of(low.graph, node.outputs[0]).filter(|_| product.layouts[1] == Layout::Blocked) {
+                Some(image) => low.make_blocked(node.outputs[0], image),
+                None => low.value(node.outputs[0])?,
+            };
         (Result8::Floats(Act::Clip { lo, hi }), out, None)
     };
     reads.extend(residual);
@@ -222,14 +230,17 @@ fn along(
     let first = operands(op).swap_remove(0);
     let [a, b] = first.as_slice() else { return None };
     let (side, constant) = if codes_of(low, node, *a) == Some(id) { (a, b) } else { (b, a) };
-    (codes_of(low, node, *side) == Some(id) && low.code_sizes(id) == low.code_sizes(node.outputs[0])).then_some(())?;
+    (codes_of(low, node, *side) == Some(id) && low.code_sizes(id) == low.code_sizes(node.outputs[0]))
+        .then_some(())?;
     scale_at(low, node, side.at + 1, id).filter(|seen| *seen == own)?;
     let values = numbers(low, node, *constant)?;
     // Single values are functions, which tables have.
     let shape = low.graph.tensor_type(node.inputs[constant.at])?.dims()?;
     let behind = if layout == Layout::Blocked { 3 } else { 1 };
-    (values.len() == outputs && outputs > 1 && shape.len().checked_sub(behind).map(|at| shape[at]) == Some(outputs))
-        .then_some(())?;
+    (values.len() == outputs
+        && outputs > 1
+        && shape.len().checked_sub(behind).map(|at| shape[at]) == Some(outputs))
+    .then_some(())?;
     let (to, (lo, hi)) = (result_scale(low, node)?, bounds(low, node, op, 1)?);
     let per = f64::from(own.scale) / f64::from(to.scale);
     let each = |f: &dyn Fn(f64) -> f64| values.iter().map(|x| f(f64::from(*x)) as f32).collect();
@@ -280,7 +291,9 @@ fn translated(low: &mut Lowering<'_>, id: ValueId) -> Option<(ValueId, Table, Ve
     }
     let mut ends = known.into_iter().filter(|(value, _)| {
         let readers = low.readers_of(*value);
-        readers.is_empty() || low.graph.outputs().contains(value) || readers.iter().any(|r| !taken.contains(r))
+        readers.is_empty()
+            || low.graph.outputs().contains(value)
+            || readers.iter().any(|r| !taken.contains(r))
     });
     let (end, table) = ends.next()?;
     let alone = ends.next().is_none();

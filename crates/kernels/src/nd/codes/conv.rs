@@ -135,19 +135,8 @@ impl CodeConv {
         let copies = around || shape.alone() || layouts[0] == Layout::Rows;
         let weights = Packed::pending(packing.floats());
         let (panels, _) = panels(level, &shape);
-        let mut conv = Self {
-            level,
-            shape,
-            order,
-            layouts,
-            output,
-            zero,
-            ending,
-            weights,
-            panels,
-            lines,
-            copied: None,
-        };
+        let mut conv =
+            Self { level, shape, order, layouts, output, zero, ending, weights, panels, lines, copied: None };
         if copies {
             let least = conv.bytes_of_input().div_ceil(BAND).clamp(1, conv.lines.len());
             conv.copied = Some(conv.lines.len().div_ceil(least));
@@ -231,7 +220,8 @@ impl CodeConv {
         let CodeShape { window, groups, .. } = &self.shape;
         let [ky, kx] = window.kernel;
         let groups = if *groups > 1 { " grouped" } else { "" };
-        let what = if self.layouts[0] == Layout::Rows { "gemm".into() } else { format!("conv {ky}x{kx}{groups}") };
+        let what =
+            if self.layouts[0] == Layout::Rows { "gemm".into() } else { format!("conv {ky}x{kx}{groups}") };
         format!("{what} u8xs8{}", self.ending.name())
     }
 }
@@ -401,7 +391,8 @@ impl Job<'_> {
         let mut pieces = ahead.chunks(rows * first.lines * LINE).map(<[i8]>::as_ptr);
         for line in self.lines.clone() {
             let pixels = conv.lines[line].clone();
-            let row = if flat { 0 } else { (line - self.lines.start) * conv.shape.window.stride[0] * source.row };
+            let row =
+                if flat { 0 } else { (line - self.lines.start) * conv.shape.window.stride[0] * source.row };
             for cut in cuts(pixels.len(), most) {
                 let at = pixels.start + cut.start;
                 let along = if flat { at - source.first } else { cut.start };

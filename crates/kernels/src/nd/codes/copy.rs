@@ -18,7 +18,8 @@ impl Band {
     /// The inputs of some rows of outputs.
     pub(super) fn of(shape: &CodeShape, rows: Range<usize>, width: usize) -> Self {
         let w = &shape.window;
-        let reach = |i: usize, count: usize| (count - 1) * w.stride[i] + (w.kernel[i] - 1) * w.dilation[i] + 1;
+        let reach =
+            |i: usize, count: usize| (count - 1) * w.stride[i] + (w.kernel[i] - 1) * w.dilation[i] + 1;
         let from = [(rows.start * w.stride[0]) as isize - w.before[0] as isize, -(w.before[1] as isize)];
         Self { from, size: [reach(0, rows.len()), reach(1, width)] }
     }

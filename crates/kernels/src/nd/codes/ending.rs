@@ -111,7 +111,8 @@ impl Padded {
             Result8::Codes { line: Some(line), .. } => Some(line),
             _ => None,
         };
-        let lists = [Some(&ending.factor), Some(&ending.shift), line.map(|l| &l.factor), line.map(|l| &l.shift)];
+        let lists =
+            [Some(&ending.factor), Some(&ending.shift), line.map(|l| &l.factor), line.map(|l| &l.shift)];
         if let Some(list) = lists.into_iter().flatten().find(|list| list.len() != outputs) {
             let reason = format!("{} numbers for {outputs} outputs", list.len());
             return Err(NdError { what: "ending", reason });

@@ -126,8 +126,7 @@ impl Side<'_> {
             Self::Values(values) => isa.load_part(&values[at..end]),
             Self::Codes(codes, scale) => {
                 let codes = &codes[at..end];
-                let code =
-                    if step == 0 { isa.splat_i32(codes[0].into()) } else { load_codes(isa, codes) };
+                let code = if step == 0 { isa.splat_i32(codes[0].into()) } else { load_codes(isa, codes) };
                 let less = isa.sub_i32(code, isa.splat_i32(scale.zero.into()));
                 isa.mul(isa.to_f32(less), isa.splat(scale.scale))
             }

@@ -64,7 +64,12 @@ impl Case {
     }
 
     /// What a step leaves in `out`, which is the same with every team.
-    fn run<T: Element + PartialEq>(&self, level: Level, out: Span, step: impl Fn() -> Box<dyn Step>) -> Vec<T> {
+    fn run<T: Element + PartialEq>(
+        &self,
+        level: Level,
+        out: Span,
+        step: impl Fn() -> Box<dyn Step>,
+    ) -> Vec<T> {
         let mut found: Option<Vec<T>> = None;
         for team in teams() {
             let (dims, workers) = (vec![], team.size());
@@ -88,7 +93,9 @@ fn sums(shape: &CodeShape, x: &[u8], w: &[f32], zero: i64) -> Vec<i64> {
     let ([h, wide], [ky, kx]) = (window.input, window.kernel);
     let (ins, outs) = (shape.channels / shape.groups, shape.outputs / shape.groups);
     let mut all = Vec::new();
-    for (o, y, at) in (0..shape.outputs).flat_map(|o| (0..height * width).map(move |p| (o, p / width, p % width))) {
+    for (o, y, at) in
+        (0..shape.outputs).flat_map(|o| (0..height * width).map(move |p| (o, p / width, p % width)))
+    {
         let mut sum = 0;
         for (c, ty) in (0..ins).flat_map(|c| window.taps(0, y).map(move |ty| (c, ty))) {
             for tx in window.taps(1, at) {
@@ -126,10 +133,8 @@ fn check(shape: CodeShape, images: usize, layouts: [Layout; 2], zero: u8) {
     let other = codes(2, images * shape.outputs * outputs);
     let deep = shape.channels / shape.groups * shape.window.kernel[0] * shape.window.kernel[1];
     let w = weights(3, shape.outputs * deep);
-    let every: Vec<i64> = x
-        .chunks(shape.channels * inputs)
-        .flat_map(|x| sums(&shape, x, &w, zero.into()))
-        .collect();
+    let every: Vec<i64> =
+        x.chunks(shape.channels * inputs).flat_map(|x| sums(&shape, x, &w, zero.into())).collect();
     let to = Recode::new(99, -40.0, 90.0);
     let join = Join { own: 0.5, theirs: 0.75, shift: -0.75 * 9.0, to: Recode::new(3, -300.0, 300.0) };
     let table = Arc::new(std::array::from_fn(|i| 255 - i as u8));
@@ -138,8 +143,7 @@ fn check(shape: CodeShape, images: usize, layouts: [Layout; 2], zero: u8) {
         shift: (0..shape.outputs).map(|o| o as f32 / 5.0 - 2.0).collect(),
         to: Recode::new(128, f32::NEG_INFINITY, f32::INFINITY),
     };
-    let codes8 =
-        Result8::Codes { to, line: Some(line.clone()), join: Some(join), table: Some(table) };
+    let codes8 = Result8::Codes { to, line: Some(line.clone()), join: Some(join), table: Some(table) };
     for level in Level::available() {
         let mut case = Case::default();
         let from = case.image(images, shape.channels, &x, layouts[0]);
@@ -156,8 +160,7 @@ fn check(shape: CodeShape, images: usize, layouts: [Layout; 2], zero: u8) {
         let numbers: Vec<f32> =
             case.run(level, floats, || code_conv(to_floats.clone(), from, None, floats).expect("binds"));
         for (i, &sum) in every.iter().enumerate() {
-            let (image, o, pixel) =
-                (i / shape.outputs / outputs, i / outputs % shape.outputs, i % outputs);
+            let (image, o, pixel) = (i / shape.outputs / outputs, i / outputs % shape.outputs, i % outputs);
             let at = image * each + layouts[1].index(shape.outputs, outputs, o, pixel);
             let ending = ending(shape.outputs, codes8.clone());
             let number = sum as f64 * f64::from(ending.factor[o]) + f64::from(ending.shift[o]);
@@ -187,7 +190,12 @@ fn convolutions_follow_the_definition() {
     check(square(20, 32, 1, Window::square([9, 9], 1, 2, 0)), 1, blocked, 7);
     check(square(18, 80, 2, Window::square([6, 5], 3, 1, 1)), 1, blocked, 100);
     check(square(8, 8, 1, Window { dilation: [2, 3], ..Window::square([9, 9], 3, 1, 2) }), 1, blocked, 1);
-    check(square(5, 9, 1, Window { before: [0, 2], after: [3, 0], ..Window::square([4, 4], 2, 3, 0) }), 1, blocked, 77);
+    check(
+        square(5, 9, 1, Window { before: [0, 2], after: [3, 0], ..Window::square([4, 4], 2, 3, 0) }),
+        1,
+        blocked,
+        77,
+    );
 }
 
 #[test]
@@ -268,8 +276,7 @@ fn numbers_become_codes_and_codes_numbers() {
         assert!(numbers.iter().zip(&made).all(|(x, code)| *x == (f32::from(*code) - 30.0) * 0.5));
         let table = Arc::new(std::array::from_fn(|i| (i as u8).wrapping_mul(3)));
         let place = case.room(1, 1000);
-        let other: Vec<u8> =
-            case.run(level, place, || translate(out, place, table.clone()).expect("binds"));
+        let other: Vec<u8> = case.run(level, place, || translate(out, place, table.clone()).expect("binds"));
         assert!(other.iter().zip(&made).all(|(y, x)| *y == x.wrapping_mul(3)));
     }
 }
@@ -280,7 +287,9 @@ fn pairs_of_codes_are_broadcast() {
     let (sa, sb) = (Scale { scale: 0.5, zero: 100 }, Scale { scale: 0.25, zero: 7 });
     let to = Recode::new(50, f32::NEG_INFINITY, f32::INFINITY);
     let number = |code: u8, s: Scale| (f64::from(code) - f64::from(s.zero)) * f64::from(s.scale);
-    for (level, fun) in Level::available().into_iter().flat_map(|l| [Fun::Add, Fun::Sub, Fun::Mul, Fun::Div].map(|f| (l, f))) {
+    for (level, fun) in
+        Level::available().into_iter().flat_map(|l| [Fun::Add, Fun::Sub, Fun::Mul, Fun::Div].map(|f| (l, f)))
+    {
         let of = |x: f64, y: f64| match fun {
             Fun::Add => x + y,
             Fun::Sub => x - y,
@@ -329,7 +338,9 @@ fn pools_of_codes_follow_the_definition() {
             let (plane, y, at) = (i / ow / oh, i / ow % oh, i % ow);
             let taps = window.taps(0, y).flat_map(|ky| window.taps(1, at).map(move |kx| (ky, kx)));
             let taps: Vec<f64> = taps
-                .map(|(ky, kx)| x[(plane * h + window.source(0, y, ky)) * w + window.source(1, at, kx)].into())
+                .map(|(ky, kx)| {
+                    x[(plane * h + window.source(0, y, ky)) * w + window.source(1, at, kx)].into()
+                })
                 .collect();
             let count = if pool == Pool::PaddedMean { 9.0 } else { taps.len() as f64 };
             let sum: f64 = taps.iter().map(|code| (code - 100.0) * 0.5).sum();
