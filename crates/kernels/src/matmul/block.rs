@@ -46,13 +46,17 @@ impl<S: Stream, const NT: usize> Tiles<S, NT> {
     /// Where group `group`, which exists, lies in each tile.
     #[inline(always)]
     pub(super) fn group<I: Isa>(self, group: usize) -> Group<NT> {
-        let mut found = Group { headers: self.first, codes: self.first, place: group % CHUNK };
+        let place = group % CHUNK;
+        // SAFETY: by the promise of `new`; the group's chunk exists.
+        let (header, codes, _) =
+            unsafe { chunk_of::<S>(I::LANES, self.first[0], self.groups, group / CHUNK) };
+        let codes = codes.wrapping_add(place * I::LANES * S::Codes::BYTES);
+        let mut found = Group { headers: self.first, codes: self.first, place };
         for t in 0..NT {
-            // SAFETY: by the promise of `new`; the group's chunk exists.
-            let (header, codes, _) =
-                unsafe { chunk_of::<S>(I::LANES, self.first[t], self.groups, group / CHUNK) };
-            found.headers[t] = header;
-            found.codes[t] = codes.wrapping_add(found.place * I::LANES * S::Codes::BYTES);
+            // All tiles are alike.
+            let from_first = self.first[t].addr().wrapping_sub(self.first[0].addr());
+            found.headers[t] = header.wrapping_add(from_first);
+            found.codes[t] = codes.wrapping_add(from_first);
         }
         found
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::needless_range_loop, reason = "register blocks are indexed alike")]
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use kinglet_simd::{Isa, Kernel};
@@ -116,22 +117,19 @@ impl<P: Stream> OverPanel<'_, P> {
         let first = self.at.rows.start + row;
         self.prefetch::<I, MR, NT>(isa, row, to);
         let x = self.job.x.from(first, self.at.from);
-        let mut sums = Sums::new();
         let mut acc = self.job.load::<I, MR, NT>(isa, self.at.from == 0, first, to);
-        // SAFETY: tiles and rows have the groups.
-        unsafe { accumulate(isa, tiles, 0..self.groups, x, &mut acc) };
-        for r in 0..MR {
-            sums.store(isa, r, [acc[r]]);
-        }
-        for wide in self.wide.of(row, MR) {
-            let (r, group) = (wide.row() - row, wide.group());
-            let mut acc = sums.load::<I, NT>(isa, r);
-            // SAFETY: tiles and row have the group.
-            unsafe { add_wide::<I, P, NT>(isa, tiles.group::<I>(group), x, (r, group), &mut acc) };
-            sums.store(isa, r, acc);
-        }
-        for r in 0..MR {
-            self.job.store(isa, sums.load::<I, NT>(isa, r), first + r, to);
+        let mut sums = Sums::new();
+        // SAFETY: tiles and rows have the groups, and sums are stored for all rows before they are loaded.
+        unsafe {
+            accumulate(isa, tiles, 0..self.groups, x, &mut acc);
+            sums.store(isa, 0, acc);
+            for wide in self.wide.of(row, MR) {
+                let (r, group) = (wide.row() - row, wide.group());
+                let mut acc: Acc<I, 1, NT> = sums.load(isa, r);
+                add_wide::<I, P, NT>(isa, tiles.group::<I>(group), x, (r, group), &mut acc);
+                sums.store(isa, r, acc);
+            }
+            self.job.store::<I, MR, NT>(isa, sums.load(isa, 0), first, to);
         }
     }
 
@@ -148,29 +146,51 @@ impl<P: Stream> OverPanel<'_, P> {
 /// Floats that the sums of a block take: rows, tiles, lanes.
 const SUMS: usize = 6 * PANEL_TILES * MAX_LANES;
 
-/// The sums of a block's rows in memory, where any row can be reached.
+/// Sums `[rows][tiles][lanes]` of a block in memory, where any row can be reached.
 #[repr(align(64))]
-struct Sums([f32; SUMS]);
+struct Sums(MaybeUninit<[f32; SUMS]>);
 
 impl Sums {
     #[inline(always)]
     fn new() -> Self {
-        Self([0.0; SUMS])
+        Self(MaybeUninit::uninit())
     }
 
+    /// # Safety
+    /// The rows from `row` on were stored.
     #[inline(always)]
-    fn load<I: Isa, const NT: usize>(&self, isa: I, row: usize) -> Acc<I, 1, NT> {
-        let mut acc: Acc<I, 1, NT> = [[isa.zero(); NT]];
-        for t in 0..NT {
-            acc[0][t] = isa.load(&self.0[(row * NT + t) * I::LANES..]);
+    unsafe fn load<I: Isa, const MR: usize, const NT: usize>(&self, isa: I, row: usize) -> Acc<I, MR, NT> {
+        let mut acc: Acc<I, MR, NT> = [[isa.zero(); NT]; MR];
+        for r in 0..MR {
+            for t in 0..NT {
+                // SAFETY: by the caller's promise.
+                acc[r][t] = unsafe {
+                    isa.load_ptr(self.0.as_ptr().cast::<f32>().add(((row + r) * NT + t) * I::LANES))
+                };
+            }
         }
         acc
     }
 
+    /// # Safety
+    /// There is room for the rows from `row` on.
     #[inline(always)]
-    fn store<I: Isa, const NT: usize>(&mut self, isa: I, row: usize, acc: Acc<I, 1, NT>) {
-        for t in 0..NT {
-            isa.store(acc[0][t], &mut self.0[(row * NT + t) * I::LANES..]);
+    unsafe fn store<I: Isa, const MR: usize, const NT: usize>(
+        &mut self,
+        isa: I,
+        row: usize,
+        acc: Acc<I, MR, NT>,
+    ) {
+        for r in 0..MR {
+            for t in 0..NT {
+                // SAFETY: by the caller's promise.
+                unsafe {
+                    isa.store_ptr(
+                        acc[r][t],
+                        self.0.as_mut_ptr().cast::<f32>().add(((row + r) * NT + t) * I::LANES),
+                    );
+                }
+            }
         }
     }
 }

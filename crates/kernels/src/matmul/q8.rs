@@ -245,24 +245,26 @@ impl Job<'_> {
         }
     }
 
-    /// Writes the sums of one row, which exists.
+    /// Writes the sums of rows `row..row + MR`, which exist.
     #[inline(always)]
-    pub(super) fn store<I: Isa, const NT: usize>(
+    pub(super) fn store<I: Isa, const MR: usize, const NT: usize>(
         &self,
         isa: I,
-        acc: Acc<I, 1, NT>,
+        acc: Acc<I, MR, NT>,
         row: usize,
         tiles: [usize; NT],
     ) {
         for t in 0..NT {
             let (column, count) = self.columns::<I>(tiles[t]);
-            // SAFETY: the output has these columns of the row, which are this call's own.
-            unsafe {
-                let out = self.out(row, column);
-                if count == I::LANES {
-                    isa.store_ptr(acc[0][t], out);
-                } else {
-                    isa.store_part_ptr(acc[0][t], out, count);
+            for r in 0..MR {
+                let out = self.out(row + r, column);
+                // SAFETY: the output has these columns of the row, which are this call's own.
+                unsafe {
+                    if count == I::LANES {
+                        isa.store_ptr(acc[r][t], out);
+                    } else {
+                        isa.store_part_ptr(acc[r][t], out, count);
+                    }
                 }
             }
         }

@@ -242,14 +242,15 @@ impl Kernel for Quantize<'_> {
 /// Quantises one row: `x.len()` is a multiple of 32 and `out` holds `quant_row_bytes(x.len())`.
 #[inline(always)]
 pub fn quantize_row<I: Isa>(isa: I, x: &[f32], out: &mut [u8]) {
-    let limit = WIDE * (sum_squares(isa, x, 0.0) / x.len() as f32).sqrt();
+    let squares = sum_squares(isa, x, 0.0);
+    let limit = WIDE * (squares / x.len() as f32).sqrt();
     let groups = x.len() / GROUP;
     let (parts, rest) = out.split_at_mut(groups * GROUP_BYTES);
     let (upper, rest) = rest.split_at_mut(x.len());
     let (steps, wide) = rest.split_at_mut(groups);
     wide.fill(0);
     for (group, x) in x.chunks_exact(GROUP).enumerate() {
-        let max = largest(isa, x);
+        let max = largest(isa, x) + if squares.is_finite() { 0.0 } else { poison(isa, x) };
         let part = &mut parts[group * GROUP_BYTES..(group + 1) * GROUP_BYTES];
         if max > limit {
             // Upper codes have eight bits as well.
@@ -263,17 +264,23 @@ pub fn quantize_row<I: Isa>(isa: I, x: &[f32], out: &mut [u8]) {
     }
 }
 
-/// The largest magnitude of a group; NaN if one of its values is NaN or infinite.
+/// The largest magnitude of a group.
 #[inline(always)]
 fn largest<I: Isa>(isa: I, x: &[f32]) -> f32 {
-    let (mut max, mut poison) = (isa.zero(), isa.zero());
+    let mut max = isa.zero();
     for x in x.chunks_exact(I::LANES) {
-        let x = isa.load(x);
-        max = isa.max(isa.abs(x), max);
-        poison = isa.fma(x, isa.zero(), poison);
+        max = isa.max(isa.abs(isa.load(x)), max);
     }
-    // NaN and infinity times zero are NaN, and stay.
-    isa.reduce_max(max) + isa.reduce_sum(poison)
+    isa.reduce_max(max)
+}
+
+/// NaN if one of the values is NaN or infinite, else zero.
+fn poison<I: Isa>(isa: I, x: &[f32]) -> f32 {
+    let mut poison = isa.zero();
+    for x in x.chunks_exact(I::LANES) {
+        poison = isa.fma(isa.load(x), isa.zero(), poison);
+    }
+    isa.reduce_sum(poison)
 }
 
 /// The largest magnitude below a limit.
@@ -292,17 +299,15 @@ fn largest_below<I: Isa>(isa: I, x: &[f32], limit: f32) -> f32 {
 fn put_group<I: Isa>(isa: I, x: &[f32], scale: f32, part: &mut [u8]) {
     let (scale, inverse) = usable(scale);
     let inverse = isa.splat(inverse);
-    let mut sums = [0; 2];
-    for (half, sum) in sums.iter_mut().enumerate() {
-        let mut total = isa.zero();
+    let mut totals = [isa.zero(); 2];
+    for (half, total) in totals.iter_mut().enumerate() {
         for at in (half * 16..half * 16 + 16).step_by(I::LANES) {
             let code = isa.to_i32(isa.mul(isa.load(&x[at..]), inverse));
-            total = isa.add(total, isa.to_f32(code));
+            *total = isa.add(*total, isa.to_f32(code));
             put_codes(isa, code, &mut part[at..at + I::LANES]);
         }
-        *sum = isa.reduce_sum(total) as i32;
     }
-    put_sums(part, scale, sums, 0);
+    put_sums(part, scale, reduce_both(isa, totals), 0);
 }
 
 /// Writes a group with wide values and its upper codes; returns which steps have some.
@@ -310,25 +315,33 @@ fn put_group<I: Isa>(isa: I, x: &[f32], scale: f32, part: &mut [u8]) {
 fn put_wide<I: Isa>(isa: I, x: &[f32], scale: f32, part: &mut [u8], upper: &mut [u8]) -> u8 {
     let (scale, inverse) = usable(scale);
     let inverse = isa.splat(inverse);
-    let (mut sums, mut above) = ([0; 2], isa.zero());
-    for (half, sum) in sums.iter_mut().enumerate() {
-        let mut total = isa.zero();
+    let (mut totals, mut above) = ([isa.zero(); 2], isa.zero());
+    for (half, total) in totals.iter_mut().enumerate() {
         for at in (half * 16..half * 16 + 16).step_by(I::LANES) {
             let whole = isa.to_f32(isa.to_i32(isa.mul(isa.load(&x[at..]), inverse)));
             let high = isa.sub(beyond(isa, whole), beyond(isa, isa.neg(whole)));
             let code = isa.fma(high, isa.splat(-UPPER), whole);
-            (total, above) = (isa.add(total, code), isa.add(above, high));
+            (*total, above) = (isa.add(*total, code), isa.add(above, high));
             put_codes(isa, isa.to_i32(code), &mut part[at..at + I::LANES]);
             put_codes(isa, isa.to_i32(high), &mut upper[at..at + I::LANES]);
         }
-        *sum = isa.reduce_sum(total) as i32;
     }
-    put_sums(part, scale, sums, isa.reduce_sum(above) as i32);
+    put_sums(part, scale, reduce_both(isa, totals), isa.reduce_sum(above) as i32);
     let mut steps = 0;
     for (step, codes) in upper.as_chunks::<4>().0.iter().enumerate() {
         steps |= u8::from(*codes != [0; 4]) << step;
     }
     steps
+}
+
+/// The sums of the lanes of two vectors of integers that sum up to less than 4,096 in magnitude, as the codes of half a
+/// group do: both in one float.
+#[inline(always)]
+fn reduce_both<I: Isa>(isa: I, totals: [I::F32; 2]) -> [i32; 2] {
+    const APART: i32 = 8192;
+    let both = isa.reduce_sum(isa.fma(totals[1], isa.splat(APART as f32), totals[0])) as i32;
+    let second = (both + APART / 2).div_euclid(APART);
+    [both - second * APART, second]
 }
 
 /// How many whole [`UPPER`] positive integers contain; zero for negative ones.
