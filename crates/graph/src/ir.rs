@@ -256,6 +256,13 @@ impl Graph {
         Arg { ty: &self.value(id).ty, constant: self.weight(id) }
     }
 
+    /// The same graph with another result; what only served the old ones is left for [`crate::passes::prune`].
+    #[must_use]
+    pub fn ending_in(mut self, id: ValueId) -> Self {
+        self.outputs = vec![id];
+        self
+    }
+
     /// Nodes that read each value, indexed by value.
     pub fn readers(&self) -> Vec<Vec<usize>> {
         let mut readers = vec![Vec::new(); self.values.len()];

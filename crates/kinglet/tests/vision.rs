@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use kinglet::graphs::{Answer, GraphFiles, GraphModel, floats};
+use kinglet::graphs::{Answer, GraphFiles, GraphModel, PictureEmbedder, floats};
 use kinglet::models::image::Picture;
-use kinglet::models::task::DetectionOptions;
+use kinglet::models::task::{DetectionOptions, cosine};
 use kinglet::tensor::{Tensor, WeightSource};
 use kinglet::{LoadOptions, formats};
 
@@ -71,6 +71,21 @@ fn pictures_are_prepared_and_classes_named_as_the_files_say() {
     assert!(matches!(look("timm-fastvit"), Answer::Classes(_)));
     assert!(matches!(look("hf-detr"), Answer::Objects(_)));
     assert!(matches!(look("hf-vit-features"), Answer::Tensors(_)));
+}
+
+#[test]
+fn pictures_become_vectors() {
+    let vector = |name: &str, colour: [u8; 3]| {
+        let mut embedder = PictureEmbedder::open(&folder(name), &LoadOptions::default()).expect(name);
+        embedder.embed(&Picture::filled(90, 70, colour)).expect(name)
+    };
+    let (red, blue) = ([200, 30, 60], [10, 40, 220]);
+    let (branches, folded) = (vector("timm-fastvit", red), vector("timm-fastvit-folded", red));
+    assert_eq!(branches.len(), 64, "what the classifier's last product reads");
+    assert!(cosine(&branches, &folded) > 0.999_99, "one model in two forms");
+    assert!(cosine(&branches, &vector("timm-fastvit", blue)) < 0.999);
+    assert_eq!(vector("hf-vit-features", red).len(), 32, "the pooled output");
+    assert_eq!(vector("hf-resnet", red).len(), 32);
 }
 
 /// A copy of a golden checkpoint with one text of a file changed.

@@ -1,9 +1,10 @@
-//! `kinglet embed`: vectors of texts, and how alike texts are.
+//! `kinglet embed`: vectors of texts or pictures, and how alike they are.
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use kinglet::graphs::Embedder;
+use anyhow::{Context, Result};
+use kinglet::graphs::{Embedder, GraphFiles, PictureEmbedder};
+use kinglet::models::image::{ImageLimits, decode};
 use kinglet::models::task::cosine;
 use serde_json::json;
 
@@ -11,17 +12,21 @@ use crate::commands::options::LoadArgs;
 use crate::failure::hinted;
 use crate::ui::{Table, Ui, brief};
 
-/// Make vectors of texts, or tell how alike they are
+/// Make vectors of texts or pictures, or tell how alike they are
+///
+/// The model decides: one that stands beside its tokenizer reads texts, any other graph model or vision checkpoint looks at
+/// pictures. A classifier's vector is what its last layer reads.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   kinglet embed ./all-MiniLM-L6-v2 \"How old are you?\" \"What is your age?\"
-  kinglet embed ./all-MiniLM-L6-v2 \"one text\" --json | jq '.vectors[0]'")]
+  kinglet embed ./all-MiniLM-L6-v2 \"one text\" --json | jq '.vectors[0]'
+  kinglet embed ./mobilenet_v2.onnx one.jpg other.jpg")]
 pub(crate) struct Args {
-    /// A folder with model.onnx and tokenizer.json, or the model file in it
+    /// A folder with model.onnx and tokenizer.json, or the model file in it; or a model of pictures
     model: PathBuf,
-    /// Texts; of two or more, the cosine of each pair is told
-    #[arg(required = true, value_name = "TEXT")]
+    /// Texts, or pictures; of two or more, the cosine of each pair is told
+    #[arg(required = true, value_name = "TEXT|PICTURE")]
     texts: Vec<String>,
     #[command(flatten)]
     load: LoadArgs,
@@ -31,26 +36,43 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     if !args.model.exists() {
         return Err(hinted(
             format!("{} is not on this machine", args.model.display()),
-            "give a folder with model.onnx and tokenizer.json",
+            "give a folder with model.onnx and tokenizer.json, or a model of pictures",
         ));
     }
-    let mut embedder = Embedder::open(&args.model, &args.load.plain())?;
-    let vectors = args.texts.iter().map(|text| Ok(embedder.embed(text)?)).collect::<Result<Vec<_>>>()?;
+    let sees = !Embedder::is_one(&args.model) && GraphFiles::is_one(&args.model);
+    let (what, heading) = if sees { ("pictures", "PICTURE") } else { ("texts", "TEXT") };
+    let vectors = if sees { pictures(args) } else { texts(args) }?;
     let pairs: Vec<(usize, usize)> =
         (0..vectors.len()).flat_map(|i| (i + 1..vectors.len()).map(move |j| (i, j))).collect();
     if ui.json() {
-        let pair = |(i, j): &(usize, usize)| json!({ "texts": [i, j], "cosine": cosine(&vectors[*i], &vectors[*j]) });
+        let pair =
+            |(i, j): &(usize, usize)| json!({ what: [i, j], "cosine": cosine(&vectors[*i], &vectors[*j]) });
         let pairs: Vec<_> = pairs.iter().map(pair).collect();
-        return ui.value(&json!({ "texts": args.texts, "vectors": vectors, "pairs": pairs }));
+        return ui.value(&json!({ what: args.texts, "vectors": vectors, "pairs": pairs }));
     }
     if let [vector] = &vectors[..] {
         let numbers: Vec<String> = vector.iter().map(|x| format!("{x:.6}")).collect();
         return ui.line(numbers.join(" "));
     }
-    let mut table = Table::new(&[">COSINE", "TEXT", "TEXT"]);
+    let mut table = Table::new(&[">COSINE", heading, heading]);
     for (i, j) in pairs {
         let text = |i: usize| brief(&args.texts[i], 60);
         table.row([format!("{:.3}", cosine(&vectors[i], &vectors[j])), text(i), text(j)]);
     }
     ui.line(table)
+}
+
+fn texts(args: &Args) -> Result<Vec<Vec<f32>>> {
+    let mut embedder = Embedder::open(&args.model, &args.load.plain())?;
+    args.texts.iter().map(|text| Ok(embedder.embed(text)?)).collect()
+}
+
+fn pictures(args: &Args) -> Result<Vec<Vec<f32>>> {
+    let mut embedder = PictureEmbedder::open(&args.model, &args.load.plain())?;
+    let one = |name: &String| {
+        let bytes = std::fs::read(name).with_context(|| brief(name, 200))?;
+        let picture = decode(&bytes, &ImageLimits::default()).with_context(|| brief(name, 200))?;
+        Ok(embedder.embed(&picture)?)
+    };
+    args.texts.iter().map(one).collect()
 }

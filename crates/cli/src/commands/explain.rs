@@ -1,14 +1,17 @@
 //! `kinglet explain`: the plan as it will run.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
 use kinglet::device::Ceilings;
 use kinglet::graph::cost::{Ceiling, Rates};
 use kinglet::graph::{PlanReport, StepReport};
+use kinglet::graphs::{GraphBench, GraphFiles, GraphModel};
 use kinglet::{Compiled, Size};
 use serde_json::{Value, json};
 
+use crate::commands::bench::shape;
 use crate::commands::options::LoadArgs;
 use crate::ui::{Table, Ui};
 
@@ -23,6 +26,8 @@ Examples:
   kinglet explain smollm2 --rows 512         a prompt of 512 tokens
   kinglet explain smollm2 --layer 3          one block
   kinglet explain smollm2 --cost             what each step should cost here; `kinglet profile`: what it did cost
+  kinglet explain ./detector.onnx            a graph model, at its own sizes
+  kinglet explain ./detector.onnx --shape x=1,3,640,640
   kinglet --json explain smollm2             for machines")]
 pub(crate) struct Args {
     /// A model's name, path or address
@@ -36,6 +41,9 @@ pub(crate) struct Args {
     /// Measure this device, and say what each step should cost on it at least
     #[arg(long)]
     cost: bool,
+    /// Sizes of an input of a graph model (may be given several times)
+    #[arg(long, value_name = "NAME=N,N,…", value_parser = shape)]
+    shape: Vec<(String, Vec<usize>)>,
     /// Only the steps of this block
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
@@ -43,13 +51,34 @@ pub(crate) struct Args {
     load: LoadArgs,
 }
 
-pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
+/// A plan, and what it is for.
+struct Planned {
+    name: String,
+    report: PlanReport,
+    /// Tokens of the batch; none of a graph model.
+    rows: Option<usize>,
+    isa: Option<String>,
+}
+
+fn planned(args: &Args, ui: &Ui) -> Result<Planned> {
+    let path = Path::new(&args.model);
+    if GraphFiles::is_one(path) {
+        let options = args.load.plain();
+        let mut bench = GraphBench::new(GraphModel::open(path, &options)?, &args.shape, 1)?;
+        bench.run(1, |_, _| {})?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return Ok(Planned { name, report: bench.report(), rows: None, isa: options.isa });
+    }
     let (name, files, options) = args.load.open(&args.model, 1, ui)?;
     let compiled = Compiled::new(&files, &options)?;
     let rows = args.rows.clamp(1, compiled.executable.max_rows());
-    let report = compiled.executable.report(&[rows, 1])?;
-    let seqs = [(args.depth, rows)];
-    let rates = args.cost.then(|| rates(&report, &seqs, options.isa.as_deref())).transpose()?;
+    Ok(Planned { name, report: compiled.executable.report(&[rows, 1])?, rows: Some(rows), isa: options.isa })
+}
+
+pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
+    let Planned { name, report, rows, isa } = planned(args, ui)?;
+    let seqs: Vec<(usize, usize)> = rows.map(|rows| (args.depth, rows)).into_iter().collect();
+    let rates = args.cost.then(|| rates(&report, &seqs, isa.as_deref())).transpose()?;
     let least = |step: &StepReport| rates.as_ref().map(|rates| rates.least(&step.cost(&seqs)));
     let prefix = args.layer.map(|layer| format!("blk.{layer}."));
     let within = |step: &&StepReport| prefix.as_ref().is_none_or(|p| step.name.starts_with(p.as_str()));
@@ -89,12 +118,12 @@ fn rates(report: &PlanReport, seqs: &[(usize, usize)], isa: Option<&str>) -> Res
     Ok(ceilings.rates(bytes as u64, &clock)?)
 }
 
-fn summary(rows: usize, report: &PlanReport) -> String {
+fn summary(rows: Option<usize>, report: &PlanReport) -> String {
     let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let what = rows.map_or_else(|| "one run".into(), |rows| format!("{rows} token{}", plural(rows)));
     format!(
-        "{} steps for {rows} token{} on {} with {} thread{}; weights {} packed, {} mapped; arena {}",
+        "{} steps for {what} on {} with {} thread{}; weights {} packed, {} mapped; arena {}",
         report.steps.len(),
-        plural(rows),
         report.isa,
         report.threads,
         plural(report.threads),
@@ -113,7 +142,7 @@ fn places(step: &StepReport) -> String {
 
 fn as_json(
     name: &str,
-    rows: usize,
+    rows: Option<usize>,
     report: &PlanReport,
     steps: &[&StepReport],
     least: &dyn Fn(&StepReport) -> Option<(f64, Ceiling)>,

@@ -24,6 +24,11 @@ pub struct Embedder {
 }
 
 impl Embedder {
+    /// Whether a path leads to a model that stands beside its tokenizer.
+    pub fn is_one(path: &Path) -> bool {
+        locate(path).is_ok()
+    }
+
     /// Opens a folder with `model.onnx` (or `onnx/model.onnx`), `tokenizer.json` and, when there is one, `config.json`;
     /// or the model file in such a folder.
     pub fn open(path: &Path, options: &LoadOptions) -> Result<Self, Error> {

@@ -1,7 +1,7 @@
 //! ONNX and Core ML models and vision checkpoints: opened, run, and what they are for.
 //!
 //! [`GraphModel`] opens a file or package and runs it on tensors; [`Task`] says what a model does to a picture and
-//! [`GraphModel::look`] does it; [`Reader`] reads text in pictures with three models; [`Embedder`] makes vectors of texts;
+//! [`GraphModel::look`] does it; [`Reader`] reads text in pictures with three models; [`Embedder`] makes vectors of texts, [`PictureEmbedder`] of pictures;
 //! [`GraphBench`] measures; [`GraphFiles::convert`] writes a model in another format, [`Optimised`] a better one.
 
 mod bench;
@@ -16,6 +16,7 @@ mod outputs;
 mod picture;
 mod place;
 mod sweep;
+mod trunk;
 
 pub use bench::GraphBench;
 pub use convert::{ConvertOptions, Converted};
@@ -28,3 +29,4 @@ pub use ocr::Reader;
 pub use optimise::{Difference, Gain, Optimised};
 pub use outputs::{OutputFile, OutputFolder};
 pub use picture::{Answer, Task};
+pub use trunk::PictureEmbedder;

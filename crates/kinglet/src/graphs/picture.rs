@@ -74,6 +74,15 @@ impl GraphModel {
         self.eye().is_ok()
     }
 
+    /// The outputs for a picture, and where its pixels went.
+    pub(super) fn see(&mut self, picture: &Picture) -> Result<(Vec<Tensor>, View), Error> {
+        let eye = self.eye()?;
+        let prepared = eye.recipe.prepare(picture).map_err(TaskError::from)?;
+        let array = if eye.last { channels_last(&prepared.array) } else { prepared.array };
+        let feed = self.inputs()[eye.input].tensor(&array)?;
+        Ok((self.run(&[feed])?, prepared.view))
+    }
+
     /// What the model says about a picture: as many classes as `count`, or what `options` call found.
     pub fn look(
         &mut self,
@@ -81,13 +90,8 @@ impl GraphModel {
         count: usize,
         options: &DetectionOptions,
     ) -> Result<Answer, Error> {
-        let eye = self.eye()?;
-        let prepared = eye.recipe.prepare(picture).map_err(TaskError::from)?;
-        let array = if eye.last { channels_last(&prepared.array) } else { prepared.array };
-        let feed = self.inputs()[eye.input].tensor(&array)?;
-        let outputs = self.run(&[feed])?;
+        let (outputs, view) = self.see(picture)?;
         let arrays: Vec<Array> = outputs.iter().filter_map(floats).collect();
-        let view = prepared.view;
         Ok(match Task::of(&arrays, &view) {
             _ if arrays.len() != outputs.len() => Answer::Tensors(outputs),
             Task::Classify => {
