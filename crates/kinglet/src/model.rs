@@ -45,6 +45,9 @@ pub struct LoadOptions {
     pub packs: Option<Packs>,
     /// Memory of graph models.
     pub buffers: Buffers,
+    /// Whether a step of a graph model may compute several of its nodes. Without it a plan is slower, and says what fusing is
+    /// worth.
+    pub fuse: bool,
 }
 
 /// What graph models may do with memory besides their weights and planned activations, and with the disk.
@@ -83,6 +86,7 @@ impl Default for LoadOptions {
             parallel: 1,
             packs: None,
             buffers: Buffers::default(),
+            fuse: true,
         }
     }
 }

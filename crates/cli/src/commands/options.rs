@@ -32,6 +32,9 @@ pub(crate) struct LoadArgs {
     /// Disk space for weights that are kept packed for the next load; 0 keeps none
     #[arg(long, value_name = "SIZE", env = "KINGLET_PACK_CACHE", default_value = "10GB", value_parser = size)]
     pack_cache: u64,
+    /// Compute each node of a graph model by a step of its own, to see what fusing them is worth
+    #[arg(long)]
+    no_fuse: bool,
     #[command(flatten)]
     buffers: BufferArgs,
 }
@@ -77,6 +80,7 @@ impl LoadArgs {
             isa: self.isa.clone(),
             precision: self.precision.into(),
             buffers: self.buffers.buffers(self.packs(&Catalog::from_env())),
+            fuse: !self.no_fuse,
             ..LoadOptions::default()
         }
     }
@@ -100,6 +104,7 @@ impl LoadArgs {
             parallel,
             buffers: self.buffers.buffers(self.packs(catalog)),
             packs: self.packs(catalog).map(|folder| folder.of(model)),
+            fuse: !self.no_fuse,
         }
     }
 

@@ -4,12 +4,15 @@
 //! reads them; then each worker passes all of them over some panels of weights, asking for the weights that follow while
 //! it computes. Error: `(k + 2) * 2^-24 * sum(|x * w|)`, then the activation's; in bfloat16 also that of `pairs.rs`.
 
+mod streams;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use kinglet_simd::{Isa, Kernel, Level, dispatch};
 use kinglet_tensor::AlignedBuf;
 
+use self::streams::{OneRow, STREAMS};
 use super::NdError;
 use super::act::Act;
 use super::layout::BLOCK;
@@ -323,7 +326,18 @@ unsafe impl Step for GemmStep {
                 unit = take();
                 let following = unit.as_ref().map_or(std::ptr::null(), |(_, next)| gemm.panel(next.start));
                 let part = &part;
-                dispatch(gemm.level, &Job { gemm, part, rows, panels, following, x, residual, out, copy });
+                match copy {
+                    // SAFETY: the copy is a whole row, and the panels' outputs are this worker's.
+                    Some(x) if rows.len() == 1 && part.len() == 1 && OneRow::suits(gemm) => unsafe {
+                        OneRow { gemm, panels, x, residual, out, at: part.start * gemm.n }.run();
+                    },
+                    _ => {
+                        dispatch(
+                            gemm.level,
+                            &Job { gemm, part, rows, panels, following, x, residual, out, copy },
+                        );
+                    }
+                }
             }
         }
     }
@@ -338,7 +352,11 @@ struct Units {
 
 impl Units {
     fn of(gemm: &Gemm, rows: usize, workers: usize) -> Self {
-        let wanted = if workers == 1 { 1 } else { UNITS * workers };
+        let mut wanted = if workers == 1 { 1 } else { UNITS * workers };
+        if rows == 1 && workers > 1 {
+            // Few long streams.
+            wanted = (gemm.panels() / (2 * STREAMS)).clamp(2 * workers, wanted.max(2 * workers));
+        }
         let panel_parts = gemm.panels().min(wanted);
         let row_parts = wanted.div_ceil(panel_parts).min(rows.div_ceil(TALLEST)).max(1);
         Self { panels: gemm.panels(), panel_parts, row_parts }

@@ -180,6 +180,7 @@ fn session_options(model: &GraphFiles, options: &LoadOptions) -> Result<SessionO
     Ok(SessionOptions {
         pool: buffers.pool,
         max_elements: buffers.max_elements,
+        fuse: options.fuse,
         large_outputs: buffers.large_outputs.map(files),
         ..SessionOptions::new(CpuBackend { packs, ..backend(options)? })
     })
