@@ -75,6 +75,15 @@ impl Default for Buffers {
     }
 }
 
+impl LoadOptions {
+    /// The instruction set that will be used, when bfloat16 is asked for and it does not multiply such numbers: products are
+    /// computed in f32 then.
+    pub fn without_bf16(&self) -> Option<&'static str> {
+        let level = hardware::level(self.isa.as_deref()).ok()?;
+        (self.precision == Precision::Bf16 && !level.has_bf16()).then_some(level.name())
+    }
+}
+
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {

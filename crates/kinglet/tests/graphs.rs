@@ -60,6 +60,16 @@ fn integers_are_for_models_that_quantise_something() {
 }
 
 #[test]
+fn bf16_is_told_to_be_missing_where_it_is() {
+    let options = |isa: &str, precision| {
+        let isa = Some(isa.to_owned());
+        LoadOptions { isa, precision, ..LoadOptions::default() }.without_bf16()
+    };
+    assert_eq!(options("scalar", Precision::Bf16), Some("scalar"));
+    assert_eq!(options("scalar", Precision::Auto), None);
+}
+
+#[test]
 fn a_core_ml_package_computes_what_its_onnx_twin_does() {
     let (Some(package), Some(onnx)) = (real("nmp.mlpackage"), real("nmp.onnx")) else { return };
     let options = LoadOptions::default();

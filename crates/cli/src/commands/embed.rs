@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     }
     let sees = !Embedder::is_one(&args.model) && GraphFiles::is_one(&args.model);
     let (what, heading) = if sees { ("pictures", "PICTURE") } else { ("texts", "TEXT") };
-    let vectors = if sees { pictures(args) } else { texts(args) }?;
+    let vectors = if sees { pictures(args, ui) } else { texts(args, ui) }?;
     let pairs: Vec<(usize, usize)> =
         (0..vectors.len()).flat_map(|i| (i + 1..vectors.len()).map(move |j| (i, j))).collect();
     if ui.json() {
@@ -62,13 +62,13 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     ui.line(table)
 }
 
-fn texts(args: &Args) -> Result<Vec<Vec<f32>>> {
-    let mut embedder = Embedder::open(&args.model, &args.load.plain())?;
+fn texts(args: &Args, ui: &Ui) -> Result<Vec<Vec<f32>>> {
+    let mut embedder = Embedder::open(&args.model, &args.load.plain(ui))?;
     args.texts.iter().map(|text| Ok(embedder.embed(text)?)).collect()
 }
 
-fn pictures(args: &Args) -> Result<Vec<Vec<f32>>> {
-    let mut embedder = PictureEmbedder::open(&args.model, &args.load.plain())?;
+fn pictures(args: &Args, ui: &Ui) -> Result<Vec<Vec<f32>>> {
+    let mut embedder = PictureEmbedder::open(&args.model, &args.load.plain(ui))?;
     let one = |name: &String| {
         let bytes = std::fs::read(name).with_context(|| brief(name, 200))?;
         let picture = decode(&bytes, &ImageLimits::default()).with_context(|| brief(name, 200))?;

@@ -63,7 +63,7 @@ struct Planned {
 fn planned(args: &Args, ui: &Ui) -> Result<Planned> {
     let path = Path::new(&args.model);
     if GraphFiles::is_one(path) {
-        let options = args.load.plain();
+        let options = args.load.plain(ui);
         let mut bench = GraphBench::new(GraphModel::open(path, &options)?, &args.shape, 1)?;
         bench.run(1, |_, _| {})?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -74,15 +74,26 @@ enum KvArg {
 
 impl LoadArgs {
     /// For models without tokens: threads, instruction set and precision.
-    pub(crate) fn plain(&self) -> LoadOptions {
-        LoadOptions {
-            threads: self.threads,
-            isa: self.isa.clone(),
-            precision: self.precision.into(),
-            buffers: self.buffers.buffers(self.packs(&Catalog::from_env())),
-            fuse: !self.no_fuse,
-            ..LoadOptions::default()
+    pub(crate) fn plain(&self, ui: &Ui) -> LoadOptions {
+        self.told(
+            LoadOptions {
+                threads: self.threads,
+                isa: self.isa.clone(),
+                precision: self.precision.into(),
+                buffers: self.buffers.buffers(self.packs(&Catalog::from_env())),
+                fuse: !self.no_fuse,
+                ..LoadOptions::default()
+            },
+            ui,
+        )
+    }
+
+    /// Tells when a precision is asked for that the machine does not have.
+    fn told(&self, options: LoadOptions, ui: &Ui) -> LoadOptions {
+        if let Some(isa) = options.without_bf16() {
+            ui.note(format_args!("{isa} has no products of bf16: computing in f32"));
         }
+        options
     }
 
     fn packs(&self, catalog: &Catalog) -> Option<PackFolder> {
@@ -118,7 +129,7 @@ impl LoadArgs {
         let catalog = Catalog::from_env();
         let model = catalog.resolve(name, &Fetching::new(ui))?;
         let files = ModelFiles::of(&model)?;
-        let options = self.options(parallel, &catalog, &model);
+        let options = self.told(self.options(parallel, &catalog, &model), ui);
         Ok((model.name, files, options))
     }
 

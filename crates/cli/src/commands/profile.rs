@@ -84,7 +84,7 @@ struct Profiled {
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     let path = Path::new(&args.model);
     let graph = GraphFiles::is_one(path);
-    let (threads, level, all) = if graph { graph_run(args, path)? } else { decoder(args, ui)? };
+    let (threads, level, all) = if graph { graph_run(args, path, ui)? } else { decoder(args, ui)? };
     let name = path.file_name().map_or(args.model.as_str().into(), |last| last.to_string_lossy());
     let title = format!("{name} on {level} with {threads} thread{}", if threads == 1 { "" } else { "s" });
     write(args.trace.as_deref(), || trace::render(&title, &all), ui)?;
@@ -117,8 +117,8 @@ fn decoder(args: &Args, ui: &Ui) -> Result<Measured> {
     Ok((threads, ceilings.level, all))
 }
 
-fn graph_run(args: &Args, path: &Path) -> Result<Measured> {
-    let options = args.load.plain();
+fn graph_run(args: &Args, path: &Path, ui: &Ui) -> Result<Measured> {
+    let options = args.load.plain(ui);
     let threads = options.threads.unwrap_or_else(hardware::cores);
     let mut bench = GraphBench::new(GraphModel::open(path, &options)?, &args.shape, args.batch)?;
     let start = Instant::now();

@@ -10,12 +10,12 @@
 mod chain;
 mod pack;
 mod pass;
+mod step;
 mod strips;
 mod taps;
 mod winograd;
 
 use std::ops::{Range, RangeInclusive};
-use std::sync::Arc;
 
 use kinglet_simd::{Isa, Kernel, Level, dispatch};
 use kinglet_tensor::AlignedBuf;
@@ -23,19 +23,18 @@ use kinglet_tensor::AlignedBuf;
 pub use self::chain::{ConvChain, conv_chain};
 pub use self::pack::ConvPacking;
 use self::pack::{Form, pack_bias, panels};
-use self::pass::{Job, Pixels, Place, copied};
-use self::strips::{Strip, Strips};
+use self::pass::{Place, copied};
+pub use self::step::conv;
+use self::strips::Strips;
 use self::taps::Taps;
-use self::winograd::{Group, Winograd};
+use self::winograd::Winograd;
 use super::NdError;
 use super::act::Act;
 use super::layout::{BLOCK, Layout};
 use super::packed::{Packed, Packing};
 use super::shape::{Spot, Window};
 use super::tile::{TALLEST_WIDEST, tallest, tallest_pairs};
-use crate::arena::Span;
-use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
-use crate::{SharedMut, Worker};
+use crate::SharedMut;
 
 /// What a convolution computes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -348,7 +347,7 @@ impl Conv {
         [&self.spots[part(&self.spots)], &self.low_spots[part(&self.low_spots)]]
     }
 
-    /// The first pixel that spots read, and the one behind the last.
+    /// The first pixel that spots read, and the one behind the last; outputs without a tap in the image read none.
     fn pixels(&self, spots: [&[Spot]; 2]) -> Range<usize> {
         let Window { input: [_, width], stride, dilation, .. } = self.shape.window;
         let last = |spot: &Spot| {
@@ -356,7 +355,8 @@ impl Conv {
             let taps = [0, 1].map(|i| spot.taps[i].len().saturating_sub(1) * dilation[i]);
             spot.input + (spot.pixels - 1) * step + taps[0] * width + taps[1]
         };
-        let all = || spots.into_iter().flatten();
+        let seeing = |spot: &&Spot| spot.taps.iter().all(|taps| !taps.is_empty());
+        let all = || spots.into_iter().flatten().filter(seeing);
         let first = all().map(|spot| spot.input).min().unwrap_or(0);
         first..all().map(last).max().map_or(first, |last| last + 1)
     }
@@ -384,135 +384,6 @@ impl Kernel for Tallest {
     fn run<I: Isa>(self, _: I) -> usize {
         let tallest = if self.pairs { tallest_pairs } else { tallest };
         tallest(I::LANES, I::REGISTERS)
-    }
-}
-
-/// `out = act(conv(x) + bias + residual)`. Rows of the spans are images, blocked but for a planar `x`.
-pub fn conv(conv: Arc<Conv>, x: Span, residual: Option<Span>, out: Span) -> Result<Box<dyn Step>, StepError> {
-    let check = Check("conv");
-    let (input, output) = conv.floats();
-    check.span::<f32>("x", &x, input)?;
-    for (what, span) in [("out", Some(&out)), ("residual", residual.as_ref())] {
-        let Some(span) = span else { continue };
-        check.span::<f32>(what, span, output)?;
-        check.same_rows(what, span, &x)?;
-    }
-    Ok(Box::new(ConvStep { conv, x, residual, out }))
-}
-
-struct ConvStep {
-    conv: Arc<Conv>,
-    x: Span,
-    residual: Option<Span>,
-    out: Span,
-}
-
-// SAFETY: touches its spans; each unit, some pixels of some panels of an image, is taken by one worker.
-unsafe impl Step for ConvStep {
-    fn label(&self) -> String {
-        self.conv.name(self.residual.is_some())
-    }
-
-    fn spans(&self) -> Vec<Access> {
-        let residual = self.residual.map(Access::Read);
-        [Access::Read(self.x), Access::Write(self.out)].into_iter().chain(residual).collect()
-    }
-
-    fn serial(&self, dims: &[usize]) -> bool {
-        let images = self.x.rows.count(dims).unwrap_or(0);
-        self.conv.shape.multiply_adds().saturating_mul(images) <= 1 << 15
-    }
-
-    fn needs(&self) -> Needs {
-        let strips = self.conv.strips.map_or(0, |strips| strips.floats);
-        let floats = self.conv.winograd.as_ref().map_or(strips, Winograd::floats).max(self.conv.copied());
-        Needs { worker_scratch: floats * size_of::<f32>(), ..Needs::default() }
-    }
-
-    fn ready(&self) -> Result<(), String> {
-        self.conv.ready()
-    }
-
-    unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
-        let images = ctx.rows(self.x.rows);
-        if let Some(strips) = self.conv.strips {
-            // SAFETY: the same promise.
-            return unsafe { self.run_strips(strips, images, ctx, worker) };
-        }
-        if let Some(winograd) = &self.conv.winograd {
-            // SAFETY: the same promise.
-            return unsafe { self.run_winograd(winograd, images, ctx, worker) };
-        }
-        let (spot_parts, panel_parts) = self.conv.split(images, worker.count());
-        let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
-        let residual = self.residual.map(|span| ctx.view(&span));
-        let copy = self.conv.is_bf16().then(|| ctx.worker_scratch(worker));
-        // What the copy holds: the inputs of an image's part.
-        let mut held = None;
-        while let Some(unit) = ctx.take_near(worker, images * spot_parts * panel_parts) {
-            let (image, rest) = (unit / (spot_parts * panel_parts), unit % (spot_parts * panel_parts));
-            // Neighbouring units share what costs more to bring.
-            let (part, panels) = match copy {
-                Some(_) => (rest / panel_parts, rest % panel_parts),
-                None => (rest % spot_parts, rest / spot_parts),
-            };
-            let count = self.conv.panels.len();
-            let panels = count * panels / panel_parts..count * (panels + 1) / panel_parts;
-            let spots = self.conv.part(spot_parts, part);
-            let mut place = self.conv.place(image, x, residual, out);
-            // SAFETY: the spans hold whole images (checked when the step was made), the window's taps of these spots lie
-            // within the input, this unit's outputs and the copy are this worker's, and the copy has room for any part.
-            let job = unsafe {
-                if let Some(copy) = copy {
-                    let pixels = self.conv.pixels(spots);
-                    place = match held {
-                        Some((last, x, x_plane)) if last == (image, part) => Place { x, x_plane, ..place },
-                        _ => place.rounded(&self.conv, pixels, copy.as_mut_ptr()),
-                    };
-                    held = Some(((image, part), place.x, place.x_plane));
-                }
-                Job { conv: &self.conv, place, pixels: Pixels::Spots(spots[0], spots[1]), panels }.vouched()
-            };
-            dispatch(self.conv.level, job);
-        }
-    }
-}
-
-impl ConvStep {
-    /// # Safety
-    /// As for [`Step::run`].
-    unsafe fn run_strips(&self, strips: Strips, images: usize, ctx: &StepCtx<'_>, worker: Worker<'_>) {
-        let conv = &*self.conv;
-        let (blocks, count) = (conv.panels.len(), strips.count(conv.output));
-        let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
-        let residual = self.residual.map(|span| ctx.view(&span));
-        let copy = ctx.worker_scratch(worker);
-        while let Some(unit) = ctx.take_near(worker, images * blocks * count) {
-            let (image, block) = (unit / count / blocks, unit % blocks);
-            let rows = strips.rows(conv.output, unit / blocks % count);
-            // SAFETY: the spans hold whole images (checked when the step was made), and each strip is one worker's.
-            unsafe { Strip { conv, strips, image, block, rows, x, residual, out, copy }.run() };
-        }
-    }
-}
-
-impl ConvStep {
-    /// # Safety
-    /// As for [`Step::run`].
-    unsafe fn run_winograd(&self, winograd: &Winograd, images: usize, ctx: &StepCtx<'_>, worker: Worker<'_>) {
-        let conv = &*self.conv;
-        let [parts, panel_parts] = winograd.split(conv.panels.len(), images, worker.count());
-        let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
-        let residual = self.residual.map(|span| ctx.view(&span));
-        let scratch = ctx.worker_scratch(worker);
-        while let Some(unit) = ctx.take_near(worker, images * parts * panel_parts) {
-            let (image, rest) = (unit / panel_parts / parts, unit % panel_parts);
-            let tiles = winograd.tiles(parts, unit / panel_parts % parts);
-            let panels = conv.panels.len() * rest / panel_parts..conv.panels.len() * (rest + 1) / panel_parts;
-            // SAFETY: the spans hold whole images (checked when the step was made), and each tile of a panel is one
-            // worker's.
-            unsafe { Group { conv, winograd, image, tiles, panels, x, residual, out, scratch }.run() };
-        }
     }
 }
 

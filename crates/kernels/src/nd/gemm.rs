@@ -4,6 +4,8 @@
 //! reads them; then each worker passes all of them over some panels of weights, asking for the weights that follow while
 //! it computes. Error: `(k + 2) * 2^-24 * sum(|x * w|)`, then the activation's; in bfloat16 also that of `pairs.rs`.
 
+mod pack;
+mod rows;
 mod streams;
 
 use std::ops::Range;
@@ -12,16 +14,17 @@ use std::sync::Arc;
 use kinglet_simd::{Isa, Kernel, Level, dispatch};
 use kinglet_tensor::AlignedBuf;
 
+pub use self::pack::GemmPacking;
+use self::pack::deep;
+use self::rows::{CopyRows, pitch};
 use self::streams::{OneRow, STREAMS};
 use super::NdError;
 use super::act::Act;
 use super::layout::BLOCK;
 use super::packed::{Packed, Packing};
-use super::pairs::{PAIRS, put};
+use super::pairs::PAIRS;
 use super::shape::cuts;
-use super::tile::{
-    Dense, Dynamic, Fixed, Operand, Pairs, Pitch, TALLEST, Tile, panel_blocks, tallest, tiles,
-};
+use super::tile::{Dense, Dynamic, Fixed, Operand, Pairs, Pitch, TALLEST, Tile, tallest, tiles};
 use crate::arena::{Rows, Span};
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
@@ -62,51 +65,6 @@ const LEAST_AHEAD: usize = 4;
 const MOST_AHEAD: usize = 8;
 /// Units of work, at least, for each worker.
 const UNITS: usize = 6;
-
-/// How a product's weights are packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct GemmPacking {
-    level: Level,
-    k: usize,
-    n: usize,
-    order: Order,
-    pairs: bool,
-}
-
-impl GemmPacking {
-    /// Packings that are made in different ways.
-    pub(super) fn samples(level: Level) -> [Self; 4] {
-        let orders =
-            [(Order::Inputs, false), (Order::Outputs, false), (Order::Inputs, true), (Order::Outputs, true)];
-        orders.map(|(order, pairs)| Self { level, k: 5, n: 70, order, pairs })
-    }
-
-    fn width(&self) -> usize {
-        panel_blocks(self.level.lanes()) * BLOCK
-    }
-
-    pub(super) fn weights(&self) -> usize {
-        self.k * self.n
-    }
-
-    pub(super) fn floats(&self) -> usize {
-        self.n.next_multiple_of(self.width()) * deep(self.k, self.pairs)
-    }
-
-    /// Packs as many weights into as many floats, all of them zero.
-    pub(super) fn pack(&self, weights: &[f32], packed: &mut [f32]) {
-        let Self { k, n, order, pairs, .. } = *self;
-        let width = self.width();
-        for (panel, packed) in packed.chunks_exact_mut(deep(k, pairs) * width).enumerate() {
-            let outputs = panel * width..n.min((panel + 1) * width);
-            if pairs {
-                pack_pairs(weights, order, (k, n), outputs, width, packed);
-            } else {
-                pack_panel(weights, order, (k, n), outputs, width, packed);
-            }
-        }
-    }
-}
 
 impl Gemm {
     /// For a weight matrix of `k` inputs and `n` outputs, which is still to come, packed as [`packing`](Self::packing) says.
@@ -194,51 +152,6 @@ impl Gemm {
     /// Rows that are copied at a time, at most: whole tiles.
     fn copied(&self) -> usize {
         (COPY / self.k / TALLEST).max(1) * TALLEST
-    }
-}
-
-/// Floats, or pairs, of `k` values.
-fn deep(k: usize, pairs: bool) -> usize {
-    if pairs { k.div_ceil(2) } else { k }
-}
-
-/// Writes `[pairs of k][width]` of the weights of `outputs`.
-fn pack_pairs(
-    weights: &[f32],
-    order: Order,
-    (k, n): (usize, usize),
-    outputs: Range<usize>,
-    width: usize,
-    packed: &mut [f32],
-) {
-    for (lane, output) in outputs.enumerate() {
-        for i in 0..k {
-            let at = if order == Order::Inputs { i * n + output } else { output * k + i };
-            put(&mut packed[i / 2 * width + lane], i, weights[at]);
-        }
-    }
-}
-
-/// Writes `[k][width]` of the weights of `outputs`.
-fn pack_panel(
-    weights: &[f32],
-    order: Order,
-    (k, n): (usize, usize),
-    outputs: Range<usize>,
-    width: usize,
-    packed: &mut [f32],
-) {
-    match order {
-        Order::Inputs => {
-            for (packed, row) in packed.chunks_exact_mut(width).zip(weights.chunks_exact(n)) {
-                packed[..outputs.len()].copy_from_slice(&row[outputs.clone()]);
-            }
-        }
-        Order::Outputs => {
-            for (lane, row) in weights.chunks_exact(k).skip(outputs.start).take(outputs.len()).enumerate() {
-                packed.iter_mut().skip(lane).step_by(width).zip(row).for_each(|(to, from)| *to = *from);
-            }
-        }
     }
 }
 
@@ -417,109 +330,6 @@ impl Kernel for &Job<'_> {
     }
 }
 
-/// Copies some rows of a part as `[k / BLOCK][pitch][BLOCK]`, in floats or bfloat16.
-struct CopyRows<'a> {
-    gemm: &'a Gemm,
-    part: &'a Range<usize>,
-    /// Counted from the part's first.
-    rows: Range<usize>,
-    x: SharedMut<'a, f32>,
-    copy: SharedMut<'a, f32>,
-}
-
-impl Kernel for CopyRows<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        if self.gemm.pairs { isa.dispatch_bf16(Rounded(self)) } else { self.copy(isa, false) }
-    }
-}
-
-/// The same in bfloat16.
-struct Rounded<'a>(CopyRows<'a>);
-
-impl Kernel for Rounded<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        self.0.copy(isa, true);
-    }
-}
-
-impl CopyRows<'_> {
-    #[inline(always)]
-    fn copy<I: Isa>(self, isa: I, rounded: bool) {
-        let Self { gemm, part, rows, x, copy } = self;
-        let (k, size, pitch) = (gemm.k, gemm.block(), pitch(part.len()));
-        assert!(pitch * k.div_ceil(BLOCK) * size <= copy.len() && part.end * k <= x.len(), "rows");
-        for first in rows.clone().step_by(TOGETHER) {
-            for block in 0..k.div_ceil(BLOCK) {
-                for row in first..rows.end.min(first + TOGETHER) {
-                    // SAFETY: within the span and the scratch, as asserted; each worker copies its own rows.
-                    unsafe {
-                        let from = x.as_ptr().add((part.start + row) * k + block * BLOCK);
-                        let to = copy.as_mut_ptr().add((block * pitch + row) * size);
-                        let count = BLOCK.min(k - block * BLOCK);
-                        if rounded {
-                            round_block(isa, from, to.cast(), count);
-                        } else {
-                            copy_block(isa, from, to, count);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Rows that are copied side by side: few enough for the processor to follow each of them.
-const TOGETHER: usize = 4;
-
-/// Distance in blocks between neighbouring blocks of columns of so many copied rows: odd, so that they fall into
-/// different sets of a cache.
-fn pitch(rows: usize) -> usize {
-    rows | 1
-}
-
-/// Rounds `count` values to bfloat16, with zeros behind them.
-///
-/// # Safety
-/// `from` is valid for `count <= BLOCK` values, `to` for a block.
-#[inline(always)]
-unsafe fn round_block<I: Isa>(isa: I, from: *const f32, to: *mut u16, count: usize) {
-    for i in (0..BLOCK).step_by(I::LANES) {
-        // SAFETY: by the caller's promise.
-        unsafe {
-            let left = count.saturating_sub(i);
-            let values = if left >= I::LANES {
-                isa.load_ptr(from.add(i))
-            } else {
-                isa.load_part_ptr(from.add(i.min(count)), left)
-            };
-            isa.store_bf16_ptr(values, to.add(i));
-        }
-    }
-}
-
-/// # Safety
-/// Both are valid for `count <= BLOCK` values.
-#[inline(always)]
-unsafe fn copy_block<I: Isa>(isa: I, from: *const f32, to: *mut f32, count: usize) {
-    for i in (0..count).step_by(I::LANES) {
-        // SAFETY: by the caller's promise.
-        unsafe {
-            let (from, to, left) = (from.add(i), to.add(i), count - i);
-            if left >= I::LANES {
-                isa.store_ptr(isa.load_ptr(from), to);
-            } else {
-                isa.store_part_ptr(isa.load_part_ptr(from, left), to, left);
-            }
-        }
-    }
-}
-
 impl Job<'_> {
     /// The weights that this worker reads after those of `panel` up to row `to`; null when there are none.
     fn after(&self, panel: usize, to: usize) -> *const f32 {
@@ -593,66 +403,4 @@ impl Job<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nd::testing::{Case, random, rounded};
-
-    fn check(rows: usize, k: usize, n: usize, order: Order, residual: bool) {
-        let (x, w, bias) = (random(1, rows * k), random(2, k * n), random(3, n));
-        let extra = residual.then(|| random(4, rows * n));
-        let expected = |x: &[f32], w: &[f32]| -> Vec<f64> {
-            let weight =
-                |i: usize, j: usize| if order == Order::Inputs { w[i * n + j] } else { w[j * k + i] };
-            let value = |at: usize| {
-                let (row, j) = (at / n, at % n);
-                let dot: f64 = (0..k).map(|i| f64::from(x[row * k + i]) * f64::from(weight(i, j))).sum();
-                (dot + f64::from(bias[j]) + extra.as_ref().map_or(0.0, |e| f64::from(e[at]))).max(0.0)
-            };
-            (0..rows * n).map(value).collect()
-        };
-        let (exact, from_bf16) = (expected(&x, &w), expected(&rounded(&x), &rounded(&w)));
-        for (level, bf16) in Level::available().into_iter().flat_map(|level| [(level, false), (level, true)])
-        {
-            let packed = Gemm::new(level, (k, n), order, Some(&bias), Act::RELU).expect("packs");
-            let packed = if bf16 { packed.in_bf16() } else { packed };
-            packed.weights.fill(packed.packing().pack(&w));
-            let packed = Arc::new(packed);
-            let mut case = Case::new(level);
-            let x = case.matrix(k, &x);
-            let residual = extra.as_ref().map(|extra| case.matrix(n, extra));
-            let out = case.span(rows, n);
-            let (expected, bound) = (if bf16 { &from_bf16 } else { &exact }, 2e-7 * (k as f64 + 4.0));
-            case.check_matrix(
-                || gemm(packed.clone(), x, residual, out).expect("binds"),
-                out,
-                expected,
-                bound,
-            );
-        }
-    }
-
-    #[test]
-    fn products_follow_the_definition() {
-        for (rows, k, n) in
-            [(1, 1, 1), (1, 40, 100), (3, 17, 33), (8, 64, 48), (9, 100, 31), (40, 600, 70), (130, 33, 64)]
-        {
-            check(rows, k, n, Order::Inputs, false);
-            check(rows, k, n, Order::Outputs, true);
-        }
-    }
-
-    #[test]
-    fn shapes_must_agree() {
-        let make = |k, n, bias: usize| {
-            Gemm::new(Level::SCALAR, (k, n), Order::Inputs, Some(&vec![0.0; bias]), Act::NONE)
-        };
-        assert!(make(2, 3, 2).is_err() && make(0, 3, 3).is_err());
-        let packed = Arc::new(make(2, 3, 3).expect("a product"));
-        assert!(packed.packing().pack(&[0.0; 5]).is_err() && packed.packing().pack(&[0.0; 6]).is_ok());
-        let span = |at, rows, cols| Span::f32(at, Rows::Fixed(rows), cols);
-        assert!(gemm(packed.clone(), span(0, 2, 4), None, span(64, 2, 6)).is_ok());
-        assert!(gemm(packed.clone(), span(0, 2, 3), None, span(64, 2, 3)).is_err());
-        assert!(gemm(packed.clone(), span(0, 2, 2), None, span(64, 1, 3)).is_err());
-        assert!(gemm(packed, span(0, 2, 2), Some(span(128, 2, 2)), span(64, 2, 3)).is_err());
-    }
-}
+mod tests;

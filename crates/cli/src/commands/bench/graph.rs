@@ -16,7 +16,7 @@ const REPS: usize = 30;
 
 /// Measures a model at each batch size. `load_ms` is reading, planning and packing for the first one.
 pub(super) fn measure<'a>(args: &'a Args, ui: &Ui) -> Result<Report<'a>> {
-    let options = args.load.plain();
+    let options = args.load.plain(ui);
     let threads = options.threads.unwrap_or_else(hardware::cores);
     let (mut load_ms, mut measured) = (None, Vec::new());
     let reps = args.reps.unwrap_or(REPS);

@@ -69,7 +69,7 @@ impl Subject {
 
 /// Runs the model on each picture that is named, or on the tensors of `--input`.
 pub(super) fn run(args: &Args, subject: &Subject, ui: &Ui) -> Result<()> {
-    let options = args.load.plain();
+    let options = args.load.plain(ui);
     let started = Instant::now();
     let mut reader = match subject {
         Subject::Graph(path) => return graph(args, GraphModel::open(path, &options)?, started, ui),

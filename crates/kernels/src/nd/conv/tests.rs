@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kinglet_simd::Level;
 
 use super::*;
+use crate::Span;
 use crate::nd::testing::{Case, Map, random, rounded};
 
 /// `[images][outputs][pixels]`, in f64.
@@ -92,6 +93,7 @@ fn convolutions_follow_the_definition() {
         (32, 64, square([4, 40], 5, 3, 2)),
         (8, 8, Window { dilation: [2, 3], ..square([11, 13], 3, 1, 2) }),
         (8, 8, Window { after: [2, 0], ..square([5, 4], 2, 1, 0) }),
+        (19, 16, square([4, 5], 2, 3, 5)),
     ] {
         for input in [Layout::Planar, Layout::Blocked] {
             check(shape(channels, outputs, 1, window, Act::NONE), input, 1, false);
