@@ -154,10 +154,10 @@ impl Kernel for Job<'_> {
             // SAFETY: runs of `out` are this worker's.
             let out = unsafe { self.out.part_mut(out..out + count) };
             match step.f {
-                Fun::Add => each(isa, step, [a, b], at, strides, out, |x, y| isa.add(x, y)),
-                Fun::Sub => each(isa, step, [a, b], at, strides, out, |x, y| isa.sub(x, y)),
-                Fun::Mul => each(isa, step, [a, b], at, strides, out, |x, y| isa.mul(x, y)),
-                Fun::Div => each(isa, step, [a, b], at, strides, out, |x, y| isa.div(x, y)),
+                Fun::Add => each::<I, Add>(isa, step, [a, b], at, strides, out),
+                Fun::Sub => each::<I, Sub>(isa, step, [a, b], at, strides, out),
+                Fun::Mul => each::<I, Mul>(isa, step, [a, b], at, strides, out),
+                Fun::Div => each::<I, Div>(isa, step, [a, b], at, strides, out),
             }
         }
     }
@@ -165,20 +165,39 @@ impl Kernel for Job<'_> {
 
 /// A run of results.
 #[inline(always)]
-fn each<I: Isa>(
+fn each<I: Isa, F: Apply>(
     isa: I,
     step: &Pair,
     [a, b]: [Side<'_>; 2],
     at: [usize; 2],
     strides: [usize; 2],
     out: &mut [u8],
-    f: impl Fn(I::F32, I::F32) -> I::F32,
 ) {
     let scale = isa.splat(step.scale);
     for (i, out) in out.chunks_mut(I::LANES).enumerate() {
         let (i, count) = (i * I::LANES, out.len());
         let x = a.load(isa, at[0] + i * strides[0], strides[0], count);
         let y = b.load(isa, at[1] + i * strides[1], strides[1], count);
-        store_codes(isa, step.to.code(isa, isa.div(f(x, y), scale)), out);
+        store_codes(isa, step.to.code(isa, isa.div(F::apply(isa, x, y), scale)), out);
     }
 }
+
+/// A function of two numbers on each lane.
+trait Apply {
+    fn apply<I: Isa>(isa: I, x: I::F32, y: I::F32) -> I::F32;
+}
+
+macro_rules! apply {
+    ($($name:ident($method:ident))*) => {$(
+        struct $name;
+
+        impl Apply for $name {
+            #[inline(always)]
+            fn apply<I: Isa>(isa: I, x: I::F32, y: I::F32) -> I::F32 {
+                isa.$method(x, y)
+            }
+        }
+    )*};
+}
+
+apply! { Add(add) Sub(sub) Mul(mul) Div(div) }

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 
 use kinglet_simd::{Isa, Kernel};
 
-use super::ending::{Padded, Recode, Result8};
+use super::ending::{Join, Line, Padded, Recode, Result8};
 use crate::nd::act::{Act, Apply, Runs, clip};
 use crate::nd::layout::BLOCK;
 use crate::nd::tile::{Dynamic, Fixed, Pitch};
@@ -270,22 +270,10 @@ impl Kernel for Finish<'_> {
             match &self.tile.ending.result {
                 Result8::Floats(act) => self.floats(isa, *act),
                 Result8::Codes { to, line: None, join: None, table } => {
-                    self.codes(isa, table.as_deref(), |_, _, _, number| to.code(isa, number));
+                    self.codes::<I, false>(isa, to, (None, None), table.as_deref());
                 }
                 Result8::Codes { to, line, join, table } => {
-                    self.codes(isa, table.as_deref(), |at, left, v, number| {
-                        let (mut code, mut zero) = (to.round(isa, number), to.zero);
-                        if let Some(line) = line {
-                            (code, zero) = (self.along(isa, v, code, &line.to), line.to.zero);
-                        }
-                        if let Some(join) = join {
-                            let other = isa.to_f32(load::<I>(isa, self.tile.residual.wrapping_add(at), left));
-                            let shift = isa.fma(other, isa.splat(join.theirs), isa.splat(join.shift));
-                            let both = isa.fma(isa.to_f32(code), isa.splat(join.own), shift);
-                            (code, zero) = (join.to.round(isa, both), join.to.zero);
-                        }
-                        isa.add_i32(code, isa.splat_i32(zero))
-                    });
+                    self.codes::<I, true>(isa, to, (line.as_ref(), join.as_ref()), table.as_deref());
                 }
             }
         }
@@ -357,26 +345,38 @@ impl Finish<'_> {
         }
     }
 
-    /// Stores what `code` makes of each number, translated.
+    /// Stores the codes of each number, translated; with `MORE`, a line and codes to join with are looked for.
     ///
     /// # Safety
     /// As for [`TileFn`].
     #[inline(always)]
-    unsafe fn codes<I: Isa>(
+    unsafe fn codes<I: Isa, const MORE: bool>(
         &self,
         isa: I,
+        to: &Recode,
+        (line, join): (Option<&Line>, Option<&Join>),
         table: Option<&[u8; 256]>,
-        code: impl Fn(usize, usize, usize, I::F32) -> I::I32,
     ) {
         let t = self.tile;
         for v in 0..self.vectors {
             let left = t.valid.saturating_sub(v * I::LANES).min(I::LANES);
             // SAFETY: only existing outputs are read and stored.
             unsafe {
-                let line = self.line(isa, v);
+                let affine = self.line(isa, v);
                 for m in 0..self.pixels {
                     let at = m * t.out_pitch + column::<I>(t, v, 1);
-                    let code = code(at, left, v, self.number(isa, m, v, line));
+                    let number = self.number(isa, m, v, affine);
+                    let (mut code, mut zero) = (to.round(isa, number), to.zero);
+                    if MORE && let Some(line) = line {
+                        (code, zero) = (self.along(isa, v, code, &line.to), line.to.zero);
+                    }
+                    if MORE && let Some(join) = join {
+                        let other = isa.to_f32(load::<I>(isa, t.residual.wrapping_add(at), left));
+                        let shift = isa.fma(other, isa.splat(join.theirs), isa.splat(join.shift));
+                        let both = isa.fma(isa.to_f32(code), isa.splat(join.own), shift);
+                        (code, zero) = (join.to.round(isa, both), join.to.zero);
+                    }
+                    let code = isa.add_i32(code, isa.splat_i32(zero));
                     store::<I>(isa, code, t.out.wrapping_add(at), left);
                 }
             }
