@@ -241,8 +241,13 @@ impl Session {
                 None => Binding::Input(types.next().cloned().unwrap_or(Type::Unknown)),
             })
             .collect();
-        let bind = if self.env.fuse { kinglet_graph::passes::plan } else { specialise };
-        Plan::new(bind(&self.graph, &bindings, &self.env.room).map_err(build_error)?, &self.env)
+        let (graph, room) = (&self.graph, &self.env.room);
+        let bound = if self.env.fuse {
+            kinglet_graph::passes::plan(graph, &bindings, room, self.env.backend.precision.integers())
+        } else {
+            specialise(graph, &bindings, room)
+        };
+        Plan::new(bound.map_err(build_error)?, &self.env)
     }
 
     /// Number of outputs.

@@ -46,12 +46,26 @@ pub fn optimise(graph: Graph) -> Result<Graph, BuildError> {
 
 /// Every pass for graphs of bound types: clean-ups, then fusion.
 pub fn fuse(graph: Graph) -> Result<Graph, BuildError> {
-    let graph = merge_branches(&fuse_codes(&graph)?)?;
+    fuse_floats(&fuse_codes(&graph)?)
+}
+
+/// Every fusion but that of pairs of quantisation: numbers stay numbers.
+fn fuse_floats(graph: &Graph) -> Result<Graph, BuildError> {
+    let graph = merge_branches(graph)?;
     fuse_attention(&name_activations(&fuse_layer_norm(&graph)?)?)
 }
 
-/// Every pass for graphs that are to be run: for inputs bound like this, folded and fused.
-pub fn plan(graph: &Graph, inputs: &[Binding], evaluate: &dyn Evaluate) -> Result<Graph, BuildError> {
+/// Every pass for graphs that are to be run: for inputs bound like this, folded and fused. With `integers`, what stands
+/// between pairs of quantisation is computed in codes.
+pub fn plan(
+    graph: &Graph,
+    inputs: &[Binding],
+    evaluate: &dyn Evaluate,
+    integers: bool,
+) -> Result<Graph, BuildError> {
+    if !integers {
+        return fuse_floats(&specialise(graph, inputs, evaluate)?);
+    }
     let codes = graph.nodes().iter().any(|node| node.op.downcast::<Dequantize>().is_some());
     if !codes {
         return fuse(specialise(graph, inputs, evaluate)?);
