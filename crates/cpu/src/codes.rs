@@ -176,7 +176,7 @@ impl Lowering<'_> {
     }
 
     /// Fills the plain form of a value, new, when its codes are there, or those that it is a function of.
-    pub(crate) fn uncode(&mut self, id: ValueId, plain: BufferId) -> Result<(), ExecError> {
+    pub(crate) fn plain_numbers(&mut self, id: ValueId, plain: BufferId) -> Result<(), ExecError> {
         let graph = self.graph;
         let Def::Node(node, _) = graph.value(id).def else { return Ok(()) };
         let node = &graph.nodes()[node];

@@ -283,7 +283,7 @@ impl<'a> Lowering<'a> {
         self.values.insert(id, buffer);
         self.unblock(id, buffer)?;
         self.unview(id, buffer)?;
-        self.uncode(id, buffer)?;
+        self.plain_numbers(id, buffer)?;
         Ok(buffer)
     }
 

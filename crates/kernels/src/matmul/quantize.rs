@@ -275,6 +275,7 @@ fn largest<I: Isa>(isa: I, x: &[f32]) -> f32 {
 }
 
 /// NaN if one of the values is NaN or infinite, else zero.
+#[inline(always)]
 fn poison<I: Isa>(isa: I, x: &[f32]) -> f32 {
     let mut poison = isa.zero();
     for x in x.chunks_exact(I::LANES) {

@@ -1,6 +1,6 @@
 //! Vision models from checkpoints: `config.json` and weights to a graph, with what pictures and classes it speaks of.
 //!
-//! A family is one file and a line of [`TIMM`] or [`TRANSFORMERS`]. Contract: a key that would change the computation and is not
+//! A family is one file and a line of `TIMM` or `TRANSFORMERS`. Contract: a key that would change the computation and is not
 //! understood, and a tensor that nothing asks for, are errors. Deliberately absent: folding of norms and branches (the passes do it).
 
 mod config;
