@@ -17,7 +17,7 @@ pub struct Avx512With<const BF16: bool> {
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn enter<I: Isa, K: Kernel>(isa: I, kernel: K) -> K::Out {
+fn enter<K: Kernel>(isa: Avx512, kernel: K) -> K::Out {
     kernel.run(isa)
 }
 
@@ -36,7 +36,7 @@ fn first(n: usize) -> __mmask16 {
 /// # Safety
 /// The processor has the instructions, and `p` is valid for reading and writing `count` bytes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
-unsafe fn translate(table: &[u8; 256], p: *mut u8, count: usize) {
+unsafe fn enter_translate(table: &[u8; 256], p: *mut u8, count: usize) {
     // SAFETY: the table has four vectors; masks leave out what is not there.
     unsafe {
         let quarter = |i: usize| _mm512_loadu_si512(table.as_ptr().add(64 * i).cast());
@@ -85,7 +85,7 @@ impl<const BF16: bool> Isa for Avx512With<BF16> {
             return self.dispatch_bf16(kernel);
         }
         // SAFETY: the token proves that the instruction sets are there.
-        unsafe { enter(self, kernel) }
+        unsafe { enter(Avx512With { bf16: self.bf16 }, kernel) }
     }
 
     #[inline]
@@ -96,7 +96,13 @@ impl<const BF16: bool> Isa for Avx512With<BF16> {
     #[inline]
     fn dispatch_bf16<K: Kernel>(self, kernel: K) -> K::Out {
         // SAFETY: the token proves that the instruction sets are there, and says so of bfloat16.
-        unsafe { if self.bf16 { enter_bf16(Avx512With { bf16: true }, kernel) } else { enter(self, kernel) } }
+        unsafe {
+            if self.bf16 {
+                enter_bf16(Avx512With { bf16: true }, kernel)
+            } else {
+                enter(Avx512With { bf16: false }, kernel)
+            }
+        }
     }
 
     #[inline(always)]
@@ -223,7 +229,7 @@ impl<const BF16: bool> Isa for Avx512With<BF16> {
     unsafe fn translate_ptr(self, table: &[u8; 256], p: *mut u8, count: usize) {
         if is_x86_feature_detected!("avx512vbmi") {
             // SAFETY: the instructions are there; the caller vouches for the bytes.
-            return unsafe { translate(table, p, count) };
+            return unsafe { enter_translate(table, p, count) };
         }
         for i in 0..count {
             // SAFETY: the caller vouches for the bytes.
