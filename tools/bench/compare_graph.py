@@ -23,7 +23,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PEERS = {"ort": "ONNX Runtime", "openvino": "OpenVINO"}
 #: What Kinglet calls a precision. In `f32`, OpenVINO too computes a quantised model's integers.
-PRECISIONS = {"f32": "auto", "bf16": "bf16"}
+PRECISIONS = {"f32": "auto", "bf16": "bf16", "int8": "int8"}
 #: Runs before any is timed.
 WARM_UP = 5
 
@@ -78,7 +78,7 @@ def runner(peer, path, feeds, threads, precision):
     model = core.read_model(path)
     model.reshape({name: list(value.shape) for name, value in feeds.items()})
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
-    compiled = core.compile_model(model, "CPU", settings | {"INFERENCE_PRECISION_HINT": precision})
+    compiled = core.compile_model(model, "CPU", settings | {"INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision})
     request = compiled.create_infer_request()
     return lambda: request.infer(feeds, share_inputs=True)
 
@@ -198,7 +198,7 @@ def main():
     parser.add_argument("--kinglet", default=os.path.join(ROOT, "target", "release", "kinglet"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--isa", help="instruction set for Kinglet, such as avx2")
-    parser.add_argument("--precision", default="f32", choices=["f32", "bf16"], help="of products, in Kinglet and OpenVINO; ONNX Runtime knows f32 only")
+    parser.add_argument("--precision", default="f32", choices=list(PRECISIONS), help="of products, in Kinglet and, for bf16, OpenVINO; the peers know integers only in models that say so")
     parser.add_argument("--reps", type=int, default=30, help="repetitions in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-check", action="store_true", help="do not compare outputs")

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kinglet_graph::ops::{Coded, Conv, Pool, Reduce};
 use kinglet_graph::{Def, ExecError, Graph, Node, Op, ValueId};
-use kinglet_kernels::nd::codes::translate;
+use kinglet_kernels::nd::codes::{Scales, translate};
 use kinglet_kernels::nd::{Layout, relayout};
 use kinglet_tensor::DType;
 
@@ -24,6 +24,28 @@ pub(crate) struct Codes {
     tables: HashMap<ValueId, (ValueId, Table)>,
     /// Values that windows slide over, and what is computed of them element by element: these lie in blocks.
     images: Option<HashSet<ValueId>>,
+    /// Values of floats as codes that steps made of them.
+    rounded: HashMap<(ValueId, Scales), Rounded>,
+}
+
+/// The codes of numbers, in blocks, and what they stand for.
+#[derive(Clone, Copy)]
+pub(crate) struct Rounded {
+    pub(crate) codes: BufferId,
+    /// Pairs of scale and zero.
+    pub(crate) pairs: BufferId,
+}
+
+impl Codes {
+    /// The codes of a value of floats, when it has been rounded.
+    pub(crate) fn rounded(&self, id: ValueId, scales: Scales) -> Option<Rounded> {
+        self.rounded.get(&(id, scales)).copied()
+    }
+
+    /// Says that a value of floats has been rounded.
+    pub(crate) fn set_rounded(&mut self, id: ValueId, scales: Scales, made: Rounded) {
+        self.rounded.insert((id, scales), made);
+    }
 }
 
 /// Values that nodes with windows read or make, and those that element by element work makes of them or they of it.

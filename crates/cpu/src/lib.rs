@@ -34,6 +34,7 @@ pub use handed::{LargeOutputs, OutputFiles};
 pub use session::{BufferStats, Feed, Session, TensorView};
 pub use value::{Array, Value};
 
+use kinglet_graph::passes::Integers;
 use kinglet_graph::{Backend, Dim, ExecError, Executable, Graph};
 use kinglet_kernels::Team;
 use kinglet_simd::Level;
@@ -57,7 +58,8 @@ pub enum Precision {
     /// numbers; else f32.
     Bf16,
     /// Activations as 8-bit integers, one scale for 32 of them, where the weight's type has such a kernel; values
-    /// beyond five times the row's root mean square have eight bits more. Other products in f32.
+    /// beyond five times the row's root mean square have eight bits more. Products of graph models with constant weights as
+    /// well: weights as 8-bit integers, one scale an output, and inputs, one scale a row or an image. Other products in f32.
     Int8,
 }
 
@@ -65,6 +67,15 @@ impl Precision {
     /// Whether quantised weights are multiplied as integers.
     pub(crate) fn integers(self) -> bool {
         matches!(self, Self::Auto | Self::Int8)
+    }
+
+    /// Which products of a graph that describes all of its ops are computed over codes.
+    fn codes(self) -> Integers {
+        match self {
+            Self::Auto => Integers::Given,
+            Self::Int8 => Integers::All,
+            Self::F32 | Self::Bf16 => Integers::None,
+        }
     }
 }
 

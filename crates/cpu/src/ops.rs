@@ -12,8 +12,8 @@ use std::any::TypeId;
 
 use kinglet_graph::ops::{
     Add, AddRmsNorm, Attend, Attention, BatchNorm, Binary, Clip, Coded, Concat, Conv, ConvTranspose,
-    Dequantize, Embed, Expand, Gather, Gemm, Glu, LayerNorm, Linear, MatMul, Pool, Quantize, Reduce, Resize,
-    RmsNorm, Scale, SelectRows, Slice, Softcap, Softmax, Split, Transpose, Unary,
+    Dequantize, DynamicProduct, Embed, Expand, Gather, Gemm, Glu, LayerNorm, Linear, MatMul, Pool, Quantize,
+    Reduce, Resize, RmsNorm, Scale, SelectRows, Slice, Softcap, Softmax, Split, Transpose, Unary,
 };
 use kinglet_graph::{ExecError, Node, Op};
 
@@ -40,6 +40,7 @@ const FAST: &[Fast] = &[
     (TypeId::of::<Conv>, fast::conv),
     (TypeId::of::<ConvTranspose>, fast::conv_transpose),
     (TypeId::of::<Dequantize>, fast::dequantize),
+    (TypeId::of::<DynamicProduct>, fast::rounded),
     (TypeId::of::<Expand>, fast::expand),
     (TypeId::of::<Gather>, fast::gather),
     (TypeId::of::<Gemm>, fast::gemm),

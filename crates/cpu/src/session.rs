@@ -243,7 +243,7 @@ impl Session {
             .collect();
         let (graph, room) = (&self.graph, &self.env.room);
         let bound = if self.env.fuse {
-            kinglet_graph::passes::plan(graph, &bindings, room, self.env.backend.precision.integers())
+            kinglet_graph::passes::plan(graph, &bindings, room, self.env.backend.precision.codes())
         } else {
             specialise(graph, &bindings, room)
         };

@@ -7,6 +7,7 @@ mod attention_parts;
 mod branches;
 mod codes;
 mod decompose;
+mod dynamic;
 #[cfg(test)]
 mod fusion_tests;
 mod layer_norm;
@@ -26,6 +27,7 @@ pub use attention::fuse_attention;
 pub use branches::merge_branches;
 pub use codes::{fuse_codes, spell_codes};
 pub use decompose::decompose;
+pub use dynamic::{fuse_dynamic, round_products};
 pub use layer_norm::fuse_layer_norm;
 pub use log::{Entry, Log};
 pub use prune::prune;
@@ -46,7 +48,7 @@ pub fn optimise(graph: Graph) -> Result<Graph, BuildError> {
 
 /// Every pass for graphs of bound types: clean-ups, then fusion.
 pub fn fuse(graph: Graph) -> Result<Graph, BuildError> {
-    fuse_floats(&fuse_codes(&graph)?)
+    fuse_floats(&fuse_dynamic(&fuse_codes(&graph)?)?)
 }
 
 /// Every fusion but that of pairs of quantisation: numbers stay numbers.
@@ -55,17 +57,33 @@ fn fuse_floats(graph: &Graph) -> Result<Graph, BuildError> {
     fuse_attention(&name_activations(&fuse_layer_norm(&graph)?)?)
 }
 
-/// Every pass for graphs that are to be run: for inputs bound like this, folded and fused. With `integers`, what stands
-/// between pairs of quantisation is computed in codes.
+/// Which products are computed over codes of 8 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Integers {
+    /// None: what stands between pairs of quantisation is computed in floats.
+    None,
+    /// Those that the graph quantises itself.
+    Given,
+    /// All with constant weights that kernels have.
+    All,
+}
+
+/// Every pass for graphs that are to be run: for inputs bound like this, folded and fused.
 pub fn plan(
     graph: &Graph,
     inputs: &[Binding],
     evaluate: &dyn Evaluate,
-    integers: bool,
+    integers: Integers,
 ) -> Result<Graph, BuildError> {
-    if !integers {
-        return fuse_floats(&specialise(graph, inputs, evaluate)?);
+    match integers {
+        Integers::None => fuse_floats(&specialise(graph, inputs, evaluate)?),
+        Integers::Given => plan_codes(graph, inputs, evaluate),
+        Integers::All => round_products(&plan_codes(graph, inputs, evaluate)?),
     }
+}
+
+/// The same, with codes where the graph has some.
+fn plan_codes(graph: &Graph, inputs: &[Binding], evaluate: &dyn Evaluate) -> Result<Graph, BuildError> {
     let codes = graph.nodes().iter().any(|node| node.op.downcast::<Dequantize>().is_some());
     if !codes {
         return fuse(specialise(graph, inputs, evaluate)?);

@@ -12,7 +12,7 @@ mod rows;
 mod transposed;
 
 pub(crate) use attend::attend;
-pub(crate) use codes::{coded, dequantize, quantize};
+pub(crate) use codes::{coded, dequantize, quantize, rounded};
 pub(crate) use conv::{conv, pool, reduce};
 pub(crate) use elementwise::{batch_norm, binary, clip, transpose, unary};
 pub(crate) use images::{concat, resize};

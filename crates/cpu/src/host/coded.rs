@@ -1,9 +1,9 @@
-//! `Coded`: by its plain parts, one after the other.
+//! Ops that are computed by their plain parts, one after the other.
 
 use std::collections::HashMap;
 
 use kinglet_graph::TensorType;
-use kinglet_graph::ops::{Coded, Slot};
+use kinglet_graph::ops::{Coded, DynamicProduct, IntegerProduct, Slot};
 use kinglet_tensor::{Bytes, DType, Tensor};
 
 use super::{Arg, Call, HostOp, Op, Outcome, Outs, View, host};
@@ -11,35 +11,64 @@ use crate::value::{Array, Value};
 
 impl HostOp for Coded {
     fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
-        let parts = call.with_args(|args| self.decompose(args)).ok_or("cannot be taken apart")?;
-        let mut made: HashMap<Slot, Array> = HashMap::new();
-        for part in &parts.nodes {
-            let arg = |slot: &Slot| match slot {
-                Slot::In(i) => call.args.get(*i).copied().unwrap_or(Arg::Absent),
-                other => made.get(other).map_or(Arg::Absent, |array| Arg::Tensor(View::of(array))),
-            };
-            let args: Vec<Arg<'_>> = part.inputs.iter().map(arg).collect();
-            let array = compute(&*part.op, &Call { args: &args })?;
-            made.insert(*part.outputs.first().ok_or("a part without a result")?, array);
-        }
-        let out = made.remove(&Slot::Out(0)).ok_or("the last part is missing")?;
-        outs.put(0, out.into())
+        by_parts(self, call, outs)
     }
+}
+
+impl HostOp for DynamicProduct {
+    fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
+        by_parts(self, call, outs)
+    }
+}
+
+impl HostOp for IntegerProduct {
+    fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
+        by_parts(self, call, outs)
+    }
+}
+
+/// Computes an op of one result by its parts.
+fn by_parts(op: &dyn Op, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
+    let parts = call.with_args(|args| op.decompose(args)).ok_or("cannot be taken apart")?;
+    let mut made: HashMap<Slot, Array> = HashMap::new();
+    for (i, tensor) in parts.constants.iter().enumerate() {
+        let shape = tensor.shape().to_vec();
+        let array =
+            Array::new(tensor.dtype(), shape, tensor.data().clone()).ok_or("a constant is not whole")?;
+        made.insert(Slot::Constant(i), array);
+    }
+    for part in &parts.nodes {
+        let arg = |slot: &Slot| match slot {
+            Slot::In(i) => call.args.get(*i).copied().unwrap_or(Arg::Absent),
+            other => made.get(other).map_or(Arg::Absent, |array| Arg::Tensor(View::of(array))),
+        };
+        let args: Vec<Arg<'_>> = part.inputs.iter().map(arg).collect();
+        let arrays = compute_all(&*part.op, &Call { args: &args }, part.outputs.len())?;
+        made.extend(part.outputs.iter().copied().zip(arrays));
+    }
+    let out = made.remove(&Slot::Out(0)).ok_or("the last part is missing")?;
+    outs.put(0, out.into())
 }
 
 /// The only output of an op, by its host kernel.
 pub(crate) fn compute(op: &dyn Op, call: &Call<'_>) -> Result<Array, String> {
-    let types = call.with_args(|args| op.infer(args))?;
-    let planned = types.first().and_then(|ty| ty.known()).cloned();
-    let mut outs = One { planned, made: None };
-    host(op).ok_or_else(|| format!("{} has no kernel", op.name()))?(op, call, &mut outs)?;
-    outs.made.ok_or_else(|| format!("{} made nothing", op.name()))?.finish()
+    compute_all(op, call, 1)?.pop().ok_or_else(|| format!("{} made nothing", op.name()))
 }
 
-/// The only output of a part.
-struct One {
-    planned: Option<TensorType>,
-    made: Option<Made>,
+/// The first outputs of an op, by its host kernel.
+fn compute_all(op: &dyn Op, call: &Call<'_>, count: usize) -> Result<Vec<Array>, String> {
+    let types = call.with_args(|args| op.infer(args))?;
+    let planned = (0..count).map(|i| types.get(i).and_then(|ty| ty.known()).cloned()).collect();
+    let mut outs = Several { planned, made: (0..count).map(|_| None).collect() };
+    host(op).ok_or_else(|| format!("{} has no kernel", op.name()))?(op, call, &mut outs)?;
+    let whole = |made: Option<Made>| made.ok_or_else(|| format!("{} made nothing", op.name()))?.finish();
+    outs.made.into_iter().map(whole).collect()
+}
+
+/// The outputs of a part.
+struct Several {
+    planned: Vec<Option<TensorType>>,
+    made: Vec<Option<Made>>,
 }
 
 enum Made {
@@ -57,26 +86,29 @@ impl Made {
     }
 }
 
-impl Outs for One {
+impl Outs for Several {
     fn wants(&self, i: usize) -> bool {
-        i == 0
+        i < self.made.len()
     }
 
     fn planned(&self, i: usize) -> Option<(DType, Vec<usize>)> {
-        let ty = self.planned.as_ref().filter(|_| i == 0)?;
+        let ty = self.planned.get(i)?.as_ref()?;
         Some((ty.dtype, ty.dims()?))
     }
 
     fn make(&mut self, i: usize, dtype: DType, shape: &[usize]) -> Result<&mut [u8], String> {
-        let bytes = Tensor::bytes_of(dtype, shape).filter(|_| i == 0).ok_or("the size overflows")?;
-        match self.made.insert(Made::Bytes(dtype, shape.to_vec(), vec![0; bytes])) {
+        let bytes = Tensor::bytes_of(dtype, shape).ok_or("the size overflows")?;
+        let made = self.made.get_mut(i).ok_or("nobody asked for the output")?;
+        match made.insert(Made::Bytes(dtype, shape.to_vec(), vec![0; bytes])) {
             Made::Bytes(.., bytes) => Ok(bytes),
             Made::Value(_) => Err("the output is no buffer".into()),
         }
     }
 
     fn put(&mut self, i: usize, value: Value) -> Outcome {
-        self.made = (i == 0).then_some(Made::Value(value));
+        if let Some(made) = self.made.get_mut(i) {
+            *made = Some(Made::Value(value));
+        }
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
-//! `Quantize`, `Dequantize`, `DynamicQuantize`.
+//! `Quantize`, `Dequantize`, `DynamicQuantize`, `RoundWeights`.
 
 use kinglet_graph::axis;
-use kinglet_graph::ops::{Dequantize, DynamicQuantize, Quantize};
+use kinglet_graph::ops::{Dequantize, DynamicQuantize, Quantize, RoundWeights};
 use kinglet_tensor::DType;
 
 use super::numbers::{from_f64, from_i64, small_float};
@@ -104,17 +104,57 @@ impl HostOp for DynamicQuantize {
     fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
         let x = call.view(0)?;
         let values = x.f64s()?;
-        let least = values.iter().copied().fold(0.0, f64::min) as f32;
-        let most = values.iter().copied().fold(0.0, f64::max) as f32;
-        let scale = if most == least { 1.0 } else { (most - least) / 255.0 };
-        let zero = (-least / scale).clamp(0.0, 255.0).round_ties_even();
-        let code = |x: &f64| f64::from(((*x as f32 / scale).round_ties_even() + zero).clamp(0.0, 255.0));
-        from_f64(DType::U8, &values.iter().map(code).collect::<Vec<_>>(), room(outs, 0)?)?;
+        let groups = x.shape.iter().take(self.outer).product::<usize>();
+        let each = x.shape.iter().skip(self.outer).product::<usize>();
+        let (mut codes, mut scales, mut zeros) = (Vec::with_capacity(values.len()), vec![], vec![]);
+        for values in values.chunks(each.max(1)).take(groups) {
+            let (scale, zero) = scale_of(values);
+            let code = |x: &f64| f64::from(((*x as f32 / scale).round_ties_even() + zero).clamp(0.0, 255.0));
+            codes.extend(values.iter().map(code));
+            scales.push(f64::from(scale));
+            zeros.push(f64::from(zero));
+        }
+        let size = |(i, n): (usize, &usize)| if i < self.outer { *n } else { 1 };
+        let shape: Vec<usize> = match self.outer {
+            0 => Vec::new(),
+            _ => x.shape.iter().enumerate().map(size).collect(),
+        };
+        scales.resize(groups, 1.0);
+        zeros.resize(groups, 0.0);
+        from_f64(DType::U8, &codes, room(outs, 0)?)?;
         if outs.wants(1) {
-            from_f64(x.dtype, &[scale.into()], outs.make(1, x.dtype, &[])?)?;
+            from_f64(x.dtype, &scales, outs.make(1, x.dtype, &shape)?)?;
         }
         if outs.wants(2) {
-            from_f64(DType::U8, &[zero.into()], outs.make(2, DType::U8, &[])?)?;
+            from_f64(DType::U8, &zeros, outs.make(2, DType::U8, &shape)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Scale and zero of the 256 steps from the least to the greatest number, zero included.
+fn scale_of(values: &[f64]) -> (f32, f32) {
+    let least = values.iter().copied().fold(0.0, f64::min) as f32;
+    let most = values.iter().copied().fold(0.0, f64::max) as f32;
+    let scale = (most - least) / 255.0;
+    let scale = if scale > 0.0 { scale } else { 1.0 };
+    (scale, (-least / scale).clamp(0.0, 255.0).round_ties_even())
+}
+
+impl HostOp for RoundWeights {
+    fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
+        let x = call.view(0)?;
+        let values = x.f64s()?;
+        let (_, n, inner) = around(x.shape, self.axis);
+        let owner = |i: usize| i / inner.max(1) % n.max(1);
+        let mut most = vec![0.0f32; n];
+        values.iter().enumerate().for_each(|(i, x)| most[owner(i)] = most[owner(i)].max(x.abs() as f32));
+        let scales: Vec<f32> = most.iter().map(|most| if *most > 0.0 { most / 127.0 } else { 1.0 }).collect();
+        let code = |(i, x): (usize, &f64)| f64::from((*x as f32 / scales[owner(i)]).round_ties_even());
+        from_f64(DType::I8, &values.iter().enumerate().map(code).collect::<Vec<_>>(), room(outs, 0)?)?;
+        if outs.wants(1) {
+            let scales: Vec<f64> = scales.into_iter().map(f64::from).collect();
+            from_f64(x.dtype, &scales, outs.make(1, x.dtype, &[n])?)?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use kinglet_tensor::DType;
 
 use super::Op;
-use crate::{Args, TensorType, Type};
+use crate::{Args, Dim, TensorType, Type};
 
 /// `code = saturate(round(x / scale) + zero)`. Inputs: `x`, scale, optional zero point (which also tells the type).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +51,13 @@ impl Op for Dequantize {
     }
 }
 
-/// U8 codes, scale and zero point of a whole tensor, chosen by its range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DynamicQuantize;
+/// U8 codes, scale and zero point, chosen by the range of numbers, zero included. Outputs: codes, scales, zero points.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DynamicQuantize {
+    /// So many outer dimensions have a scale for each of their indices, and scales have the value's rank with 1 for the
+    /// others; with none, all have one, which has no dimensions.
+    pub outer: usize,
+}
 
 impl Op for DynamicQuantize {
     fn name(&self) -> &'static str {
@@ -62,7 +66,16 @@ impl Op for DynamicQuantize {
 
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
         let x = args.tensor(0)?;
-        let scalar = |dtype| Type::from(TensorType::fixed(dtype, &[]));
-        Ok(vec![x.with(DType::U8).into(), scalar(x.dtype), scalar(DType::U8)])
+        let size = |(i, dim): (usize, &Dim)| if i < self.outer { *dim } else { Dim::Fixed(1) };
+        let shape: Vec<Dim> = match self.outer {
+            0 => Vec::new(),
+            _ => x.shape.iter().enumerate().map(size).collect(),
+        };
+        let scales = |dtype| Type::from(TensorType { dtype, shape: shape.clone() });
+        Ok(vec![x.with(DType::U8).into(), scales(x.dtype), scales(DType::U8)])
+    }
+
+    fn describe(&self) -> String {
+        if self.outer == 0 { String::new() } else { format!("{} outer dimensions", self.outer) }
     }
 }

@@ -38,9 +38,11 @@ pub fn fuse_codes(graph: &Graph) -> Result<Graph, BuildError> {
     prune(&rewrite.finish()?)
 }
 
-/// Spells ops over codes as pairs around the plain op again.
+/// Spells ops over codes, and over numbers that are rounded to some, as pairs around the plain op again.
 pub fn spell_codes(graph: &Graph) -> Result<Graph, BuildError> {
-    super::decompose::only(graph, |op| op.downcast::<Coded>().is_some())
+    super::decompose::only(graph, |op| {
+        op.downcast::<Coded>().is_some() || op.downcast::<DynamicProduct>().is_some()
+    })
 }
 
 /// Why a `Quantize`, or a product of what `Dequantize` made, was left as it is.
@@ -297,7 +299,7 @@ impl<'a> Look<'a> {
 }
 
 /// Whether codes less their zero points are signed bytes; `inner` codes in a row have the same zero point.
-fn fits_signed(weight: &Tensor, zero: Option<&Tensor>, inner: usize) -> bool {
+pub(super) fn fits_signed(weight: &Tensor, zero: Option<&Tensor>, inner: usize) -> bool {
     let number =
         |dtype: DType, byte: u8| if dtype == DType::I8 { i32::from(byte as i8) } else { byte.into() };
     if !matches!(weight.dtype(), DType::I8 | DType::U8) || zero.is_some_and(|z| z.dtype() != weight.dtype()) {

@@ -3,11 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kinglet_cpu::{
-    CpuBackend, Feed, LargeOutputs, PackStore, Precision, Session, SessionOptions, TensorView, Value,
-};
-use kinglet_graph::ops::{Dequantize, DynamicQuantize, Quantize};
-use kinglet_graph::{Def, Dim, Graph, Op, Type, ValueId};
+use kinglet_cpu::{CpuBackend, Feed, LargeOutputs, PackStore, Session, SessionOptions, TensorView, Value};
+use kinglet_graph::{Dim, Graph, Type, ValueId};
 use kinglet_models::image::Array;
 use kinglet_tensor::{DType, Tensor};
 
@@ -50,13 +47,6 @@ impl GraphModel {
     /// Binds a model that was read to this machine.
     pub fn new(mut files: GraphFiles, options: &LoadOptions) -> Result<Self, Error> {
         let graph = std::mem::take(&mut files.graph);
-        if options.precision == Precision::Int8 && !quantised(&graph) {
-            return Err(Error::Option {
-                option: "precision",
-                found: "int8".into(),
-                expected: "auto, f32 or bf16, as the model quantises nothing itself".into(),
-            });
-        }
         let (mut inputs, mut outputs) = (ports(&graph, graph.inputs()), ports(&graph, graph.outputs()));
         outputs.truncate(outputs.len().saturating_sub(files.states));
         let states = inputs.split_off(inputs.len().saturating_sub(files.states));
@@ -154,21 +144,6 @@ pub(super) fn tensor_of(session: &Session, i: usize, name: &str) -> Result<Tenso
         _ => None,
     };
     tensor.ok_or_else(|| Error::NoTensor { output: name.into() })
-}
-
-/// Whether a graph says which of its values are integers.
-fn quantised(graph: &Graph) -> bool {
-    let codes = |op: &dyn Op| {
-        op.downcast::<Dequantize>().is_some()
-            || op.downcast::<Quantize>().is_some()
-            || op.downcast::<DynamicQuantize>().is_some()
-    };
-    let weight = |def: &Def| match def {
-        Def::Weight(t) if matches!(t.dtype(), DType::I8 | DType::U8) => t.shape().len() > 1,
-        Def::Weight(t) => t.dtype().is_quantized(),
-        _ => false,
-    };
-    graph.nodes().iter().any(|node| codes(&*node.op)) || graph.values().iter().any(|v| weight(&v.def))
 }
 
 fn session_options(model: &GraphFiles, options: &LoadOptions) -> Result<SessionOptions, Error> {

@@ -4,6 +4,7 @@ mod function;
 mod operand;
 mod pool;
 mod product;
+mod rounded;
 
 use kinglet_graph::ops::{Coded, Conv, Dequantize, Gemm, MatMul, Pool, Quantize, Reduce};
 use kinglet_graph::{ExecError, Node};
@@ -11,6 +12,7 @@ use kinglet_kernels::nd::Layout;
 use kinglet_kernels::nd::codes::{self, Recode};
 
 use self::operand::{Scale, scale_at};
+pub(crate) use self::rounded::rounded;
 use crate::blocked::rows_of;
 use crate::lower::{Lowering, Work, op_of};
 

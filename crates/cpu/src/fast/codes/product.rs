@@ -5,7 +5,9 @@ use std::sync::Arc;
 use kinglet_graph::cost::Math;
 use kinglet_graph::ops::{Binary, Coded, Conv, Fun2, Gemm};
 use kinglet_graph::{Def, ExecError, Node, ValueId};
-use kinglet_kernels::nd::codes::{CodeConv, CodeShape, Ending, Join, Line, Recode, Result8, code_conv};
+use kinglet_kernels::nd::codes::{
+    CodeConv, CodeShape, CodeSpans, Ending, Join, Line, Recode, Result8, code_conv,
+};
 use kinglet_kernels::nd::{Act, Layout, Order};
 use kinglet_tensor::DType;
 
@@ -179,7 +181,8 @@ fn bind(
     let noted = noted(low, node, taken);
     low.step(&noted, &reads, &[out], work, move |s| {
         let span = |id| rows_of(s, id, images);
-        code_conv(conv.clone(), span(x), residual.map(span), span(out))
+        let (x, residual, out) = (span(x), residual.map(span), span(out));
+        code_conv(conv.clone(), CodeSpans { x, given: None, residual, out })
     });
     Ok(true)
 }

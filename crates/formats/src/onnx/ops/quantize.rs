@@ -1,9 +1,9 @@
 //! Quantised operators: pairs around plain ops, which fusion turns into integer products.
 
+use std::sync::Arc;
+
 use kinglet_graph::ValueId;
-use kinglet_graph::ops::{
-    Binary, Cast, Conv, Dequantize, DynamicQuantize, Fun2, MatMul, Quantize, Unsqueeze,
-};
+use kinglet_graph::ops::{Binary, Conv, Dequantize, DynamicQuantize, Fun2, IntegerProduct, MatMul, Quantize};
 use kinglet_tensor::DType;
 
 use super::Entry;
@@ -17,7 +17,7 @@ pub(super) const OPS: &[Entry] = &[
     ("", "DequantizeLinear", dequantize),
     ("com.microsoft", "QuantizeLinear", quantize),
     ("com.microsoft", "DequantizeLinear", dequantize),
-    ("", "DynamicQuantizeLinear", |cx| cx.emit(DynamicQuantize)),
+    ("", "DynamicQuantizeLinear", |cx| cx.emit(DynamicQuantize::default())),
     ("", "QLinearMatMul", qlinear_matmul),
     ("", "QLinearConv", qlinear_conv),
     ("", "MatMulInteger", matmul_integer),
@@ -71,30 +71,10 @@ fn qlinear_conv(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     cx.emit_with(Quantize { axis: 1, block: 0, to: DType::U8, saturate: true }, &[y, scale, zero])
 }
 
-/// Codes less their zero point, as I32; `behind` dimensions are added behind a zero point for each row.
-fn centred(cx: &mut Cx<'_, '_>, i: usize, zero: usize, behind: Option<usize>) -> Result<ValueId, OnnxError> {
-    let x = cx.input(i);
-    let x = cx.temp(Cast::to(DType::I32), &[x])?;
-    if !cx.has(zero) {
-        return Ok(x);
-    }
-    let z = cx.input(zero);
-    let rank = cx.builder().ty(z).tensor().map_or(0, |ty| ty.rank());
-    let mut z = cx.temp(Cast::to(DType::I32), &[z])?;
-    if let (Some(behind), 1) = (behind, rank) {
-        let axes = cx.ints(&(1..=behind as i64).collect::<Vec<_>>())?;
-        z = cx.temp(Unsqueeze, &[z, axes])?;
-    }
-    cx.temp(Binary(Fun2::Sub), &[x, z])
-}
-
 fn matmul_integer(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
-    let (a, b) = (centred(cx, 0, 2, Some(1))?, centred(cx, 1, 3, None)?);
-    cx.emit_with(MatMul, &[a, b])
+    cx.emit(IntegerProduct { op: Arc::new(MatMul) })
 }
 
 fn conv_integer(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
-    let rank = cx.ty(1).tensor().map_or(4, |ty| ty.rank());
-    let (x, w) = (centred(cx, 0, 2, None)?, centred(cx, 1, 3, Some(rank.saturating_sub(1)))?);
-    cx.emit_with(Conv { window: window(cx)?, groups: groups(cx)? }, &[x, w])
+    cx.emit(IntegerProduct { op: Arc::new(Conv { window: window(cx)?, groups: groups(cx)? }) })
 }

@@ -6,21 +6,22 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use kinglet_simd::{Isa, Kernel, Level, dispatch};
+use kinglet_simd::{Level, dispatch};
 
-use super::copy::{Band, Image};
+use super::copy::Band;
 use super::ending::{Ending, Padded, Result8};
-use super::lanes::{LONGEST, Lanes, SLACK};
+use super::job::Job;
+use super::lanes::SLACK;
 use super::pack::{CodePacking, Panel, panels};
-use super::tile::{LINE, Tile, tallest, tiles};
+use crate::Worker;
 use crate::arena::Span;
 use crate::nd::NdError;
 use crate::nd::gemm::Order;
 use crate::nd::layout::{BLOCK, Layout};
 use crate::nd::packed::{Packed, Packing};
 use crate::nd::shape::{Window, cuts};
+use crate::nd::strided::fixed;
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
-use crate::{SharedMut, Worker};
 
 /// What a product of codes computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,24 +77,39 @@ impl CodeShape {
     }
 }
 
+/// For what codes have a scale and a zero of their own, where numbers were rounded to codes as they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scales {
+    /// All of them together.
+    One,
+    /// Each image.
+    Images,
+    /// Each pixel, or row.
+    Pixels,
+}
+
 /// A product of codes: its weights in the order in which they are read, and how its outputs are cut into pieces.
 #[derive(Debug)]
 pub struct CodeConv {
-    level: Level,
-    shape: CodeShape,
-    order: Order,
+    pub(super) level: Level,
+    pub(super) shape: CodeShape,
+    pub(super) order: Order,
     /// How inputs and outputs lie: in blocks, or in rows.
-    layouts: [Layout; 2],
-    output: [usize; 2],
+    pub(super) layouts: [Layout; 2],
+    pub(super) output: [usize; 2],
     /// The code of zero.
-    zero: u8,
-    ending: Padded,
-    weights: Packed,
-    panels: Vec<Panel>,
+    pub(super) zero: u8,
+    pub(super) ending: Padded,
+    pub(super) weights: Packed,
+    pub(super) panels: Vec<Panel>,
     /// Rows of outputs, or pieces of all of them where rows do not matter: first pixel and length.
-    lines: Vec<Range<usize>>,
+    pub(super) lines: Vec<Range<usize>>,
     /// Lines that are copied at a time, at most; none when inputs are read in place.
-    copied: Option<usize>,
+    pub(super) copied: Option<usize>,
+    /// Where numbers were rounded as they came: what has a scale of its own.
+    pub(super) scales: Option<Scales>,
+    /// Whether weights are numbers that packing rounds.
+    pub(super) rounds: bool,
 }
 
 /// Units of work, at least, for each worker.
@@ -124,7 +140,7 @@ impl CodeConv {
             return Err(wrong(format!("{shape:?} {order:?} {layouts:?}")));
         }
         let ending = Padded::new(ending, shape.outputs)?;
-        let packing = CodePacking::new(level, &shape, order);
+        let packing = CodePacking::new(level, &shape, order, false);
         let [height, width] = output;
         let lines: Vec<Range<usize>> = if shape.window.pointwise() {
             cuts(height * width, PIECE).collect()
@@ -135,8 +151,21 @@ impl CodeConv {
         let copies = around || shape.alone() || layouts[0] == Layout::Rows;
         let weights = Packed::pending(packing.floats());
         let (panels, _) = panels(level, &shape);
-        let mut conv =
-            Self { level, shape, order, layouts, output, zero, ending, weights, panels, lines, copied: None };
+        let mut conv = Self {
+            level,
+            shape,
+            order,
+            layouts,
+            output,
+            zero,
+            ending,
+            weights,
+            panels,
+            lines,
+            copied: None,
+            scales: None,
+            rounds: false,
+        };
         if copies {
             let least = conv.bytes_of_input().div_ceil(BAND).clamp(1, conv.lines.len());
             conv.copied = Some(conv.lines.len().div_ceil(least));
@@ -144,9 +173,27 @@ impl CodeConv {
         Ok(conv)
     }
 
+    /// The same for codes whose scales, and zeros, steps find out. With `rounds`, weights are numbers that are rounded to
+    /// signed bytes when they are packed, with a scale for each output. Fails for products that make codes, and for scales of
+    /// pixels under windows that see several.
+    pub fn rounded(self, scales: Scales, rounds: bool) -> Result<Self, NdError> {
+        let several = scales == Scales::Pixels && !self.shape.window.pointwise();
+        if self.ending.codes() || several {
+            let reason = format!("{scales:?} for {:?}", self.shape);
+            return Err(NdError { what: "conv of codes", reason });
+        }
+        let mut conv = Self { scales: Some(scales), rounds, ..self };
+        conv.weights = Packed::pending(conv.code_packing().floats());
+        Ok(conv)
+    }
+
+    pub(super) fn code_packing(&self) -> CodePacking {
+        CodePacking::new(self.level, &self.shape, self.order, self.rounds)
+    }
+
     /// How its weights are packed.
     pub fn packing(&self) -> Packing {
-        Packing::Codes(CodePacking::new(self.level, &self.shape, self.order))
+        Packing::Codes(self.code_packing())
     }
 
     /// The same with these weights, which may be shared. Fails when they are of another size.
@@ -221,42 +268,64 @@ impl CodeConv {
         let [ky, kx] = window.kernel;
         let groups = if *groups > 1 { " grouped" } else { "" };
         let what =
-            if self.layouts[0] == Layout::Rows { "gemm".into() } else { format!("conv {ky}x{kx}{groups}") };
+            if self.layouts[1] == Layout::Rows { "gemm".into() } else { format!("conv {ky}x{kx}{groups}") };
         format!("{what} u8xs8{}", self.ending.name())
     }
 }
 
-/// What a product makes of images, or rows: `x` are codes, `out` codes or floats, as the product's ending says. `residual`
-/// are the codes that it joins with.
-pub fn code_conv(
-    conv: Arc<CodeConv>,
-    x: Span,
-    residual: Option<Span>,
-    out: Span,
-) -> Result<Box<dyn Step>, StepError> {
+/// What a product reads and makes. Rows of the spans are images, or there is one for all rows of a matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeSpans {
+    /// Codes.
+    pub x: Span,
+    /// Scale and zero of each image, pixel or of all, as [`dynamic`](super::dynamic) leaves them; only for products that want
+    /// them.
+    pub given: Option<Span>,
+    /// Codes that the product's ending joins with, or floats that are added before the activation.
+    pub residual: Option<Span>,
+    /// Codes or floats, as the ending says.
+    pub out: Span,
+}
+
+/// What a product makes of images, or rows.
+pub fn code_conv(conv: Arc<CodeConv>, spans: CodeSpans) -> Result<Box<dyn Step>, StepError> {
+    let CodeSpans { x, given, residual, out } = spans;
     let check = Check("conv of codes");
     let (input, output) = conv.elements();
     check.span::<u8>("x", &x, input)?;
-    if conv.ending.codes() {
-        check.span::<u8>("out", &out, output)?;
-    } else {
-        check.span::<f32>("out", &out, output)?;
-    }
-    check.same_rows("out", &out, &x)?;
-    let joins = matches!(&conv.ending.result, Result8::Codes { join: Some(_), .. });
-    check.that(joins == residual.is_some(), || "codes to join with are missing, or not wanted".into())?;
+    let made = |what: &'static str, span: &Span| {
+        let typed = match conv.ending.codes() {
+            true => check.span::<u8>(what, span, output),
+            false => check.span::<f32>(what, span, output),
+        };
+        typed.and_then(|()| check.same_rows(what, span, &x))
+    };
+    made("out", &out)?;
     if let Some(residual) = &residual {
-        check.span::<u8>("residual", residual, output)?;
-        check.same_rows("residual", residual, &x)?;
+        made("residual", residual)?;
     }
-    Ok(Box::new(ConvStep { conv, x, residual, out }))
+    if let Result8::Codes { join, .. } = &conv.ending.result {
+        let fits = join.is_some() == residual.is_some();
+        check.that(fits, || "codes to join with are missing, or not wanted".into())?;
+    }
+    check.that(given.is_some() == conv.scales.is_some(), || "scales are missing, or not wanted".into())?;
+    if let (Some(given), Some(scales)) = (&given, conv.scales) {
+        check.span::<f32>("given", given, given.cols)?;
+        let images = x.rows.count(&[]);
+        let pairs = match scales {
+            Scales::One => Some(1),
+            Scales::Images => images,
+            Scales::Pixels => images.and_then(|n| n.checked_mul(conv.output[0] * conv.output[1])),
+        };
+        let enough = pairs.zip(fixed(given)).is_some_and(|(pairs, floats)| pairs <= floats / 2);
+        check.that(enough, || format!("{given:?} are not the scales of {scales:?}"))?;
+    }
+    Ok(Box::new(ConvStep { conv, spans }))
 }
 
 struct ConvStep {
     conv: Arc<CodeConv>,
-    x: Span,
-    residual: Option<Span>,
-    out: Span,
+    spans: CodeSpans,
 }
 
 // SAFETY: touches its spans and its worker's scratch; each unit, some lines of some panels of an image, is one worker's.
@@ -266,12 +335,13 @@ unsafe impl Step for ConvStep {
     }
 
     fn spans(&self) -> Vec<Access> {
-        let residual = self.residual.map(Access::Read);
-        [Access::Read(self.x), Access::Write(self.out)].into_iter().chain(residual).collect()
+        let CodeSpans { x, given, residual, out } = self.spans;
+        let more = [given, residual].into_iter().flatten().map(Access::Read);
+        [Access::Read(x), Access::Write(out)].into_iter().chain(more).collect()
     }
 
     fn serial(&self, dims: &[usize]) -> bool {
-        let images = self.x.rows.count(dims).unwrap_or(0);
+        let images = self.spans.x.rows.count(dims).unwrap_or(0);
         self.conv.shape.multiply_adds().saturating_mul(images) <= 1 << 16
     }
 
@@ -285,181 +355,19 @@ unsafe impl Step for ConvStep {
 
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
         let conv = &*self.conv;
-        let images = ctx.rows(self.x.rows);
+        let spans = &self.spans;
+        let images = ctx.rows(spans.x.rows);
         let (line_parts, panel_parts) = conv.split(images, worker.count());
         let part = |count: usize, parts: usize, at: usize| count * at / parts..count * (at + 1) / parts;
-        let (x, out) = (ctx.view(&self.x), ctx.bytes(&self.out));
-        let residual = self.residual.map(|span| ctx.view(&span));
+        let (x, out) = (ctx.view(&spans.x), ctx.bytes(&spans.out));
+        let residual = spans.residual.map(|span| ctx.bytes(&span));
+        let given = spans.given.map(|span| ctx.view(&span));
         let scratch = ctx.worker_scratch(worker);
         while let Some(unit) = ctx.take_near(worker, images * line_parts * panel_parts) {
             let (image, rest) = (unit / (line_parts * panel_parts), unit % (line_parts * panel_parts));
             let lines = part(conv.lines.len(), line_parts, rest % line_parts);
             let panels = part(conv.panels.len(), panel_parts, rest / line_parts);
-            dispatch(conv.level, Job { conv, image, lines, panels, x, residual, out, scratch });
-        }
-    }
-}
-
-/// Some lines of some panels of an image.
-struct Job<'a> {
-    conv: &'a CodeConv,
-    image: usize,
-    lines: Range<usize>,
-    panels: Range<usize>,
-    x: SharedMut<'a, u8>,
-    residual: Option<SharedMut<'a, u8>>,
-    out: SharedMut<'a, u8>,
-    scratch: SharedMut<'a, u8>,
-}
-
-/// Where inputs lie, and how.
-#[derive(Clone, Copy)]
-struct Source {
-    /// The first pixel of the first line's first tap, in the first block.
-    at: *const u8,
-    /// Bytes from a row, and from a block, to the next.
-    row: usize,
-    plane: usize,
-    /// The block that `at` is of.
-    block: usize,
-    /// The output pixel that `at` belongs to.
-    first: usize,
-}
-
-impl Kernel for Job<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let conv = self.conv;
-        let panels = &conv.panels[self.panels.clone()];
-        let blocks = |panels: &[Panel]| {
-            let starts = panels.iter().map(|panel| panel.inputs.start).min().unwrap_or(0);
-            starts..panels.iter().map(|panel| panel.inputs.end).max().unwrap_or(0)
-        };
-        let shared = (!conv.shape.alone()).then(|| self.source(blocks(panels)));
-        for panel in panels {
-            let source = shared.unwrap_or_else(|| self.source(panel.inputs.clone()));
-            self.panel(isa, panel, source);
-        }
-    }
-}
-
-impl Job<'_> {
-    /// The inputs of the lines, copied where that is needed.
-    fn source(&self, blocks: Range<usize>) -> Source {
-        let (conv, lines) = (self.conv, &self.conv.lines[self.lines.clone()]);
-        let Window { input, stride, .. } = conv.shape.window;
-        let (elements, _) = conv.elements();
-        let first = lines[0].start;
-        let flat = conv.shape.window.pointwise();
-        let [y, x] = if flat { [0, first] } else { [self.lines.start, 0] };
-        if conv.copied.is_none() {
-            let plane = input[0] * input[1] * BLOCK;
-            let pixel = y * stride[0] * input[1] + x;
-            let at = self.image * elements + blocks.start * plane + pixel * BLOCK;
-            let at = self.x.as_ptr().wrapping_add(at);
-            return Source { at, row: input[1] * BLOCK, plane, block: blocks.start, first };
-        }
-        let (size, band) = if flat {
-            let count = lines.iter().map(Range::len).sum();
-            let pixels = input[0] * input[1];
-            ([1, pixels], Band { from: [0, first as isize], size: [1, count] })
-        } else {
-            (input, Band::of(&conv.shape, self.lines.clone(), conv.output[1]))
-        };
-        let (from, to) = (self.image * elements, blocks.len() * band.pixels() * BLOCK);
-        // SAFETY: nobody writes the input meanwhile, and the scratch is this worker's.
-        let (codes, scratch) = unsafe { (self.x.part(from..from + elements), self.scratch.part_mut(0..to)) };
-        let image = Image { codes, channels: conv.shape.channels, size, layout: conv.layouts[0] };
-        image.copy(band, blocks.clone(), conv.zero, scratch);
-        let (row, plane) = (band.size[1] * BLOCK, band.pixels() * BLOCK);
-        Source { at: self.scratch.as_ptr(), row, plane, block: blocks.start, first }
-    }
-
-    /// All lines of a panel.
-    #[inline(always)]
-    fn panel<I: Isa>(&self, isa: I, panel: &Panel, source: Source) {
-        let conv = self.conv;
-        let (alone, flat) = (conv.shape.alone(), conv.shape.window.pointwise());
-        let mut first = self.first(panel, source);
-        let most = if alone { LONGEST } else { tallest(panel.blocks.len(), I::LANES, I::REGISTERS) };
-        let kernels = tiles::<I>(panel.blocks.len(), first.pitch);
-        let count: usize = self.lines.clone().map(|line| conv.lines[line].len().div_ceil(most)).sum();
-        let (ahead, rows) = (self.ahead(panel), first.taps[0] * first.taps[1]);
-        first.lines = (ahead.len() / LINE).div_ceil(count * rows).max(1);
-        let mut pieces = ahead.chunks(rows * first.lines * LINE).map(<[i8]>::as_ptr);
-        for line in self.lines.clone() {
-            let pixels = conv.lines[line].clone();
-            let row =
-                if flat { 0 } else { (line - self.lines.start) * conv.shape.window.stride[0] * source.row };
-            for cut in cuts(pixels.len(), most) {
-                let at = pixels.start + cut.start;
-                let along = if flat { at - source.first } else { cut.start };
-                let mut tile = first;
-                tile.a = first.a.wrapping_add(row + along * first.pitch);
-                tile.out = first.out.wrapping_add(at * first.out_pitch);
-                tile.ahead = pieces.next().unwrap_or(std::ptr::null());
-                if !first.residual.is_null() {
-                    tile.residual = first.residual.wrapping_add(at * first.out_pitch);
-                }
-                if alone {
-                    isa.dispatch(Lanes { tile, pixels: cut.len() });
-                } else {
-                    // SAFETY: the spans hold whole images (checked when the step was made), all taps of these pixels lie
-                    // in what `source` says, and the outputs are this worker's.
-                    unsafe { kernels.get(cut.len())(isa, &tile) };
-                }
-            }
-        }
-    }
-
-    /// The weights behind a panel's, as many: those that are read next.
-    fn ahead(&self, panel: &Panel) -> &[i8] {
-        let weights: &[i8] = bytemuck::cast_slice(&self.conv.weights);
-        let all = self.conv.panels.last().map_or(0, |last| last.at);
-        let next = self.conv.panels.iter().find(|next| next.at > panel.at).map_or(all, |next| next.at);
-        if self.conv.shape.alone() || next <= panel.at {
-            return &[];
-        }
-        &weights[next..weights.len().min(2 * next - panel.at)]
-    }
-
-    /// The tile at the first output.
-    #[inline(always)]
-    fn first(&self, panel: &Panel, source: Source) -> Tile<'_> {
-        let conv = self.conv;
-        let CodeShape { outputs, window, .. } = conv.shape;
-        let width = if conv.ending.codes() { 1 } else { size_of::<f32>() };
-        let (_, elements) = conv.elements();
-        let pixels = conv.output[0] * conv.output[1];
-        let first = panel.blocks.start * BLOCK;
-        let blocked = conv.layouts[1] == Layout::Blocked;
-        let (pitch, block) =
-            if blocked { (BLOCK * width, pixels * BLOCK * width) } else { (outputs * width, BLOCK * width) };
-        let out = self.image * elements * width + panel.blocks.start * block;
-        let every = panel.blocks.len() * BLOCK;
-        let weights: &[i8] = bytemuck::cast_slice(&conv.weights);
-        let sums = CodePacking::new(conv.level, &conv.shape, conv.order).bytes();
-        let sums: &[i32] = bytemuck::cast_slice(&weights[sums..]);
-        Tile {
-            a: source.at.wrapping_add((panel.inputs.start - source.block) * source.plane),
-            pitch: window.stride[1] * BLOCK,
-            taps: [panel.inputs.len(), window.kernel[0], window.kernel[1]],
-            a_step: [source.plane, window.dilation[0] * source.row, window.dilation[1] * BLOCK],
-            rounds_last: panel.rounds_last,
-            w: weights[panel.at..].as_ptr(),
-            ahead: std::ptr::null(),
-            lines: 0,
-            sums: sums[first..].as_ptr(),
-            zero: i32::from(conv.zero),
-            ending: &conv.ending,
-            first,
-            out: self.out.as_mut_ptr().wrapping_add(out),
-            out_pitch: pitch,
-            out_block: block,
-            valid: if blocked { every } else { every.min(outputs - first) },
-            residual: self.residual.map_or(std::ptr::null(), |r| r.as_ptr().wrapping_add(out)),
+            dispatch(conv.level, Job { conv, image, lines, panels, x, given, residual, out, scratch });
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use kinglet_simd::{Isa, Kernel};
 
-use super::tile::{QUAD, Tile, begin, end};
+use super::finish::end;
+use super::tile::{Given, QUAD, Tile, begin};
 use crate::nd::layout::BLOCK;
 
 /// Pixels of the longest tile.
@@ -50,6 +51,7 @@ impl Lanes<'_> {
                 a: t.a.wrapping_add(M * t.pitch),
                 out: t.out.wrapping_add(out),
                 residual: if t.residual.is_null() { t.residual } else { t.residual.wrapping_add(out) },
+                given: Given { at: t.given.at.wrapping_add(M * t.given.step), ..t.given },
                 ..*t
             };
             isa.dispatch(Lanes { tile: rest, pixels: self.pixels - M });
@@ -72,14 +74,19 @@ impl Lanes<'_> {
     /// As for [`each`](Self::each).
     #[inline(always)]
     unsafe fn vector<I: Isa, const M: usize>(&self, isa: I, lane: usize) {
-        let residual = self.tile.residual;
+        let (residual, width) = (self.tile.residual, if self.tile.ending.codes() { 1 } else { 4 });
+        let weights = self.tile.given.weights;
         let t = Tile {
             a: self.tile.a.wrapping_add(lane),
             w: self.tile.w.wrapping_add(lane * QUAD),
             sums: self.tile.sums.wrapping_add(lane),
             first: self.tile.first + lane,
-            out: self.tile.out.wrapping_add(if self.tile.ending.codes() { lane } else { 4 * lane }),
-            residual: if residual.is_null() { residual } else { residual.wrapping_add(lane) },
+            out: self.tile.out.wrapping_add(width * lane),
+            residual: if residual.is_null() { residual } else { residual.wrapping_add(width * lane) },
+            given: Given {
+                weights: if weights.is_null() { weights } else { weights.wrapping_add(lane) },
+                ..self.tile.given
+            },
             valid: I::LANES,
             ..self.tile
         };

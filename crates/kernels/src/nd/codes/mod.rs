@@ -7,7 +7,10 @@
 
 mod conv;
 mod copy;
+pub mod dynamic;
 mod ending;
+mod finish;
+mod job;
 mod join;
 mod lanes;
 mod map;
@@ -18,7 +21,7 @@ mod stem;
 mod tests;
 mod tile;
 
-pub use conv::{CodeConv, CodeShape, code_conv};
+pub use conv::{CodeConv, CodeShape, CodeSpans, Scales, code_conv};
 pub use ending::{Ending, Join, Line, Recode, Result8};
 pub use join::{Fun, Pairing, Scale, pair_codes};
 pub use map::{dequantize, quantize, translate};

@@ -19,6 +19,13 @@ pub struct CodePacking {
     groups: usize,
     kernel: [usize; 2],
     order: Order,
+    /// Whether weights are numbers that are rounded, with a scale for each output.
+    rounds: bool,
+}
+
+/// Bytes of the sums of all outputs' weights, behind which the scales stand, as many.
+pub(super) fn sums_bytes(outputs: usize) -> usize {
+    (outputs.next_multiple_of(BLOCK) + 2 * BLOCK) * size_of::<i32>()
 }
 
 /// Neighbouring outputs that are computed together.
@@ -35,17 +42,18 @@ pub(super) struct Panel {
 }
 
 impl CodePacking {
-    pub(super) fn new(level: Level, shape: &CodeShape, order: Order) -> Self {
+    pub(super) fn new(level: Level, shape: &CodeShape, order: Order, rounds: bool) -> Self {
         let CodeShape { channels, outputs, groups, window } = *shape;
-        Self { level, channels, outputs, groups, kernel: window.kernel, order }
+        Self { level, channels, outputs, groups, kernel: window.kernel, order, rounds }
     }
 
     /// Packings that are made in different ways.
-    pub(in crate::nd) fn samples(level: Level) -> [Self; 3] {
-        let plain =
-            Self { level, channels: 18, outputs: 50, groups: 1, kernel: [3, 2], order: Order::Outputs };
+    pub(in crate::nd) fn samples(level: Level) -> [Self; 4] {
+        let (kernel, order) = ([3, 2], Order::Outputs);
+        let plain = Self { level, channels: 18, outputs: 50, groups: 1, kernel, order, rounds: false };
         let alone = Self { channels: 18, outputs: 18, groups: 18, kernel: [3, 5], ..plain };
-        [plain, alone, Self { kernel: [1, 1], order: Order::Inputs, ..plain }]
+        let turned = Self { kernel: [1, 1], order: Order::Inputs, ..plain };
+        [plain, alone, turned, Self { rounds: true, ..turned }]
     }
 
     pub(super) fn shape(&self) -> CodeShape {
@@ -64,30 +72,46 @@ impl CodePacking {
     }
 
     pub(in crate::nd) fn floats(&self) -> usize {
-        self.bytes() / size_of::<f32>() + self.outputs.next_multiple_of(BLOCK) + 2 * BLOCK
+        let behind = sums_bytes(self.outputs) * if self.rounds { 2 } else { 1 };
+        (self.bytes() + behind) / size_of::<f32>()
     }
 
-    /// Packs as many weights, integers that fit signed bytes, into as many floats, all of them zero.
+    /// Packs as many weights, integers that fit signed bytes or numbers that are to be rounded, into as many floats, all of
+    /// them zero.
     pub(in crate::nd) fn pack(&self, weights: &[f32], packed: &mut [f32]) {
         let shape = self.shape();
         let (panels, bytes) = panels(self.level, &shape);
-        let (codes, sums) = bytemuck::cast_slice_mut::<f32, i8>(packed).split_at_mut(bytes);
-        let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
+        let (codes, behind) = bytemuck::cast_slice_mut::<f32, i8>(packed).split_at_mut(bytes);
+        let (sums, scales) = behind.split_at_mut(sums_bytes(self.outputs));
+        let (sums, scales) = (bytemuck::cast_slice_mut::<i8, i32>(sums), bytemuck::cast_slice_mut(scales));
         for panel in &panels {
             let outputs = panel.blocks.start * BLOCK..(panel.blocks.end * BLOCK).min(self.outputs);
             for output in outputs {
                 let mut sum = 0;
+                let mut scale = 1.0;
+                if self.rounds {
+                    scale = self.scale(output, weights);
+                    scales[output] = scale;
+                }
                 self.each(output, weights, |channel, tap, weight| {
-                    sum += i32::from(weight);
-                    codes[panel.at + self.place(&shape, panel, output, channel, tap)] = weight;
+                    let code = (weight / scale).round_ties_even() as i8;
+                    sum += i32::from(code);
+                    codes[panel.at + self.place(&shape, panel, output, channel, tap)] = code;
                 });
                 sums[output] = sum;
             }
         }
     }
 
+    /// What stands for a code of 1 among an output's weights: the largest magnitude becomes 127.
+    fn scale(&self, output: usize, weights: &[f32]) -> f32 {
+        let mut most = 0.0f32;
+        self.each(output, weights, |_, _, weight| most = most.max(weight.abs()));
+        if most > 0.0 { most / 127.0 } else { 1.0 }
+    }
+
     /// Calls `f` with channel, tap and weight for each weight of an output.
-    fn each(&self, output: usize, weights: &[f32], mut f: impl FnMut(usize, usize, i8)) {
+    fn each(&self, output: usize, weights: &[f32], mut f: impl FnMut(usize, usize, f32)) {
         let (ins, taps) = (self.channels / self.groups, self.kernel[0] * self.kernel[1]);
         let first = output / (self.outputs / self.groups) * ins;
         for (channel, tap) in (0..ins).flat_map(|channel| (0..taps).map(move |tap| (channel, tap))) {
@@ -95,7 +119,7 @@ impl CodePacking {
                 Order::Outputs => (output * ins + channel) * taps + tap,
                 Order::Inputs => channel * self.outputs + output,
             };
-            f(first + channel, tap, weights[at] as i8);
+            f(first + channel, tap, weights[at]);
         }
     }
 

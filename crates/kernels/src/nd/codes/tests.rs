@@ -28,31 +28,31 @@ fn weights(seed: u64, count: usize) -> Vec<f32> {
 
 /// Spans of bytes behind one another, and what is in them.
 #[derive(Default)]
-struct Case {
+pub(super) struct Case {
     size: usize,
     inputs: Vec<(Span, Vec<u8>)>,
 }
 
 impl Case {
-    fn room(&mut self, rows: usize, cols: usize) -> Span {
+    pub(super) fn room(&mut self, rows: usize, cols: usize) -> Span {
         let span = Span::bytes(self.size, Rows::Fixed(rows), cols);
         self.size = span.end(&[]).expect("small").next_multiple_of(ALIGN);
         span
     }
 
-    fn floats(&mut self, rows: usize, cols: usize) -> Span {
+    pub(super) fn floats(&mut self, rows: usize, cols: usize) -> Span {
         let span = self.room(rows, 4 * cols);
         Span::f32(span.offset, span.rows, cols)
     }
 
-    fn input(&mut self, rows: usize, data: Vec<u8>) -> Span {
+    pub(super) fn input(&mut self, rows: usize, data: Vec<u8>) -> Span {
         let span = self.room(rows, data.len() / rows);
         self.inputs.push((span, data));
         span
     }
 
     /// Images given as planar codes, in a layout; what lies between them is 255.
-    fn image(&mut self, images: usize, channels: usize, planar: &[u8], layout: Layout) -> Span {
+    pub(super) fn image(&mut self, images: usize, channels: usize, planar: &[u8], layout: Layout) -> Span {
         let pixels = planar.len() / images / channels;
         let each = layout.floats(channels, pixels).expect("small");
         let mut laid = vec![255; images * each];
@@ -64,17 +64,27 @@ impl Case {
     }
 
     /// What a step leaves in `out`, which is the same with every team.
-    fn run<T: Element + PartialEq>(
+    pub(super) fn run<T: Element + PartialEq>(
         &self,
         level: Level,
         out: Span,
         step: impl Fn() -> Box<dyn Step>,
     ) -> Vec<T> {
+        self.run_all(level, out, || vec![step()])
+    }
+
+    /// The same for steps one after the other.
+    pub(super) fn run_all<T: Element + PartialEq>(
+        &self,
+        level: Level,
+        out: Span,
+        steps: impl Fn() -> Vec<Box<dyn Step>>,
+    ) -> Vec<T> {
         let mut found: Option<Vec<T>> = None;
         for team in teams() {
             let (dims, workers) = (vec![], team.size());
             let limits = Limits { arena_bytes: self.size, dims, workers, level, kv: None };
-            let program = Program::new(vec![step()], limits).expect("valid program");
+            let program = Program::new(steps(), limits).expect("valid program");
             let mut arena = Arena::try_new(program.arena_bytes()).expect("memory");
             self.inputs.iter().for_each(|(span, data)| arena.write(span, data).expect("fits"));
             let args = RunArgs { dims: &[], seqs: &[], kv: None, cancel: &|| false, profiler: None };
@@ -119,7 +129,11 @@ fn ending(outputs: usize, result: Result8) -> Ending {
     Ending { factor, shift: (0..outputs).map(|o| o as f32 / 7.0 - 3.0).collect(), result }
 }
 
-fn filled(conv: CodeConv, w: &[f32]) -> Arc<CodeConv> {
+fn spans(x: Span, out: Span) -> CodeSpans {
+    CodeSpans { x, given: None, residual: None, out }
+}
+
+pub(super) fn filled(conv: CodeConv, w: &[f32]) -> Arc<CodeConv> {
     let packed = crate::nd::Packed::pending(conv.packing().floats());
     packed.fill(conv.packing().pack(w));
     Arc::new(conv.with(packed).expect("as many"))
@@ -155,10 +169,12 @@ fn check(shape: CodeShape, images: usize, layouts: [Layout; 2], zero: u8) {
             filled(CodeConv::new(level, shape, Order::Outputs, layouts, zero, ending).expect("a product"), &w)
         };
         let (to_codes, to_floats) = (make(codes8.clone()), make(Result8::Floats(Act::RELU)));
-        let found: Vec<u8> =
-            case.run(level, out, || code_conv(to_codes.clone(), from, Some(residual), out).expect("binds"));
+        let found: Vec<u8> = case.run(level, out, || {
+            code_conv(to_codes.clone(), CodeSpans { residual: Some(residual), ..spans(from, out) })
+                .expect("binds")
+        });
         let numbers: Vec<f32> =
-            case.run(level, floats, || code_conv(to_floats.clone(), from, None, floats).expect("binds"));
+            case.run(level, floats, || code_conv(to_floats.clone(), spans(from, floats)).expect("binds"));
         for (i, &sum) in every.iter().enumerate() {
             let (image, o, pixel) = (i / shape.outputs / outputs, i / outputs % shape.outputs, i % outputs);
             let at = image * each + layouts[1].index(shape.outputs, outputs, o, pixel);
@@ -230,7 +246,7 @@ fn matrices_may_lie_either_way() {
         let mut case = Case::default();
         let (from, out) = (case.input(1, x.clone()), case.floats(1, 5 * 37));
         let run = |conv: Arc<CodeConv>| {
-            case.run::<f32>(level, out, || code_conv(conv.clone(), from, None, out).expect("binds"))
+            case.run::<f32>(level, out, || code_conv(conv.clone(), spans(from, out)).expect("binds"))
         };
         assert_eq!(run(make(Order::Inputs, &w)), run(make(Order::Outputs, &turned)));
     }
@@ -251,10 +267,10 @@ fn shapes_and_spans_must_agree() {
     assert!(make(square(1 << 17, 4, 1, window), Order::Outputs, blocked, 4).is_err());
     let conv = Arc::new(make(square(4, 4, 1, window), Order::Outputs, blocked, 4).expect("a product"));
     let (x, out) = (Span::bytes(0, Rows::Fixed(1), 256), Span::f32(256, Rows::Fixed(1), 256));
-    assert!(code_conv(conv.clone(), x, None, out).is_ok());
-    assert!(code_conv(conv.clone(), x, Some(x), out).is_err());
-    assert!(code_conv(conv.clone(), out, None, out).is_err());
-    assert!(code_conv(conv, x, None, x).is_err());
+    assert!(code_conv(conv.clone(), spans(x, out)).is_ok());
+    assert!(code_conv(conv.clone(), CodeSpans { given: Some(x), ..spans(x, out) }).is_err());
+    assert!(code_conv(conv.clone(), spans(out, out)).is_err());
+    assert!(code_conv(conv, spans(x, x)).is_err());
 }
 
 #[test]

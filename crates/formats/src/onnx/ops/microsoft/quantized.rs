@@ -114,7 +114,7 @@ fn gemm(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
 /// `a b + bias` for numbers `a`, which are rounded to 8 bits first, and codes `b`.
 fn dynamic_matmul(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     let a = cx.input(0);
-    let quantised = cx.temps(DynamicQuantize, &[a], 3)?;
+    let quantised = cx.temps(DynamicQuantize::default(), &[a], 3)?;
     let a = cx.temp(Dequantize { axis: -1, block: 0, to: None }, &quantised)?;
     let b = numbers(cx, [1, 2, 3], -1)?;
     plus(cx, a, b, 4)

@@ -1,8 +1,9 @@
 //! Numbers to codes and back.
 
-use kinglet_graph::ops::{Dequantize, Quantize};
+use kinglet_graph::ops::{Conv, Dequantize, DynamicQuantize, IntegerProduct, Quantize};
 
 use super::Entry;
+use super::linear::attributes;
 use crate::onnx::write::attribute::{flag, int, size};
 use crate::onnx::write::node::Ex;
 use crate::onnx::write::tensor::number_of;
@@ -11,9 +12,19 @@ pub(super) const OPS: &[Entry] = &[
     ("Quantize", quantize),
     ("Dequantize", dequantize),
     ("DynamicQuantize", |ex| {
+        if ex.op::<DynamicQuantize>()?.outer > 0 {
+            return Err("with a scale for each row".into());
+        }
         ex.emit("DynamicQuantizeLinear", vec![])?;
         ex.fill_outputs(3);
         Ok(())
+    }),
+    ("IntegerProduct", |ex| {
+        let IntegerProduct { op } = ex.op()?;
+        let Some(Conv { window, groups }) = op.downcast() else { return ex.emit("MatMulInteger", vec![]) };
+        let mut attributes = attributes(window);
+        attributes.push(size("group", *groups));
+        ex.emit("ConvInteger", attributes)
     }),
 ];
 
