@@ -11,6 +11,7 @@ pub fn run(bytes: &[u8]) {
     let blob = Bytes::copy_from_slice(blob);
     let Ok(model) = CoreMl::parse(Bytes::copy_from_slice(model), &|_: &str| Ok(blob.clone())) else { return };
     read(&model);
+    let _ = model.graph();
 }
 
 fn read(model: &CoreMl) {
@@ -29,6 +30,7 @@ fn read(model: &CoreMl) {
                 }
             }
         }
+        Body::Step(_) => {}
         Body::Pipeline(parts) => parts.iter().for_each(|(_, part)| read(part)),
     }
 }

@@ -235,6 +235,37 @@ def decoders():
     case("gqa_past", gqa, [*one, *past, *lengths(5), cos, sin], outputs, do_rotary=1, **heads)
 
 
+def more_decoders():
+    """Windows, sinks, buffers longer than what is valid, batches of unequal lengths."""
+    b, s, n, kv, d = 2, 6, 4, 2, 16
+    gqa, outputs, heads = "GroupQueryAttention", ["y", "keys", "values"], {"num_heads": n, "kv_num_heads": kv}
+    angles = np.outer(np.arange(16), 1 / 100 ** (np.arange(d // 2) / (d // 2)))
+    cos, sin = ("cos", np.cos(angles).astype(np.float32)), ("sin", np.sin(angles).astype(np.float32))
+    one = [("q", f32(b, 1, n * d)), ("k", f32(b, 1, kv * d)), ("v", f32(b, 1, kv * d))]
+    long = [("q", f32(b, s, n * d)), ("k", f32(b, s, kv * d)), ("v", f32(b, s, kv * d))]
+    no_past = [("pk", None), ("pv", None)]
+    tables = [("cos", None), ("sin", None), ("ids", None)]
+
+    def lengths(last, total):
+        return [("last", np.array(last, np.int32)), ("total", np.array(total, np.int32))]
+
+    def past(length, valid=(99, 99)):
+        """Zeros behind the valid positions, where ONNX Runtime leaves them. It counts positions right only with all outputs."""
+        there = (np.arange(length) < np.array(valid)[:, None])[:, None, :, None]
+        return [(name, f32(b, kv, length, d) * there.astype(np.float32)) for name in ("pk", "pv")]
+
+    case("gqa_window", gqa, [*long, *no_past, *lengths([5, 5], 6)], outputs, local_window_size=2, **heads)
+    case("gqa_window_past", gqa, [*one, *past(7), *lengths([7, 7], 8)], outputs, local_window_size=3, **heads)
+    case("gqa_padded", gqa, [*long, *no_past, *lengths([3, 5], 6), cos, sin], outputs[:1], do_rotary=1, **heads)
+    case("gqa_unequal", gqa, [*one, *past(7, (4, 7)), *lengths([4, 7], 8), cos, sin], outputs, do_rotary=1, **heads)
+    case("gqa_buffer", gqa, [*one, *past(12, (5, 5)), *lengths([5, 5], 6), cos, sin], outputs, do_rotary=1, **heads)
+    case("gqa_smooth", gqa, [*long, *no_past, *lengths([5, 5], 6)], outputs, smooth_softmax=1, **heads)
+    sink = ("sink", f32(n))
+    case("gqa_sink", gqa, [*one, *past(7), *lengths([7, 7], 8), *tables, ("bias", None), sink], outputs, local_window_size=4, **heads)
+    bias = ("bias", f32(1, n, 1, 8))
+    case("gqa_bias", gqa, [*one, *past(7), *lengths([7, 7], 8), *tables, bias], outputs, softcap=8.0, **heads)
+
+
 def quantised():
     def q(name, shape, scale=0.05, zero=120):
         return [(name, u8(*shape)), (f"{name}_s", np.array(scale, np.float32)), (f"{name}_z", np.array(zero, np.uint8))]
@@ -277,7 +308,7 @@ def quantised():
 
 def main():
     shutil.rmtree(ROOT, ignore_errors=True)
-    for part in (elementwise, norms, products, weights, attentions, decoders, quantised):
+    for part in (elementwise, norms, products, weights, attentions, decoders, quantised, more_decoders):
         part()
     print(f"{len(list(ROOT.iterdir()))} cases")
 

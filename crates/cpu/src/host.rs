@@ -19,6 +19,7 @@ pub(crate) mod numbers;
 mod order;
 mod place;
 mod quantize;
+mod random;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -26,6 +27,7 @@ mod sample;
 mod sequence;
 mod signal;
 mod text;
+mod trees;
 mod window;
 
 use std::any::TypeId;
@@ -126,6 +128,7 @@ const HOSTS: &[Row] = hosts![
     TopK,
     Unique,
     AffineGrid,
+    BestBoxes,
     CentreCropPad,
     Col2Im,
     DeformConv,
@@ -134,13 +137,16 @@ const HOSTS: &[Row] = hosts![
     GridSample,
     LinearAttention,
     MaxUnpool,
+    MelWeights,
     NonMaxSuppression,
+    Random,
     Recurrent,
     RoiAlign,
     Stft,
     TensorScatter,
     Text,
     TfIdf,
+    TreeEnsemble,
 ];
 
 fn run<T: HostOp>(op: &dyn Op, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {

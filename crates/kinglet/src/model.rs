@@ -48,6 +48,8 @@ pub struct LoadOptions {
     /// Whether a step of a graph model may compute several of its nodes. Without it a plan is slower, and says what fusing is
     /// worth.
     pub fuse: bool,
+    /// Which function of a Core ML package runs; without it, its usual one.
+    pub function: Option<String>,
 }
 
 /// What graph models may do with memory besides their weights and planned activations, and with the disk.
@@ -96,6 +98,7 @@ impl Default for LoadOptions {
             packs: None,
             buffers: Buffers::default(),
             fuse: true,
+            function: None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! ML Programs that coremltools made of PyTorch modules: against what PyTorch computed, states and control flow among them.
+//! ML Programs that coremltools made: of PyTorch modules against what PyTorch computed, states and control flow among them, and
+//! of operations and of layers of networks against NumPy.
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,9 @@ fn check(name: &str, runs: usize, bound: f32) {
     let bytes = std::fs::read(folder().join(format!("{name}.safetensors"))).expect("committed");
     let reference = Safetensors::parse(bytes.into(), &Limits::default()).expect("sound");
     let options = LoadOptions { threads: Some(2), ..LoadOptions::default() };
-    let mut model = GraphModel::open(&folder().join(format!("{name}.mlpackage")), &options)
-        .unwrap_or_else(|e| panic!("{name}: {e}"));
+    let package = folder().join(format!("{name}.mlpackage"));
+    let path = if package.is_dir() { package } else { package.with_extension("mlmodel") };
+    let mut model = GraphModel::open(&path, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
     for run in 0..runs {
         let told = |port: &str| reference.tensor(&format!("{run}.{port}")).expect("committed");
         let feeds: Vec<Tensor> =
@@ -55,6 +57,57 @@ fn operations_compute_what_pytorch_does() {
     ] {
         check(name, 1, 1e-5);
     }
+}
+
+/// Outputs from the definitions of the operations, see `tools/golden/coreml_programs.py`.
+#[test]
+fn operations_without_a_module_compute_what_their_definitions_say() {
+    for name in [
+        "affine",
+        "boxes",
+        "boxes-columns",
+        "draws",
+        "elements",
+        "lists",
+        "regions",
+        "regions-flat",
+        "resampling",
+        "sizes",
+    ] {
+        check(name, 1, 2e-5);
+    }
+}
+
+/// Outputs from the definitions of the layers, see `tools/golden/coreml_layers.py`.
+#[test]
+fn layers_of_networks_compute_what_their_definitions_say() {
+    for name in ["numbers", "picking", "pictures", "recurrence", "shapes", "volumes"] {
+        check(&format!("layers-{name}"), 1, 2e-5);
+    }
+}
+
+/// Outputs from the definitions of the models, see `tools/golden/coreml_pipelines.py`.
+#[test]
+fn pipelines_run_as_one_model() {
+    for name in ["classes", "detector", "linear", "trees"] {
+        check(&format!("pipeline-{name}"), 1, 1e-5);
+    }
+}
+
+#[test]
+fn a_function_of_a_package_can_be_chosen() {
+    check("functions", 1, 1e-5);
+    let path = folder().join("functions.mlpackage");
+    let run = |function: Option<&str>| {
+        let options = LoadOptions { function: function.map(str::to_owned), ..LoadOptions::default() };
+        let mut model = GraphModel::open(&path, &options)?;
+        let made = model.run(&[ones(&[2, 3])])?;
+        Ok::<_, kinglet::Error>(floats(&made[0]).expect("numbers").data)
+    };
+    let (usual, plain) = (run(None).expect("runs"), run(Some("plain")).expect("runs"));
+    assert!(usual.iter().zip(&plain).all(|(a, b)| (a - 2.0 * b).abs() < 1e-5), "{usual:?} {plain:?}");
+    let error = run(Some("third")).expect_err("there are two").to_string();
+    assert!(error.contains("no function `third`") && error.contains("plain, twice"), "{error}");
 }
 
 #[test]

@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Fix an open dimension (may be given several times)
     #[arg(long, value_name = "NAME=N", value_parser = dim)]
     dim: Vec<(String, usize)>,
+    /// Function of a Core ML package that has several [default: the one it names]
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
 }
 
 /// A dimension's name and size.
@@ -71,7 +74,7 @@ impl WriteArgs {
 }
 
 /// The model at this path; an error when it is none that can be converted.
-pub(super) fn open(path: &Path, ui: &Ui) -> Result<GraphFiles> {
+pub(super) fn open(path: &Path, function: Option<&str>, ui: &Ui) -> Result<GraphFiles> {
     if !GraphFiles::is_one(path) {
         let message = format!("{} is no model of operations", path.display());
         return Err(hinted(
@@ -79,13 +82,16 @@ pub(super) fn open(path: &Path, ui: &Ui) -> Result<GraphFiles> {
             "name a file or folder that ends in .onnx, .mlmodel or .mlpackage, or the folder of a vision model's checkpoint",
         ));
     }
-    let files = GraphFiles::open(path)?;
+    let files = match function {
+        Some(function) => GraphFiles::open_function(path, function)?,
+        None => GraphFiles::open(path)?,
+    };
     files.notes.iter().for_each(|note| ui.note(note));
     Ok(files)
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
-    let files = open(&args.input, ui)?;
+    let files = open(&args.input, args.function.as_deref(), ui)?;
     let steps = Steps::new(ui, "writing, MB");
     let mb = |bytes: u64| usize::try_from(bytes / 1_000_000).unwrap_or(0);
     let mut progress = |done: u64, all: u64| steps.set(mb(done), mb(all), "");

@@ -1,6 +1,6 @@
 //! `kinglet embed`: vectors of texts or pictures, and how alike they are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use kinglet::graphs::{Embedder, GraphFiles, PictureEmbedder};
@@ -8,7 +8,7 @@ use kinglet::models::image::{ImageLimits, decode};
 use kinglet::models::task::cosine;
 use serde_json::json;
 
-use crate::commands::options::LoadArgs;
+use crate::commands::options::{LoadArgs, fetched};
 use crate::failure::hinted;
 use crate::ui::{Table, Ui, brief};
 
@@ -19,12 +19,12 @@ use crate::ui::{Table, Ui, brief};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  kinglet embed ./all-MiniLM-L6-v2 \"How old are you?\" \"What is your age?\"
+  kinglet embed all-minilm \"How old are you?\" \"What is your age?\"
   kinglet embed ./all-MiniLM-L6-v2 \"one text\" --json | jq '.vectors[0]'
   kinglet embed ./mobilenet_v2.onnx one.jpg other.jpg")]
 pub(crate) struct Args {
-    /// A folder with model.onnx and tokenizer.json, or the model file in it; or a model of pictures
-    model: PathBuf,
+    /// A model's name; a folder with model.onnx and tokenizer.json, or the model file in it; or a model of pictures
+    model: String,
     /// Texts, or pictures; of two or more, the cosine of each pair is told
     #[arg(required = true, value_name = "TEXT|PICTURE")]
     texts: Vec<String>,
@@ -33,15 +33,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
-    if !args.model.exists() {
-        return Err(hinted(
-            format!("{} is not on this machine", args.model.display()),
-            "give a folder with model.onnx and tokenizer.json, or a model of pictures",
-        ));
-    }
-    let sees = !Embedder::is_one(&args.model) && GraphFiles::is_one(&args.model);
+    let path = find(&args.model, ui)?;
+    let sees = !Embedder::is_one(&path) && GraphFiles::is_one(&path);
     let (what, heading) = if sees { ("pictures", "PICTURE") } else { ("texts", "TEXT") };
-    let vectors = if sees { pictures(args, ui) } else { texts(args, ui) }?;
+    let vectors = if sees { pictures(args, &path, ui) } else { texts(args, &path, ui) }?;
     let pairs: Vec<(usize, usize)> =
         (0..vectors.len()).flat_map(|i| (i + 1..vectors.len()).map(move |j| (i, j))).collect();
     if ui.json() {
@@ -62,13 +57,27 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     ui.line(table)
 }
 
-fn texts(args: &Args, ui: &Ui) -> Result<Vec<Vec<f32>>> {
-    let mut embedder = Embedder::open(&args.model, &args.load.plain(ui))?;
+/// The model's place on this machine, where it is fetched to when it is not here.
+fn find(name: &str, ui: &Ui) -> Result<PathBuf> {
+    let path = PathBuf::from(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    fetched(name, ui)?.ok_or_else(|| {
+        hinted(
+            format!("{name} is not on this machine, and no name of a model of texts or pictures"),
+            "give a folder with model.onnx and tokenizer.json, a model of pictures, or a name as all-minilm",
+        )
+    })
+}
+
+fn texts(args: &Args, path: &Path, ui: &Ui) -> Result<Vec<Vec<f32>>> {
+    let mut embedder = Embedder::open(path, &args.load.plain(ui))?;
     args.texts.iter().map(|text| Ok(embedder.embed(text)?)).collect()
 }
 
-fn pictures(args: &Args, ui: &Ui) -> Result<Vec<Vec<f32>>> {
-    let mut embedder = PictureEmbedder::open(&args.model, &args.load.plain(ui))?;
+fn pictures(args: &Args, path: &Path, ui: &Ui) -> Result<Vec<Vec<f32>>> {
+    let mut embedder = PictureEmbedder::open(path, &args.load.plain(ui))?;
     let one = |name: &String| {
         let bytes = std::fs::read(name).with_context(|| brief(name, 200))?;
         let picture = decode(&bytes, &ImageLimits::default()).with_context(|| brief(name, 200))?;

@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Fix an open dimension (may be given several times)
     #[arg(long, value_name = "NAME=N", value_parser = dim)]
     dim: Vec<(String, usize)>,
+    /// Function of a Core ML package that has several [default: the one it names]
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
     /// Runs of each variant that are measured; 0: none
     #[arg(long, value_name = "N", default_value_t = 15)]
     runs: usize,
@@ -48,7 +51,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
-    let files = open(&args.model, ui)?;
+    let files = open(&args.model, args.function.as_deref(), ui)?;
     let format = files.format.clone();
     let optimised = Optimised::new(files, &args.dim)?;
     let converted = optimised.write(&args.output, &args.write.options(&[]), &mut |_, _| {})?;

@@ -1,8 +1,11 @@
 //! Options that several commands share: how a model is loaded.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::ValueEnum;
-use kinglet::catalog::{self, Catalog};
+use kinglet::catalog::{self, Catalog, ModelName, known};
+use kinglet::graphs::GraphFiles;
 use kinglet::packs::PackFolder;
 use kinglet::tensor::DType;
 use kinglet::{LoadOptions, Model, ModelFiles, Precision};
@@ -35,6 +38,9 @@ pub(crate) struct LoadArgs {
     /// Compute each node of a graph model by a step of its own, to see what fusing them is worth
     #[arg(long)]
     no_fuse: bool,
+    /// Function of a Core ML package that has several [default: the one it names]
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
     #[command(flatten)]
     buffers: BufferArgs,
 }
@@ -72,6 +78,24 @@ enum KvArg {
     Q8,
 }
 
+/// Where a graph model of the catalogue lies, fetched when it is not here; none for what is no name of one.
+pub(crate) fn fetched(name: &str, ui: &Ui) -> Result<Option<PathBuf>> {
+    let of_words = |known: &known::Known| known.hub.is_some_and(|hub| hub.contains(':'));
+    let may_be_one = match ModelName::parse(name) {
+        Ok(ModelName::Hub(hub)) => hub.quant.is_none(),
+        Ok(ModelName::Short { name, tag }) => {
+            known::find(&name, tag.as_deref()).is_some_and(|k| !of_words(k))
+        }
+        Ok(ModelName::Url(url)) => !url.contains(".gguf"),
+        _ => false,
+    };
+    if !may_be_one {
+        return Ok(None);
+    }
+    let model = Catalog::from_env().resolve(name, &Fetching::new(ui))?;
+    Ok(GraphFiles::of(&model))
+}
+
 impl LoadArgs {
     /// For models without tokens: threads, instruction set and precision.
     pub(crate) fn plain(&self, ui: &Ui) -> LoadOptions {
@@ -82,6 +106,7 @@ impl LoadArgs {
                 precision: self.precision.into(),
                 buffers: self.buffers.buffers(self.packs(&Catalog::from_env())),
                 fuse: !self.no_fuse,
+                function: self.function.clone(),
                 ..LoadOptions::default()
             },
             ui,
@@ -116,6 +141,7 @@ impl LoadArgs {
             buffers: self.buffers.buffers(self.packs(catalog)),
             packs: self.packs(catalog).map(|folder| folder.of(model)),
             fuse: !self.no_fuse,
+            function: self.function.clone(),
         }
     }
 

@@ -41,12 +41,15 @@ pub(crate) struct Args {
     /// Print all metadata instead, long values shortened (with --json: in full)
     #[arg(long)]
     metadata: bool,
+    /// Function of a Core ML package that has several [default: the one it names]
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     let path = Path::new(&args.model);
     if GraphFiles::is_one(path) {
-        return graph::show(path, ui);
+        return graph::show(path, args.function.as_deref(), ui);
     }
     let model = find(&args.model)?;
     let files = ModelFiles::of(&model)?;

@@ -1,10 +1,10 @@
-//! `NonMaxSuppression`, in f32 as the scores are.
+//! `NonMaxSuppression` and `BestBoxes`, in f32 as the scores are.
 
-use kinglet_graph::ops::NonMaxSuppression;
+use kinglet_graph::ops::{BestBoxes, NonMaxSuppression};
 use kinglet_tensor::DType;
 
 use super::numbers::from_i64;
-use super::{Call, HostOp, Outcome, Outs};
+use super::{Call, HostOp, Outcome, Outs, store_ints};
 
 /// Two opposite corners: least y and x, most y and x.
 type Corners = [f32; 4];
@@ -28,7 +28,9 @@ impl HostOp for NonMaxSuppression {
         for image in 0..images {
             for class in 0..classes {
                 let scores = &scores[(image * classes + class) * count..][..count];
-                let kept = best(&corners[image * count..][..count], scores, most, overlap, threshold);
+                let passes = |i: usize| threshold.is_none_or(|t| scores[i] as f32 > t);
+                let boxes = &corners[image * count..][..count];
+                let kept = best(scores, most, passes, |a, b| shared(&boxes[a], &boxes[b]) > overlap);
                 chosen.extend(kept.into_iter().flat_map(|i| [image as i64, class as i64, i as i64]));
             }
         }
@@ -44,17 +46,59 @@ fn corners(v: &[f64], centres: bool) -> Corners {
     [a.min(c), b.min(d), a.max(c), b.max(d)]
 }
 
-/// The boxes that are kept, best first; of equal scores the first box.
-fn best(boxes: &[Corners], scores: &[f64], most: usize, overlap: f32, threshold: Option<f32>) -> Vec<usize> {
-    let passes = |i: &usize| threshold.is_none_or(|t| scores[*i] as f32 > t);
-    let mut order: Vec<usize> = (0..boxes.len()).filter(passes).collect();
+impl HostOp for BestBoxes {
+    fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
+        let (boxes, scores) = (call.view(0)?, call.view(1)?);
+        let (&[images, count, 4], &[n, b, classes]) = (boxes.shape, scores.shape) else {
+            return Err("takes [N, B, 4] and [N, B, classes]".into());
+        };
+        if n != images || b != count || classes == 0 {
+            return Err(format!("boxes {:?} and scores {:?}", boxes.shape, scores.shape));
+        }
+        let corners: Vec<Corners> = boxes.f64s()?.chunks_exact(4).map(|v| corners(v, true)).collect();
+        let classes: Vec<(usize, f64)> = scores.f64s()?.chunks_exact(classes).map(top).collect();
+        let mut chosen = Vec::with_capacity(images * self.most);
+        for image in 0..images {
+            let boxes = &corners[image * count..][..count];
+            let (best_class, scores): (Vec<usize>, Vec<f64>) =
+                classes[image * count..][..count].iter().copied().unzip();
+            let covers = |a: usize, b: usize| {
+                let rivals = !self.by_class || best_class[a] == best_class[b];
+                rivals && shared(&boxes[a], &boxes[b]) > self.overlap
+            };
+            let mut kept = best(&scores, self.most, |i| scores[i] as f32 >= self.threshold, covers);
+            if kept.is_empty() && self.at_least_one {
+                kept = best(&scores, self.most.min(1), |_| true, covers);
+            }
+            kept.resize(self.most, usize::MAX);
+            chosen.extend(kept.into_iter().map(|i| i64::try_from(i).unwrap_or(-1)));
+        }
+        store_ints(outs, 0, &chosen)
+    }
+}
+
+/// The first of the largest scores: its class and itself.
+fn top(scores: &[f64]) -> (usize, f64) {
+    let larger = |best: (usize, f64), (i, s): (usize, &f64)| if *s > best.1 { (i, *s) } else { best };
+    scores.iter().enumerate().fold((0, f64::NEG_INFINITY), larger)
+}
+
+/// The boxes that are kept, best first, at most `most` of those that pass; a kept box removes those that it covers. Of equal
+/// scores the first box.
+fn best(
+    scores: &[f64],
+    most: usize,
+    passes: impl Fn(usize) -> bool,
+    covers: impl Fn(usize, usize) -> bool,
+) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).filter(|i| passes(*i)).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
     let mut kept: Vec<usize> = Vec::new();
     for i in order {
         if kept.len() >= most {
             break;
         }
-        if !kept.iter().any(|k| shared(&boxes[i], &boxes[*k]) > overlap) {
+        if !kept.iter().any(|k| covers(*k, i)) {
             kept.push(i);
         }
     }

@@ -199,7 +199,7 @@ fn of_floats(fun: Fun2, a: f64, b: f64, single: bool) -> f64 {
         Fun2::Mul => a * b,
         Fun2::Div => a / b,
         Fun2::Pow => a.powf(b),
-        Fun2::Mod if b != 0.0 && single => f64::from((a as f32).rem_euclid(b as f32)),
+        Fun2::Mod if single => f64::from(modulo(a as f32, b as f32)),
         Fun2::Mod => a - (a / b).floor() * b,
         Fun2::Fmod => a % b,
         Fun2::Min => {
@@ -513,4 +513,10 @@ impl HostOp for Dropout {
         }
         Ok(())
     }
+}
+
+/// The remainder with the sign of the divisor.
+fn modulo(a: f32, b: f32) -> f32 {
+    let rest = a % b;
+    if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
 }

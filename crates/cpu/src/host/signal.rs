@@ -1,9 +1,9 @@
-//! `Dft` and `Stft` by recursion over the prime factors of the length.
+//! `Dft` and `Stft` by recursion over the prime factors of the length; `MelWeights`.
 
 use std::f64::consts::PI;
 
 use kinglet_graph::axis;
-use kinglet_graph::ops::{Dft, Stft};
+use kinglet_graph::ops::{Dft, MelWeights, Stft};
 
 use super::numbers::from_f64;
 use super::{Call, HostOp, Outcome, Outs, View, around};
@@ -129,6 +129,50 @@ impl HostOp for Stft {
             made.extend(transform(&list, false).into_iter().take(bins).flatten());
         }
         from_f64(x.dtype, &made, out)
+    }
+}
+
+impl HostOp for MelWeights {
+    fn host(&self, call: &Call<'_>, outs: &mut dyn Outs) -> Outcome {
+        let one = |i: usize| {
+            call.view(i)?.f64s()?.first().copied().ok_or_else(|| format!("input {i} is no scalar"))
+        };
+        let (bands, length) = (usize::try_from(call.int(0)?), usize::try_from(call.int(1)?));
+        let (bands, length) = bands.ok().zip(length.ok()).ok_or("a negative number of bands or samples")?;
+        let (rate, bins) = (one(2)?, length / 2 + 1);
+        let mel = |hertz: f64| 2595.0 * (1.0 + hertz / 700.0).log10();
+        let (low, high) = (mel(one(3)?), mel(one(4)?));
+        let step = (high - low) / (bands + 2) as f64;
+        let bin = |i: usize| {
+            let hertz = 700.0 * (10f64.powf((i as f64 * step + low) / 2595.0) - 1.0);
+            (((length + 1) as f64 * hertz) / rate).floor()
+        };
+        let last = bin(bands + 1);
+        if !(last.is_finite() && bin(0) >= 0.0 && last <= bins as f64) {
+            return Err(format!("frequencies up to bin {last} of {bins}"));
+        }
+        let count = bins.checked_mul(bands).filter(|n| *n <= MOST).ok_or("too many weights")?;
+        let mut weights = vec![0.0; count];
+        for band in 0..bands {
+            band_weights([bin(band), bin(band + 1), bin(band + 2)], |at, weight| {
+                if let Some(slot) = weights.get_mut(at * bands + band) {
+                    *slot = weight;
+                }
+            });
+        }
+        from_f64(self.dtype, &weights, outs.make(0, self.dtype, &[bins, bands])?)
+    }
+}
+
+/// A triangle from its first bin over the middle one to the last, which has no weight itself.
+fn band_weights([first, middle, last]: [f64; 3], mut put: impl FnMut(usize, f64)) {
+    if first == middle {
+        put(middle as usize, 1.0);
+    } else {
+        (first as usize..=middle as usize).for_each(|at| put(at, (at as f64 - first) / (middle - first)));
+    }
+    if last > middle {
+        (middle as usize..last as usize).for_each(|at| put(at, (last - at as f64) / (last - middle)));
     }
 }
 

@@ -16,7 +16,9 @@ pub enum CoreMlError {
         "specification version {found} cannot be read (1 to {most} can); export the model for an older one"
     )]
     Version { found: i32, most: i32 },
-    #[error("the model is {0}; neural networks, ML Programs and pipelines of them can be read")]
+    #[error(
+        "the model is {0}; neural networks, ML Programs, scalers, linear models, trees and pipelines of them can be read"
+    )]
     Kind(&'static str),
     #[error("pipelines are nested more than {0} deep; the file is damaged")]
     Depth(usize),
@@ -38,8 +40,10 @@ pub enum CoreMlError {
     NoFunction,
     #[error("`{0}` is made by nothing; the model is damaged, export it again")]
     Dangling(String),
-    #[error("pipelines of {0} models cannot run as one graph; run their parts")]
-    Pipeline(usize),
+    #[error("only ML Programs have functions to choose from; this model is none")]
+    NoFunctions,
+    #[error("the program has no function `{name}`; it has {known}")]
+    Function { name: String, known: String },
     #[error("operations that are not supported: {}", list(.0))]
     Unsupported(Vec<(String, Vec<String>)>),
     #[error(transparent)]

@@ -110,9 +110,14 @@ pub struct Classes {
 }
 
 impl Interface {
-    pub(super) fn of(description: &proto::Description) -> Self {
-        let function = description.functions.iter().find(|f| f.name == description.default_function);
-        let function = function.or(description.functions.first()).filter(|_| description.inputs.is_empty());
+    /// The interface of the function `chosen`, else of the default one.
+    pub(super) fn of(description: &proto::Description, chosen: Option<&str>) -> Self {
+        let named = |name: &str| description.functions.iter().find(|f| f.name == name);
+        let usual = || named(&description.default_function).or(description.functions.first());
+        let function = match chosen {
+            Some(name) => named(name),
+            None => usual().filter(|_| description.inputs.is_empty()),
+        };
         let metadata = description.metadata.clone().unwrap_or_default();
         let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
         let features = |own: &[proto::Feature], of: fn(&proto::FunctionDescription) -> &[proto::Feature]| {

@@ -3,7 +3,7 @@
 //! [`Package`] says which of a folder's files is the model; [`CoreMl::parse`] reads its bytes, [`Blobs`] gives the weight
 //! files that it names. What comes out is a tree in Rust's types: interface, layers with their parameters, blocks with their
 //! operations, and tensors that share the file's bytes. [`unpack`] computes what compressed weights stand for.
-//! Deliberately absent: paths, running anything, and models of other kinds (trees, support vectors, word lists).
+//! Deliberately absent: paths, running anything, and models of other kinds (neighbours, word lists, Apple's own features).
 
 mod blob;
 mod error;
@@ -13,6 +13,7 @@ mod network;
 mod package;
 mod program;
 mod proto;
+mod step;
 mod unpack;
 mod value;
 mod weights;
@@ -25,6 +26,7 @@ pub use interface::{Classes, Colour, Feature, FeatureKind, Interface, Size};
 pub use network::{Fields, Layer, Network, Scaler};
 pub use package::Package;
 pub use program::{Argument, Block, Function, Op, Program, ValueType};
+pub use step::Step;
 pub use unpack::unpack;
 pub use value::{Dim, Literal, TensorType};
 pub use weights::Weights;
@@ -57,15 +59,27 @@ pub enum Body {
     Program(Program),
     /// Models one after another, with their names.
     Pipeline(Vec<(String, CoreMl)>),
+    /// A model without layers or operations: a scaler, a linear model, trees.
+    Step(Step),
 }
 
 impl CoreMl {
     /// Reads the bytes of a `.mlmodel` file, or of the model in a package; `blobs` gives the weight files of the package.
     pub fn parse(bytes: Bytes, blobs: &dyn Blobs) -> Result<Self, CoreMlError> {
-        Self::nested(bytes, blobs, 0)
+        Self::nested(bytes, blobs, 0, None)
     }
 
-    fn nested(bytes: Bytes, blobs: &dyn Blobs, depth: usize) -> Result<Self, CoreMlError> {
+    /// The same, for the function `function` of a program that has several.
+    pub fn parse_function(bytes: Bytes, blobs: &dyn Blobs, function: &str) -> Result<Self, CoreMlError> {
+        Self::nested(bytes, blobs, 0, Some(function))
+    }
+
+    fn nested(
+        bytes: Bytes,
+        blobs: &dyn Blobs,
+        depth: usize,
+        function: Option<&str>,
+    ) -> Result<Self, CoreMlError> {
         if depth > MAX_DEPTH {
             return Err(CoreMlError::Depth(MAX_DEPTH));
         }
@@ -74,9 +88,16 @@ impl CoreMl {
             return Err(CoreMlError::Version { found: model.version, most: NEWEST });
         }
         let description = model.description.unwrap_or_default();
-        let mut interface = Interface::of(&description);
+        let mut interface = Interface::of(&description, function);
+        let usual = Some(description.default_function.as_str()).filter(|name| !name.is_empty());
         let body = match model.kind {
-            Some(proto::Kind::Program(program)) => Body::Program(program::read(program, blobs)?),
+            Some(proto::Kind::Program(program)) => {
+                let mut program = program::read(program, blobs)?;
+                program.function = function.or(usual).map(str::to_owned);
+                program.chosen()?;
+                Body::Program(program)
+            }
+            Some(_) | None if function.is_some() => return Err(CoreMlError::NoFunctions),
             Some(proto::Kind::Network(n) | proto::Kind::Classifier(n) | proto::Kind::Regressor(n)) => {
                 interface.classes = Classes::of(&n);
                 Body::Network(network::read(n)?)
@@ -85,8 +106,17 @@ impl CoreMl {
             Some(proto::Kind::PipelineClassifier(w) | proto::Kind::PipelineRegressor(w)) => {
                 pipeline_of(w.pipeline, blobs, depth)?
             }
-            None => return Err(CoreMlError::Kind(kind_of(bytes))),
+            None => match Step::read(bytes.clone())? {
+                Some(step) => {
+                    interface.classes = step.classes();
+                    Body::Step(step)
+                }
+                None => return Err(CoreMlError::Kind(kind_of(bytes))),
+            },
         };
+        if let Body::Pipeline(parts) = &body {
+            interface.classes = parts.iter().rev().find_map(|(_, part)| part.interface.classes.clone());
+        }
         Ok(Self { version: model.version, interface, body })
     }
 }
@@ -99,29 +129,28 @@ fn pipeline_of(
     let proto::Pipeline { models, names } = pipeline.unwrap_or_default();
     let parts = models.into_iter().enumerate().map(|(i, bytes)| {
         let name = names.get(i).filter(|name| !name.is_empty()).cloned();
-        Ok((name.unwrap_or_else(|| format!("model {i}")), CoreMl::nested(bytes, blobs, depth + 1)?))
+        Ok((name.unwrap_or_else(|| format!("model {i}")), CoreMl::nested(bytes, blobs, depth + 1, None)?))
     });
     Ok(Body::Pipeline(parts.collect::<Result<_, CoreMlError>>()?))
 }
 
 /// Kinds of models that are told but not read, by their field in `Model.proto`.
-const OTHERS: [(u32, &str); 17] = [
-    (300, "a linear regressor"),
-    (301, "a support vector regressor"),
-    (302, "a tree ensemble"),
+const OTHERS: [(u32, &str); 16] = [
     (304, "a Bayesian regressor"),
-    (400, "a linear classifier"),
     (401, "a support vector classifier"),
-    (402, "a tree ensemble"),
     (404, "a nearest neighbours classifier"),
     (501, "a recommender"),
     (555, "a custom model"),
     (556, "a link to a compiled model"),
-    (610, "a non-maximum suppression"),
+    (560, "a threshold of confidence"),
+    (603, "a vectoriser of dictionaries"),
+    (606, "a mapping of categories"),
     (2000, "a text classifier"),
     (2001, "a word tagger"),
     (2002, "Apple's built-in vision features"),
     (2003, "Apple's built-in sound features"),
+    (2004, "a list of words"),
+    (2005, "a word embedding"),
     (3000, "an encrypted or serialised model"),
 ];
 

@@ -81,8 +81,7 @@ impl Scaler {
 impl Layer {
     fn read(at: usize, bytes: Bytes) -> Result<Self, CoreMlError> {
         let fields = Fields::parse(&format!("layer {at}"), bytes)?;
-        let texts = |tag: u32| -> Vec<String> { fields.all(tag).filter_map(Field::text).collect() };
-        let name = texts(1).pop().unwrap_or_else(|| format!("layer {at}"));
+        let name = fields.texts(1).pop().unwrap_or_else(|| format!("layer {at}"));
         let known = LAYERS.iter().find_map(|(tag, kind)| Some((*tag, *kind, fields.find(*tag)?)));
         let Some((_, kind, Field::Bytes(params))) = known else {
             let why = "no known layer is in it; the file is damaged, or needs a newer version of Kinglet";
@@ -93,7 +92,7 @@ impl Layer {
             });
         };
         let params = Fields::parse(&name, params.clone())?;
-        Ok(Self { name, kind, inputs: texts(2), outputs: texts(3), params })
+        Ok(Self { name, kind, inputs: fields.texts(2), outputs: fields.texts(3), params })
     }
 
     /// An error about this layer.
@@ -116,6 +115,7 @@ pub struct Fields(Vec<(u32, Field)>);
 enum Field {
     Number(u64),
     Float(f32),
+    Double(f64),
     Bytes(Bytes),
 }
 
@@ -178,7 +178,7 @@ impl Fields {
         for field in self.all(tag) {
             match field {
                 Field::Number(n) => list.push(*n as i64),
-                Field::Float(_) => {}
+                Field::Float(_) | Field::Double(_) => {}
                 Field::Bytes(packed) => {
                     let mut rest = &packed[..];
                     while let Ok(n) = decode_varint(&mut rest) {
@@ -195,7 +195,7 @@ impl Fields {
         let mut list = Vec::new();
         for field in self.all(tag) {
             match field {
-                Field::Number(_) => {}
+                Field::Number(_) | Field::Double(_) => {}
                 Field::Float(x) => list.push(*x),
                 Field::Bytes(packed) => {
                     list.extend(packed.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
@@ -203,6 +203,31 @@ impl Fields {
             }
         }
         list
+    }
+
+    /// A number of double precision; 0 when absent.
+    pub fn double(&self, tag: u32) -> f64 {
+        if let Some(Field::Double(x)) = self.find(tag) { *x } else { 0.0 }
+    }
+
+    /// A list of numbers of double precision.
+    pub fn doubles(&self, tag: u32) -> Vec<f64> {
+        let mut list = Vec::new();
+        for field in self.all(tag) {
+            match field {
+                Field::Double(x) => list.push(*x),
+                Field::Bytes(packed) => {
+                    list.extend(packed.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)));
+                }
+                Field::Number(_) | Field::Float(_) => {}
+            }
+        }
+        list
+    }
+
+    /// A list of texts.
+    pub fn texts(&self, tag: u32) -> Vec<String> {
+        self.all(tag).filter_map(Field::text).collect()
     }
 
     /// Raw bytes.
@@ -234,6 +259,10 @@ fn field(whole: &Bytes, rest: &mut &[u8]) -> Result<Option<(u32, Field)>, prost:
         WireType::ThirtyTwoBit => {
             skip_field(wire, tag, rest, DecodeContext::default())?;
             Field::Float(f32::from_le_bytes([before[0], before[1], before[2], before[3]]))
+        }
+        WireType::SixtyFourBit => {
+            skip_field(wire, tag, rest, DecodeContext::default())?;
+            Field::Double(f64::from_le_bytes(before[..8].try_into().unwrap_or_default()))
         }
         WireType::LengthDelimited => {
             skip_field(wire, tag, rest, DecodeContext::default())?;

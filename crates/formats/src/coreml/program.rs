@@ -15,6 +15,8 @@ const MAX_OPS: usize = 1 << 20;
 pub struct Program {
     /// Functions by name; `main` is the usual one.
     pub functions: BTreeMap<String, Function>,
+    /// Name of the one that runs, when it is another.
+    pub function: Option<String>,
 }
 
 /// A function.
@@ -79,9 +81,22 @@ pub enum ValueType {
 }
 
 impl Program {
-    /// The function that a run executes: `main`, or the first.
-    pub fn main(&self) -> Option<&Function> {
-        self.functions.get("main").or_else(|| self.functions.values().next())
+    /// The function that a run executes: the chosen one, else `main`, or the first.
+    pub fn chosen(&self) -> Result<&Function, CoreMlError> {
+        let Some(name) = &self.function else {
+            let usual = self.functions.get("main").or_else(|| self.functions.values().next());
+            return usual.ok_or(CoreMlError::NoFunction);
+        };
+        let unknown = || CoreMlError::Function {
+            name: crate::error::printable(name),
+            known: self
+                .functions
+                .keys()
+                .map(|name| crate::error::printable(name))
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        self.functions.get(name).ok_or_else(unknown)
     }
 }
 
@@ -131,7 +146,11 @@ pub(super) fn read(program: proto::Program, blobs: &dyn Blobs) -> Result<Program
     let functions = program.functions.into_iter();
     let functions: BTreeMap<_, _> =
         functions.map(|(name, f)| Ok((name, reader.function(f)?))).collect::<Result<_, CoreMlError>>()?;
-    if functions.is_empty() { Err(CoreMlError::NoFunction) } else { Ok(Program { functions }) }
+    if functions.is_empty() {
+        Err(CoreMlError::NoFunction)
+    } else {
+        Ok(Program { functions, function: None })
+    }
 }
 
 impl Reader<'_> {

@@ -128,7 +128,9 @@ impl<'a> Reader<'a> {
                 super::ops::text_constant(&mut self.scopes.top().builder, message)?
             } else {
                 let tensor = tensor(message, self.external)?;
-                self.scopes.top().builder.weight_as(&message.name, tensor)?
+                let builder = &mut self.scopes.top().builder;
+                let name = builder.fresh(&message.name);
+                builder.weight_as(&name, tensor)?
             };
             self.scopes.top().names.insert(message.name.clone(), id);
         }
@@ -164,6 +166,23 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Adds a body where its node stands; its inputs are these values.
+    pub(crate) fn inline(
+        &mut self,
+        graph: &proto::Graph,
+        inputs: &[ValueId],
+    ) -> Result<Vec<ValueId>, OnnxError> {
+        self.deeper(|reader| {
+            let outer = reader.scopes.top().names.clone();
+            for (input, id) in graph.input.iter().zip(inputs) {
+                reader.scopes.top().names.insert(input.name.clone(), *id);
+            }
+            let made = reader.graph(graph);
+            reader.scopes.top().names = outer;
+            made
+        })
+    }
+
     fn deeper<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T, OnnxError>) -> Result<T, OnnxError> {
         if self.depth >= MAX_DEPTH {
             return Err(OnnxError::Depth(MAX_DEPTH));
@@ -181,7 +200,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn node(&mut self, node: &proto::Node) -> Result<(), OnnxError> {
+    /// Adds a node, whose inputs are there.
+    pub(crate) fn node(&mut self, node: &proto::Node) -> Result<(), OnnxError> {
         let mut inputs = Vec::with_capacity(node.input.len());
         for name in &node.input {
             inputs.push(if name.is_empty() {

@@ -23,7 +23,7 @@ fn model(name: &str) -> CoreMl {
 fn weights(model: &CoreMl, name: &str, count: usize) -> Vec<f32> {
     match &model.body {
         Body::Program(program) => {
-            let known = program.main().expect("a function").block.constants().expect("constants");
+            let known = program.chosen().expect("a function").block.constants().expect("constants");
             let value = known.get(name).unwrap_or_else(|| panic!("{name} among {:?}", known.keys()));
             value.floats().expect("numbers")
         }
@@ -34,7 +34,7 @@ fn weights(model: &CoreMl, name: &str, count: usize) -> Vec<f32> {
             let weights = layer.weights(20).expect("well-formed").expect("weights");
             weights.floats(count).expect("as many")
         }
-        Body::Pipeline(_) => panic!("no pipeline among the fixtures"),
+        Body::Pipeline(_) | Body::Step(_) => panic!("neither pipelines nor steps among the fixtures"),
     }
 }
 
@@ -64,7 +64,7 @@ fn programs_tell_their_interface_and_their_operations() {
     assert_eq!(model.interface.inputs[0].name, "x");
     assert_eq!(model.interface.outputs[0].name, "y");
     let Body::Program(program) = &model.body else { panic!("a program") };
-    let block = &program.main().expect("main").block;
+    let block = &program.chosen().expect("main").block;
     let kinds: Vec<&str> = block.ops.iter().map(|op| op.kind.as_str()).filter(|k| *k != "const").collect();
     assert_eq!(kinds, ["cast", "linear", "cast"]);
     assert_eq!(block.outputs, ["y"]);
@@ -75,13 +75,13 @@ fn states_are_inputs_of_their_own_type() {
     let model = CoreMl::parse(data("state.mlmodel"), &NoBlobs).expect("a program");
     assert_eq!(model.interface.states[0].name, "total");
     let Body::Program(program) = &model.body else { panic!("a program") };
-    let inputs = &program.main().expect("main").inputs;
+    let inputs = &program.chosen().expect("main").inputs;
     assert!(
         matches!(inputs.iter().find(|(name, _)| name == "total"), Some((_, ValueType::State(_)))),
         "{inputs:?}"
     );
     let kinds: Vec<&str> =
-        program.main().expect("main").block.ops.iter().map(|op| op.kind.as_str()).collect();
+        program.chosen().expect("main").block.ops.iter().map(|op| op.kind.as_str()).collect();
     assert!(kinds.contains(&"read_state") && kinds.contains(&"write_state"), "{kinds:?}");
 }
 
@@ -94,7 +94,11 @@ fn damaged_models_are_refused() {
     check(Bytes::new(), &NoBlobs, "specification version 0 cannot be read");
     check(Bytes::from_static(b"hello world"), &NoBlobs, "model is not well-formed");
     check(Bytes::from_static(b"\x08\x05"), &NoBlobs, "the model is of a kind without layers or operations");
-    check(Bytes::from_static(b"\x08\x05\xf2\x12\x00"), &NoBlobs, "the model is a tree ensemble");
+    check(
+        Bytes::from_static(b"\x08\x05\xa2\x19\x00"),
+        &NoBlobs,
+        "the model is a nearest neighbours classifier",
+    );
     check(Bytes::from_static(b"\x08\x63"), &NoBlobs, "specification version 99 cannot be read");
     check(data("plain18.mlmodel"), &NoBlobs, "`@model_path/weights/weight.bin` is missing");
     let short = |_: &str| Ok(data("plain18.bin").slice(..200));
@@ -156,19 +160,26 @@ fn states_are_the_last_inputs_and_outputs() {
     assert_eq!(next, format!("{state}.next"));
 }
 
-/// Programs with blocks, states and lists, one byte in eleven damaged.
+/// Programs, networks and pipelines of all kinds, one byte in eleven damaged.
 #[test]
-fn damaged_blocks_are_errors_or_harmless() {
+fn damaged_models_are_errors_or_harmless() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/tests/data/coreml");
-    for name in ["while", "either", "average", "cache", "gru", "order", "scatter"] {
-        let path = folder.join(format!("{name}.mlpackage/Data/com.apple.CoreML/model.mlmodel"));
+    let mut tried = 0;
+    for entry in std::fs::read_dir(folder).expect("committed").flatten() {
+        let path = match entry.path().extension().and_then(|end| end.to_str()) {
+            Some("mlpackage") => entry.path().join("Data/com.apple.CoreML/model.mlmodel"),
+            Some("mlmodel") => entry.path(),
+            _ => continue,
+        };
         let whole = Bytes::from(std::fs::read(path).expect("committed"));
         for at in (0..whole.len()).step_by(11) {
             let mut damaged = whole.to_vec();
             damaged[at] ^= [0x01, 0x80, 0xFF][at % 3];
             read_all(damaged.into(), &Bytes::new());
         }
+        tried += 1;
     }
+    assert!(tried > 30, "{tried} models");
 }
 
 /// Reads everything that can be read; what it says does not matter, only that it comes back.

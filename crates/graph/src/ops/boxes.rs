@@ -27,3 +27,37 @@ impl Op for NonMaxSuppression {
         Ok(vec![TensorType { dtype: DType::I64, shape: vec![Dim::Unknown, Dim::Fixed(3)] }.into()])
     }
 }
+
+/// Of boxes that cover each other, the one whose best class scores highest; one choice for all classes.
+///
+/// Inputs: boxes `[N, B, 4]` as centre x, centre y, width and height, scores `[N, B, classes]`. Output: `[N, most]` of I64: the
+/// boxes that are kept, best first, and -1 behind them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BestBoxes {
+    /// Most boxes of an image.
+    pub most: usize,
+    /// The largest overlap that is left alone.
+    pub overlap: f32,
+    /// The least score.
+    pub threshold: f32,
+    /// Boxes only give way to boxes of the same best class.
+    pub by_class: bool,
+    /// Where no box reaches the threshold, the best one is kept all the same.
+    pub at_least_one: bool,
+}
+
+impl Op for BestBoxes {
+    fn name(&self) -> &'static str {
+        "BestBoxes"
+    }
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let [boxes, scores] = args.tensors::<2>()?;
+        let four = |n: usize| n == 4;
+        if boxes.rank() != 3 || scores.rank() != 3 || !boxes.shape[2].fixed().is_none_or(four) {
+            return Err(format!("takes [N, B, 4] and [N, B, classes], got {boxes:?} and {scores:?}"));
+        }
+        let shape = vec![boxes.shape[0], Dim::Fixed(self.most)];
+        Ok(vec![TensorType { dtype: DType::I64, shape }.into()])
+    }
+}

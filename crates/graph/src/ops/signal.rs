@@ -1,4 +1,6 @@
-//! `Dft` and `Stft`: discrete Fourier transforms of whole signals and of windows that slide over them.
+//! `Dft` and `Stft`: discrete Fourier transforms of whole signals and of windows that slide over them; `MelWeights`.
+
+use kinglet_tensor::DType;
 
 use super::Op;
 use crate::{Args, Dim, TensorType, Type, axis};
@@ -80,5 +82,29 @@ impl Op for Stft {
             bins = Dim::Fixed(if self.onesided { frame / 2 + 1 } else { frame });
         }
         Ok(vec![TensorType { dtype: x.dtype, shape: vec![x.shape[0], windows, bins, Dim::Fixed(2)] }.into()])
+    }
+}
+
+/// Weights that gather the frequencies of a spectrum into bands of equal width for the ear.
+///
+/// Inputs, all scalars: bands, length of the transform, samples a second, lowest and highest frequency in Hz. Output:
+/// `[length / 2 + 1, bands]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MelWeights {
+    /// Type of the weights.
+    pub dtype: DType,
+}
+
+impl Op for MelWeights {
+    fn name(&self) -> &'static str {
+        "MelWeights"
+    }
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        args.tensors::<5>()?;
+        let size = |n: i64| usize::try_from(n).map(Dim::Fixed).map_err(|_| format!("a size of {n}"));
+        let bins = args.int(1).map(|n| size(n / 2 + 1)).transpose()?.unwrap_or(Dim::Unknown);
+        let bands = args.int(0).map(size).transpose()?.unwrap_or(Dim::Unknown);
+        Ok(vec![TensorType { dtype: self.dtype, shape: vec![bins, bands] }.into()])
     }
 }

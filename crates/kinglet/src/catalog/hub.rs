@@ -32,6 +32,7 @@ const FOLDER_ENDS: &[&str] = &[".safetensors", ".safetensors.index.json", ".jinj
 const FOLDER_FILES: &[&str] = &[
     "config.json",
     "generation_config.json",
+    "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -40,6 +41,12 @@ const FOLDER_FILES: &[&str] = &[
     "vocab.json",
     "merges.txt",
 ];
+
+/// Where repositories keep the model in ONNX.
+const ONNX: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
+/// What stands beside it: its vocabulary, how vectors of words become one, how pictures are prepared.
+const BESIDE_ONNX: &[&str] =
+    &["config.json", "tokenizer.json", "1_Pooling/config.json", "preprocessor_config.json"];
 
 /// How the hub is reached.
 #[derive(Clone, Debug)]
@@ -124,7 +131,7 @@ impl Hub {
         let file = |n: &String| {
             let path = snapshot.join(n);
             let bytes = fs::metadata(&path).ok()?.len();
-            Some(ModelFile { name: base_name(n), path, bytes, sha256: None, owned: false })
+            Some(ModelFile { name: own_name(n), path, bytes, sha256: None, owned: false })
         };
         let files: Option<Vec<_>> = chosen.iter().map(file).collect();
         files.map(|files| (commit.trim().to_owned(), files))
@@ -234,7 +241,7 @@ impl Hub {
         link(&blob, &path)?;
         let bytes = fs::metadata(&path).at("read", &path)?.len();
         let sha256 = sibling.lfs.as_ref().map(|l| l.sha256.clone());
-        Ok(ModelFile { name: base_name(file), path, bytes, sha256, owned })
+        Ok(ModelFile { name: own_name(file), path, bytes, sha256, owned })
     }
 
     fn fetch_blob(
@@ -307,7 +314,10 @@ fn choose(names: &[String], name: &HubName) -> Result<Vec<String>> {
         };
     }
     if models.is_empty() {
-        return folder(names).map_or_else(|| wrong("it has neither GGUF nor safetensors files".into()), Ok);
+        let sentences = names.iter().any(|n| n == "1_Pooling/config.json");
+        let chosen = sentences.then(|| in_onnx(names)).flatten();
+        let chosen = chosen.or_else(|| folder(names)).or_else(|| in_onnx(names));
+        return chosen.map_or_else(|| wrong("it has neither GGUF, safetensors nor ONNX files".into()), Ok);
     }
     let best = PREFERRED.iter().find_map(|quant| models.iter().find(|n| has_quant(n, quant)));
     Ok(with_parts(best.unwrap_or(&models[0])))
@@ -352,11 +362,31 @@ fn folder(names: &[String]) -> Option<Vec<String>> {
     whole.then_some(files)
 }
 
+/// The model in ONNX, with its weights where they lie beside it, and what it needs to be used.
+fn in_onnx(names: &[String]) -> Option<Vec<String>> {
+    let there = |name: &str| names.iter().any(|n| n == name);
+    let usual = ONNX.iter().find(|name| there(name)).map(|name| (*name).to_owned());
+    let model =
+        usual.or_else(|| match &names.iter().filter(|n| n.ends_with(".onnx")).collect::<Vec<_>>()[..] {
+            [one] => Some((*one).clone()),
+            _ => None,
+        })?;
+    let weights = ["_data", ".data"].map(|end| format!("{model}{end}"));
+    let beside = weights.into_iter().chain(BESIDE_ONNX.iter().map(|name| (*name).to_owned()));
+    let beside: Vec<String> = beside.filter(|name| there(name)).collect();
+    Some([vec![model], beside].concat())
+}
+
 fn list(models: &[&String]) -> String {
     if models.is_empty() {
         return "no GGUF files".into();
     }
     models.iter().map(|m| base_name(m)).collect::<Vec<_>>().join(", ")
+}
+
+/// The name of a file in its model: GGUF files stand alone, all others keep their folders.
+fn own_name(name: &str) -> String {
+    if name.ends_with(".gguf") { base_name(name) } else { name.to_owned() }
 }
 
 fn base_name(name: &str) -> String {
@@ -460,6 +490,23 @@ mod tests {
         check(&names, "o/r", "config.json model.safetensors tokenizer.json");
         let twice = ["config.json", "consolidated.safetensors", "model-00001-of-00001.safetensors"];
         check(&twice, "o/r", "config.json model-00001-of-00001.safetensors");
-        check(&["train.py"], "o/r", "o/r: it has neither GGUF nor safetensors files");
+        check(&["train.py"], "o/r", "o/r: it has neither GGUF, safetensors nor ONNX files");
+    }
+
+    #[test]
+    fn vectors_of_sentences_and_pictures_come_with_what_they_need() {
+        let sentences = [
+            "1_Pooling/config.json",
+            "config.json",
+            "model.safetensors",
+            "onnx/model.onnx",
+            "tokenizer.json",
+        ];
+        check(&sentences, "o/r", "onnx/model.onnx config.json tokenizer.json 1_Pooling/config.json");
+        let pictures = ["config.json", "model.safetensors", "preprocessor_config.json", "pytorch_model.bin"];
+        check(&pictures, "o/r", "config.json model.safetensors preprocessor_config.json");
+        let split = ["big.onnx", "big.onnx_data", "config.json", "README.md"];
+        check(&split, "o/r", "big.onnx big.onnx_data config.json");
+        check(&["a.onnx", "b.onnx"], "o/r", "o/r: it has neither GGUF, safetensors nor ONNX files");
     }
 }

@@ -7,7 +7,8 @@ pub struct Known {
     pub name: &'static str,
     /// The member: `0.5b`.
     pub tag: &'static str,
-    /// The repository on the Hugging Face hub, and which of its files: `org/repo:QUANT` or `org/repo/FILE`; none for models
+    /// The repository on the Hugging Face hub, and which of its files: `org/repo:QUANT`, `org/repo/FILE`, or all that
+    /// makes up its one model: `org/repo`; none for models
     /// that only a package carries.
     pub hub: Option<&'static str>,
     /// About how large the download is, in bytes.
@@ -109,6 +110,7 @@ pub const KNOWN: &[Known] = &[
     known("tinyllama", "1.1b", "TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF:Q4_K_M", 669 * MB),
     licensed("phi3", "mini", "microsoft/Phi-3-mini-4k-instruct-gguf:q4", 2_393 * MB, "MIT"),
     known("mistral", "7b", "bartowski/Mistral-7B-Instruct-v0.3-GGUF:Q4_K_M", 4_373 * MB),
+    known("all-minilm", "l6-v2", "sentence-transformers/all-MiniLM-L6-v2", 91 * MB),
     known("mobilenet-v2", "1.0", "Kalray/mobilenet-v2/mobilenetv2.onnx", 14 * MB),
     Known {
         name: "ppocr",
@@ -182,7 +184,7 @@ mod tests {
     #[test]
     fn every_entry_names_a_source_and_is_alone() {
         for (i, known) in KNOWN.iter().enumerate() {
-            let on_hub = |hub| matches!(ModelName::parse(hub), Ok(ModelName::Hub(h)) if h.quant.is_some() || h.file.is_some());
+            let on_hub = |hub| matches!(ModelName::parse(hub), Ok(ModelName::Hub(_)));
             assert!(known.hub.map_or(known.package.is_some(), on_hub), "{}", known.id());
             assert!(matches!(ModelName::parse(&known.id()), Ok(ModelName::Short { .. })));
             assert!(KNOWN[..i].iter().all(|other| other.id() != known.id()));

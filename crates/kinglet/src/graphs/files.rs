@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
-use kinglet_formats::coreml::{CoreMl, CoreMlError, Interface, Package};
+use kinglet_formats::coreml::{Blobs, CoreMl, CoreMlError, Interface, Package};
 use kinglet_formats::onnx::{self, CustomOps};
 use kinglet_graph::{Graph, Type, ValueId};
 use kinglet_models::image::Recipe;
 use kinglet_models::vision;
 use kinglet_tensor::{Bytes, map_file};
 
-use crate::Error;
 use crate::files::{Folder as Checkpoint, config_of};
+use crate::{Error, catalog};
 
 /// A model read to a graph, with what its file says about it.
 pub struct GraphFiles {
@@ -48,6 +48,17 @@ impl GraphFiles {
         matches!(end.as_deref(), Some("onnx" | "mlmodel" | "mlpackage")) || Self::is_checkpoint(path)
     }
 
+    /// Where the files of a model of the catalogue are opened, when it is of this kind: at its file of operations, or at the
+    /// folder of a vision model's checkpoint.
+    pub fn of(model: &catalog::Model) -> Option<PathBuf> {
+        let ends = |name: &str| [".onnx", ".mlmodel"].iter().any(|end| name.to_lowercase().ends_with(end));
+        if let Some(file) = model.files.iter().find(|file| ends(&file.name)) {
+            return Some(file.path.clone());
+        }
+        let config = model.files.iter().find(|file| file.name == "config.json")?;
+        config.path.parent().filter(|folder| Self::is_checkpoint(folder)).map(Path::to_owned)
+    }
+
     /// Whether it is the folder (or a file in it) of a vision model's `config.json` and weights.
     fn is_checkpoint(path: &Path) -> bool {
         config_of(path).is_some_and(|config| vision::is_vision(&config))
@@ -55,17 +66,31 @@ impl GraphFiles {
 
     /// Reads a `.onnx` or `.mlmodel` file, a `.mlpackage` folder, or a folder of a vision model's checkpoint.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Self::open_with(path, &CustomOps::new())
+        Self::read(path, &CustomOps::new(), None)
+    }
+
+    /// The same for another function of a Core ML package than its usual one.
+    pub fn open_function(path: &Path, function: &str) -> Result<Self, Error> {
+        Self::read(path, &CustomOps::new(), Some(function))
     }
 
     /// The same for a model that may use these operators besides Kinglet's own; only ONNX files do.
     pub fn open_with(path: &Path, custom: &CustomOps) -> Result<Self, Error> {
+        Self::read(path, custom, None)
+    }
+
+    fn read(path: &Path, custom: &CustomOps, function: Option<&str>) -> Result<Self, Error> {
         match path.extension().and_then(|end| end.to_str()).map(str::to_lowercase).as_deref() {
             Some("mlmodel") => {
-                let model = CoreMl::parse(map(path)?, &kinglet_formats::coreml::NoBlobs);
+                let model = parse(map(path)?, &kinglet_formats::coreml::NoBlobs, function);
                 Self::core_ml(path, model, vec![path.to_owned()])
             }
-            Some("mlpackage") => Self::package(path),
+            Some("mlpackage") => Self::package(path, function),
+            _ if function.is_some() => Err(Error::Option {
+                option: "function",
+                found: function.unwrap_or_default().into(),
+                expected: "none, as only Core ML packages have functions to choose from".into(),
+            }),
             _ if Self::is_checkpoint(path) => Self::checkpoint(path),
             // Files of the store are named by their content.
             _ => Self::onnx(path, custom),
@@ -109,7 +134,7 @@ impl GraphFiles {
         })
     }
 
-    fn package(path: &Path) -> Result<Self, Error> {
+    fn package(path: &Path, function: Option<&str>) -> Result<Self, Error> {
         let manifest = map(&path.join("Manifest.json"))?;
         let package = Package::parse(&manifest).map_err(|e| Error::core_ml(path, e))?;
         let sources = RefCell::new(vec![path.to_owned(), path.join(&package.model)]);
@@ -119,7 +144,7 @@ impl GraphFiles {
             sources.borrow_mut().push(blob);
             bytes
         };
-        let model = CoreMl::parse(map(&path.join(&package.model))?, &blobs);
+        let model = parse(map(&path.join(&package.model))?, &blobs, function);
         Self::core_ml(path, model, sources.into_inner())
     }
 
@@ -152,6 +177,14 @@ impl GraphFiles {
             notes: imported.notes,
             sources,
         })
+    }
+}
+
+/// A Core ML model, with the function that was asked for.
+fn parse(bytes: Bytes, blobs: &dyn Blobs, function: Option<&str>) -> Result<CoreMl, CoreMlError> {
+    match function {
+        Some(function) => CoreMl::parse_function(bytes, blobs, function),
+        None => CoreMl::parse(bytes, blobs),
     }
 }
 

@@ -41,7 +41,11 @@ pub struct Port {
 impl GraphModel {
     /// Opens a `.onnx` or `.mlmodel` file or a `.mlpackage` folder.
     pub fn open(path: &Path, options: &LoadOptions) -> Result<Self, Error> {
-        Self::new(GraphFiles::open(path)?, options)
+        let files = match &options.function {
+            Some(function) => GraphFiles::open_function(path, function)?,
+            None => GraphFiles::open(path)?,
+        };
+        Self::new(files, options)
     }
 
     /// Binds a model that was read to this machine.

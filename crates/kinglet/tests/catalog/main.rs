@@ -62,6 +62,22 @@ impl World {
         self.server.page(&format!("/{name}/resolve/{COMMIT}/{file}"), Page { body, ..Page::default() });
     }
 
+    /// Puts a repository with these files on the hub.
+    fn files(&self, name: &str, files: &[(&str, Vec<u8>)]) {
+        let sibling = |(file, body): &(&str, Vec<u8>)| {
+            let page = Page { body: body.clone(), ..Page::default() };
+            self.server.page(&format!("/{name}/resolve/{COMMIT}/{file}"), page);
+            let (size, sha256) = (body.len(), sum(body));
+            format!(
+                r#"{{"rfilename":"{file}","size":{size},"blobId":"1","lfs":{{"sha256":"{sha256}","size":{size}}}}}"#
+            )
+        };
+        let siblings: Vec<String> = files.iter().map(sibling).collect();
+        let listing = format!(r#"{{"sha":"{COMMIT}","siblings":[{}]}}"#, siblings.join(","));
+        let api = format!("/api/models/{name}/revision/main?blobs=true");
+        self.server.page(&api, Page { body: listing.into_bytes(), ..Page::default() });
+    }
+
     fn downloads(&self) -> usize {
         self.server.log().iter().filter(|r| !r.path.starts_with("/api")).count()
     }
@@ -439,4 +455,43 @@ fn a_name_that_fits_several_models_removes_none() {
     assert_eq!(error.to_string(), "`org/repo` fits org/repo:Q4_0 and org/repo:Q8_0");
     world.catalog().remove("org/repo:Q4_0", false).expect("removed");
     assert_eq!(world.catalog().remove("org/repo", false).expect("only one is left").name, "org/repo:Q8_0");
+}
+
+#[test]
+fn vision_checkpoints_come_from_the_hub_with_their_preparation() {
+    use kinglet::graphs::{Answer, GraphFiles, GraphModel};
+    let world = World::new();
+    for (name, from) in [("timm/small.a1", "timm-mobilenet-v3"), ("facebook/detr", "hf-detr")] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/tests/data/vision").join(from);
+        let kept = ["config.json", "model.safetensors", "preprocessor_config.json"];
+        let mut files: Vec<(&str, Vec<u8>)> =
+            kept.iter().filter_map(|file| Some((*file, fs::read(folder.join(file)).ok()?))).collect();
+        let count = files.len();
+        files.push(("pytorch_model.bin", content(100)));
+        world.files(name, &files);
+        let model = world.catalog().resolve(name, &Silent).expect("pulled");
+        assert_eq!(model.files.len(), count, "{name}");
+        let path = GraphFiles::of(&model).expect("a model of pictures");
+        let mut model = GraphModel::open(&path, &kinglet::LoadOptions::default()).expect("opens");
+        let picture = kinglet::models::image::Picture::filled(90, 70, [200, 30, 60]);
+        let answer = model.look(&picture, 3, &Default::default()).expect("looks");
+        assert!(matches!(answer, Answer::Classes(_) | Answer::Objects(_)), "{name}");
+    }
+}
+
+#[test]
+fn a_model_of_sentences_comes_with_its_vocabulary_and_pooling() {
+    let world = World::new();
+    let wanted = ["onnx/model.onnx", "config.json", "tokenizer.json", "1_Pooling/config.json"];
+    let mut files: Vec<(&str, Vec<u8>)> =
+        wanted.iter().enumerate().map(|(i, file)| (*file, content(100 + i))).collect();
+    files.extend([("model.safetensors", content(50)), ("onnx/model_quantized.onnx", content(60))]);
+    world.files("sentence-transformers/all-MiniLM-L6-v2", &files);
+    let model = world.catalog().resolve("all-minilm", &Silent).expect("pulled");
+    let names: Vec<&str> = model.files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!((model.name.as_str(), &names[..]), ("all-minilm:l6-v2", &wanted[..]));
+    let path = kinglet::graphs::GraphFiles::of(&model).expect("a model of operations");
+    assert!(kinglet::graphs::Embedder::is_one(&path), "its tokenizer lies in the folder above it");
+    let again = world.catalog().resolve("all-minilm", &Silent).expect("found");
+    assert_eq!((again.files.len(), world.downloads()), (4, 4));
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Args;
 use crate::commands::buffers;
+use crate::commands::options::fetched;
 use crate::failure::hinted;
 use crate::ui::{Fetching, Table, Ui, brief};
 
@@ -58,9 +59,10 @@ impl Subject {
             return Ok(Some(Self::ReaderFolder(path.to_owned())));
         }
         let (family, tag) = name.split_once(':').map_or((name, None), |(family, tag)| (family, Some(tag)));
-        let parts = |known: &known::Known| known.package.map_or(0, |package| package.parts.len());
-        if known::find(family, tag).is_none_or(|known| parts(known) < 2) {
-            return Ok(None);
+        let known = known::find(family, tag);
+        let parts = known.and_then(|known| known.package).map_or(0, |package| package.parts.len());
+        if parts < 2 {
+            return Ok(fetched(name, ui)?.map(Self::Graph));
         }
         let model = Catalog::from_env().resolve(name, &Fetching::new(ui))?;
         Ok(Some(Self::Reader(model.files.into_iter().map(|file| (file.name, file.path)).collect())))

@@ -10,8 +10,11 @@ use serde_json::json;
 
 use crate::ui::{Row, Sections, Table, Ui, brief, bytes, count, large};
 
-pub(super) fn show(path: &Path, ui: &Ui) -> Result<()> {
-    let files = GraphFiles::open(path)?;
+pub(super) fn show(path: &Path, function: Option<&str>, ui: &Ui) -> Result<()> {
+    let files = match function {
+        Some(function) => GraphFiles::open_function(path, function)?,
+        None => GraphFiles::open(path)?,
+    };
     let (graph, size) = (&files.graph, Sizes::of(&files.graph));
     let ops = ops(graph);
     if ui.json() {

@@ -17,9 +17,37 @@ pub(super) struct Making {
     pub(super) classes: Option<Vec<String>>,
     /// Outputs that are texts, which no graph makes.
     pub(super) texts: Vec<String>,
+    /// What stands before the names of all values: the stage of a pipeline.
+    pub(super) prefix: String,
+    /// Inputs of the graph by name.
+    inputs: HashMap<String, ValueId>,
 }
 
 impl Making {
+    /// The names of the values so far, which are gone then.
+    pub(super) fn take_names(&mut self) -> HashMap<String, ValueId> {
+        std::mem::take(&mut self.names)
+    }
+
+    /// What a stage reads under this name: what a stage before made, or an input of the graph.
+    pub(super) fn input(&mut self, name: &str, ty: impl Into<Type>) -> Result<ValueId, BuildError> {
+        if let Some(id) = self.find(name).or_else(|| self.inputs.get(name).copied()) {
+            return Ok(id);
+        }
+        let id = self.builder.input(name, ty)?;
+        self.inputs.insert(name.into(), id);
+        Ok(id)
+    }
+
+    /// A name for a value that no other has.
+    fn fresh(&mut self, stem: &str) -> String {
+        if self.prefix.is_empty() {
+            self.builder.fresh(stem)
+        } else {
+            self.builder.fresh(&format!("{}{stem}", self.prefix))
+        }
+    }
+
     /// The value of this name, when something made it.
     pub(super) fn find(&self, name: &str) -> Option<ValueId> {
         self.names.get(name).copied()
@@ -32,7 +60,7 @@ impl Making {
 
     /// An op with one output under a name like `stem`.
     pub(super) fn op(&mut self, stem: &str, op: impl Op, inputs: &[ValueId]) -> Result<ValueId, BuildError> {
-        let name = self.builder.fresh(stem);
+        let name = self.fresh(stem);
         self.builder.node(&name, op, inputs)
     }
 
@@ -47,7 +75,7 @@ impl Making {
             let (node, op) = (String::new(), op.name().into());
             return Err(BuildError::Node { node, op, reason: "it makes nothing".into() });
         }
-        let names: Vec<String> = stems.iter().map(|stem| self.builder.fresh(stem)).collect();
+        let names: Vec<String> = stems.iter().map(|stem| self.fresh(stem)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.builder.push(&names, Arc::new(op), inputs, String::new())
     }
@@ -82,7 +110,7 @@ impl Making {
 
     /// A constant.
     pub(super) fn weight(&mut self, stem: &str, tensor: Tensor) -> Result<ValueId, BuildError> {
-        let name = self.builder.fresh(stem);
+        let name = self.fresh(stem);
         self.builder.weight_as(&name, tensor)
     }
 

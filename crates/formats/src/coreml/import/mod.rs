@@ -8,13 +8,18 @@ mod layers;
 mod making;
 mod network;
 mod ops;
+mod pipeline;
 mod program;
+mod steps;
+mod trees;
 
 use std::collections::BTreeMap;
 
-use kinglet_graph::Graph;
+use kinglet_graph::ops::Identity;
+use kinglet_graph::{Graph, ValueId};
 
-use super::{Body, CoreMl, CoreMlError};
+use self::making::Making;
+use super::{CoreMl, CoreMlError};
 
 /// A model as a graph.
 #[derive(Debug)]
@@ -30,17 +35,31 @@ pub struct Imported {
     pub notes: Vec<String>,
 }
 
+/// What a model adds to a graph under construction.
+#[derive(Default)]
+struct Stage {
+    /// Its outputs by name.
+    outputs: Vec<(String, ValueId)>,
+    /// What its states are after a run, by name; their inputs stand behind all others.
+    states: Vec<(String, ValueId)>,
+}
+
 impl CoreMl {
     /// The computation of the model.
     pub fn graph(&self) -> Result<Imported, CoreMlError> {
-        match &self.body {
-            Body::Program(program) => program::import(program),
-            Body::Network(network) => network::import(network, &self.interface),
-            Body::Pipeline(parts) => match &parts[..] {
-                [(_, only)] => only.graph(),
-                _ => Err(CoreMlError::Pipeline(parts.len())),
-            },
+        let mut making = Making::default();
+        let stage = pipeline::stage(self, &mut making)?;
+        let mut results = Vec::new();
+        for (name, id) in stage.outputs {
+            let named = making.builder.graph().value(id).name == name;
+            results.push(if named { id } else { making.op(&name, Identity, &[id])? });
         }
+        for (name, id) in &stage.states {
+            results.push(making.op(&format!("{name}.next"), Identity, &[*id])?);
+        }
+        let classes = making.classes.take();
+        let (graph, notes) = making.finish(&results);
+        Ok(Imported { graph, states: stage.states.len(), classes, notes })
     }
 }
 

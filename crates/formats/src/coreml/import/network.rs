@@ -8,43 +8,37 @@ use kinglet_graph::{BuildError, Dim, Op, TensorType, ValueId};
 use kinglet_tensor::DType;
 
 use super::making::Making;
-use super::program::named;
-use super::{Imported, check_supported, layers};
+use super::{Stage, check_supported, layers};
 use crate::coreml::CoreMlError;
 use crate::coreml::interface::{Colour, FeatureKind, Interface, Size};
 use crate::coreml::network::{Fields, Layer, Network, Scaler};
 
-pub(super) fn import(network: &Network, interface: &Interface) -> Result<Imported, CoreMlError> {
+/// Adds the layers of a network.
+pub(super) fn stage(
+    network: &Network,
+    interface: &Interface,
+    making: &mut Making,
+) -> Result<Stage, CoreMlError> {
     let used = network.layers.iter().map(|layer| (layer.kind, layer.name.as_str()));
     check_supported(used, |kind| layers::importer(kind).is_some())?;
-    let mut making = Making::default();
     for feature in &interface.inputs {
-        input(&mut making, network, &feature.name, &feature.kind)?;
+        input(making, network, &feature.name, &feature.kind)?;
     }
     for layer in &network.layers {
         let import = layers::importer(layer.kind).ok_or_else(|| layer.fails("it cannot be imported"))?;
-        import(&mut Cx { layer, making: &mut making, temps: 0 })?;
+        import(&mut Cx { layer, making, temps: 0 })?;
     }
-    let mut outputs = Vec::new();
-    for feature in &interface.outputs {
-        let layer = interface.classes.as_ref().and_then(|classes| classes.layer.as_deref());
-        let is_class = interface.predicted.as_deref() == Some(&feature.name);
-        let made = making.find(&feature.name).or_else(|| making.find(layer.filter(|_| !is_class)?));
-        match (made, is_class) {
-            (Some(id), false) => outputs.push(named(&mut making, &feature.name, id)?),
-            // The class is the best of the probabilities: the caller's part.
-            (_, true) => {}
-            (None, false) if interface.probabilities.as_deref() == Some(&feature.name) => {
-                let last = network.layers.last().and_then(|layer| layer.outputs.first());
-                let made = last.and_then(|name| making.find(name));
-                let id = made.ok_or_else(|| CoreMlError::Dangling(feature.name.clone()))?;
-                outputs.push(named(&mut making, &feature.name, id)?);
-            }
-            (None, false) => return Err(CoreMlError::Dangling(feature.name.clone())),
-        }
+    let mut stage = Stage::default();
+    let classes = interface.classes.as_ref().and_then(|classes| classes.layer.as_deref());
+    // The class is the best of the probabilities: the caller's part.
+    let numbers = |name: &str| interface.predicted.as_deref() != Some(name);
+    for name in interface.outputs.iter().map(|feature| &feature.name).filter(|name| numbers(name)) {
+        let last = network.layers.last().and_then(|layer| layer.outputs.first());
+        let last = last.filter(|_| interface.probabilities.as_deref() == Some(name));
+        let made = making.find(name).or_else(|| making.find(classes?)).or_else(|| making.find(last?));
+        stage.outputs.push((name.clone(), made.ok_or_else(|| CoreMlError::Dangling(name.clone()))?));
     }
-    let (graph, notes) = making.finish(&outputs);
-    Ok(Imported { graph, states: 0, classes: None, notes })
+    Ok(stage)
 }
 
 /// Declares an input; a picture goes through the network's scaler.
@@ -70,7 +64,7 @@ fn input(making: &mut Making, network: &Network, name: &str, kind: &FeatureKind)
         }
         _ => return Err(CoreMlError::value(name, "inputs other than pictures and arrays cannot run")),
     };
-    let id = making.builder.input(name, TensorType { dtype: DType::F32, shape: sizes })?;
+    let id = making.input(name, TensorType { dtype: DType::F32, shape: sizes })?;
     let scaler = network.scalers.iter().find(|s| s.feature == name || s.feature.is_empty());
     let id = match (scaler, kind) {
         (Some(scaler), FeatureKind::Image { colour, .. }) => scaled(making, name, id, scaler, *colour)?,

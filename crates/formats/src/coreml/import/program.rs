@@ -2,46 +2,40 @@
 
 use std::collections::HashMap;
 
-use kinglet_graph::ops::Identity;
 use kinglet_graph::{BuildError, Dim, Op as GraphOp, TensorType, Type, ValueId};
 use kinglet_tensor::{DType, Tensor};
 
 use super::making::Making;
-use super::{Imported, check_supported, ops};
+use super::{Stage, check_supported, ops};
 use crate::coreml::CoreMlError;
-use crate::coreml::program::{Argument, Block, Op, Program, ValueType};
+use crate::coreml::program::{Argument, Block, Function, Op, ValueType};
 use crate::coreml::value::{self, Literal};
 
-pub(super) fn import(program: &Program) -> Result<Imported, CoreMlError> {
-    let function = program.main().ok_or(CoreMlError::NoFunction)?;
+/// Adds a function of a program.
+pub(super) fn stage(function: &Function, making: &mut Making) -> Result<Stage, CoreMlError> {
     let block = &function.block;
     let mut used = Vec::new();
     all_operations(block, &mut used);
     check_supported(used.into_iter(), |kind| is_constant(kind) || ops::importer(kind).is_some())?;
-    let mut making = Making::default();
     let state = |ty: &ValueType| matches!(ty, ValueType::State(_));
     let (states, inputs): (Vec<_>, Vec<_>) = function.inputs.iter().partition(|(_, ty)| state(ty));
     for (name, ty) in inputs.into_iter().chain(states.iter().copied()) {
-        let ty = input_type(&mut making, name, ty)?;
-        let id = making.builder.input(name, ty)?;
+        let ty = input_type(making, name, ty)?;
+        let id = making.input(name, ty)?;
         making.bind(name, id);
     }
     let known = block.constants()?;
-    operations(block, &known, &mut making)?;
-    let numbers = |name: &&String| !making.texts.contains(name);
-    let names: Vec<String> = block.outputs.iter().filter(numbers).cloned().collect();
-    let mut results = Vec::with_capacity(names.len() + states.len());
-    for name in &names {
-        let id = output(name, &known, &mut making)?;
-        results.push(named(&mut making, name, id)?);
+    operations(block, &known, making)?;
+    let numbers: Vec<&String> = block.outputs.iter().filter(|name| !making.texts.contains(name)).collect();
+    let mut stage = Stage::default();
+    for name in numbers {
+        stage.outputs.push((name.clone(), output(name, &known, making)?));
     }
     for (name, _) in &states {
         let last = making.find(name).ok_or_else(|| CoreMlError::Dangling(name.clone()))?;
-        results.push(making.op(&format!("{name}.next"), Identity, &[last])?);
+        stage.states.push((name.clone(), last));
     }
-    let classes = making.classes.take();
-    let (graph, notes) = making.finish(&results);
-    Ok(Imported { graph, states: states.len(), classes, notes })
+    Ok(stage)
 }
 
 fn is_constant(kind: &str) -> bool {
@@ -63,10 +57,19 @@ pub(super) fn operations(
     making: &mut Making,
 ) -> Result<(), CoreMlError> {
     for op in block.ops.iter().filter(|op| !is_constant(&op.kind)) {
-        let import = ops::importer(&op.kind).ok_or_else(|| op.fails("it cannot be imported"))?;
-        import(&mut Cx { op, known, making, temps: 0 })?;
+        operation(op, known, making)?;
     }
     Ok(())
+}
+
+/// Adds what one operation computes.
+pub(super) fn operation(
+    op: &Op,
+    known: &HashMap<String, Literal>,
+    making: &mut Making,
+) -> Result<(), CoreMlError> {
+    let import = ops::importer(&op.kind).ok_or_else(|| op.fails("it cannot be imported"))?;
+    import(&mut Cx { op, known, making, temps: 0 })
 }
 
 /// What a block leaves.
@@ -84,11 +87,6 @@ fn output(name: &str, known: &HashMap<String, Literal>, making: &mut Making) -> 
     }
     let literal = known.get(name).ok_or_else(|| CoreMlError::Dangling(name.into()))?;
     constant_value(making, name, literal)
-}
-
-/// The value under exactly this name, which callers ask for.
-pub(super) fn named(making: &mut Making, name: &str, id: ValueId) -> Result<ValueId, BuildError> {
-    if making.builder.graph().value(id).name == name { Ok(id) } else { making.op(name, Identity, &[id]) }
 }
 
 /// Type of an input: half precision becomes f32, open sizes are dims of their own.

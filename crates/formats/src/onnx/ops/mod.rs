@@ -4,14 +4,17 @@ mod attention;
 mod constant;
 mod control;
 mod elementwise;
+mod flex;
 mod index;
 mod layout;
 mod linear;
+mod map;
 mod microsoft;
 mod norm;
 mod order;
 mod pool;
 mod quantize;
+mod random;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -35,13 +38,16 @@ const FAMILIES: &[&[Entry]] = &[
     constant::OPS,
     control::OPS,
     elementwise::OPS,
+    flex::OPS,
     index::OPS,
     layout::OPS,
     linear::OPS,
+    map::OPS,
     norm::OPS,
     order::OPS,
     pool::OPS,
     quantize::OPS,
+    random::OPS,
     recurrent::OPS,
     reduce::OPS,
     resize::OPS,

@@ -1,7 +1,7 @@
 //! Fourier transforms and windows.
 
 use kinglet_graph::ValueId;
-use kinglet_graph::ops::{Binary, Cast, Dft, Fun, Fun2, Range, Stft, Unary};
+use kinglet_graph::ops::{Binary, Cast, Dft, Fun, Fun2, MelWeights, Range, Stft, Unary};
 use kinglet_tensor::DType;
 
 use super::Entry;
@@ -12,6 +12,12 @@ use crate::onnx::tensor::dtype_of;
 pub(super) const OPS: &[Entry] = &[
     ("", "DFT", dft),
     ("", "STFT", |cx| cx.emit(Stft { onesided: cx.flag("onesided", true) })),
+    ("", "MelWeightMatrix", |cx| {
+        let number = i32::try_from(cx.int("output_datatype", 1)).ok();
+        let dtype =
+            number.and_then(dtype_of).ok_or_else(|| cx.fail("`output_datatype` is no element type"))?;
+        cx.emit(MelWeights { dtype })
+    }),
     ("", "HannWindow", |cx| cosines(cx, [0.5, -0.5, 0.0])),
     ("", "HammingWindow", |cx| cosines(cx, [25.0 / 46.0, -21.0 / 46.0, 0.0])),
     ("", "BlackmanWindow", |cx| cosines(cx, [0.42, -0.5, 0.08])),

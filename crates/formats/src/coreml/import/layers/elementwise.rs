@@ -4,21 +4,28 @@ use kinglet_graph::ValueId;
 use kinglet_graph::ops::{Binary, Clip, Fun, Fun2, Unary};
 
 use super::Entry;
-use crate::coreml::CoreMlError;
 use crate::coreml::import::network::Cx;
+use crate::coreml::{CoreMlError, Fields, Weights};
 
 type Done = Result<(), CoreMlError>;
 
 #[rustfmt::skip]
 pub(super) const LAYERS: &[Entry] = &[
+    ("acos", |cx| unary(cx, Fun::Acos)),
+    ("acosh", |cx| unary(cx, Fun::Acosh)),
     ("activation", activation),
     ("add", |cx| fold(cx, Fun2::Add)),
     ("addBroadcastable", |cx| fold(cx, Fun2::Add)),
+    ("asin", |cx| unary(cx, Fun::Asin)),
+    ("asinh", |cx| unary(cx, Fun::Asinh)),
+    ("atan", |cx| unary(cx, Fun::Atan)),
+    ("atanh", |cx| unary(cx, Fun::Atanh)),
     ("average", average),
     ("bias", bias),
     ("ceil", |cx| unary(cx, Fun::Ceil)),
     ("clip", clip),
     ("cos", |cx| unary(cx, Fun::Cos)),
+    ("cosh", |cx| unary(cx, Fun::Cosh)),
     ("divideBroadcastable", |cx| fold(cx, Fun2::Div)),
     ("erf", |cx| unary(cx, Fun::Erf)),
     ("floor", |cx| unary(cx, Fun::Floor)),
@@ -34,7 +41,9 @@ pub(super) const LAYERS: &[Entry] = &[
     ("scale", scale),
     ("sign", |cx| unary(cx, Fun::Sign)),
     ("sin", |cx| unary(cx, Fun::Sin)),
+    ("sinh", |cx| unary(cx, Fun::Sinh)),
     ("subtractBroadcastable", |cx| fold(cx, Fun2::Sub)),
+    ("tan", |cx| unary(cx, Fun::Tan)),
     ("tanh", |cx| unary(cx, Fun::Tanh)),
     ("unary", function),
 ];
@@ -159,7 +168,7 @@ fn activation(cx: &mut Cx<'_>) -> Done {
         70 => Fun::Softplus,
         25 => return prelu(cx, &fields),
         31 => return scaled_tanh(cx, alpha, beta),
-        _ => return Err(cx.fail("parametric softplus cannot run")),
+        _ => return parametric_softplus(cx, &fields),
     };
     unary(cx, fun)
 }
@@ -178,11 +187,26 @@ fn scaled_tanh(cx: &mut Cx<'_>, alpha: f32, beta: f32) -> Done {
 }
 
 /// A slope for each channel, or one for all.
-fn prelu(cx: &mut Cx<'_>, fields: &crate::coreml::Fields) -> Done {
+fn prelu(cx: &mut Cx<'_>, fields: &Fields) -> Done {
     let x = cx.picture(0)?;
-    let weights = fields.message(1)?.map(|f| crate::coreml::Weights::of(&cx.layer.name, &f)).transpose()?;
-    let slopes = weights.and_then(|w| w.floats(w.len())).ok_or_else(|| cx.fail("its slopes are missing"))?;
-    let name = format!("{}.slopes", cx.layer.name);
-    let slopes = cx.making.floats(&name, &[slopes.len(), 1, 1], &slopes)?;
+    let slopes = by_channel(cx, fields, 1)?;
     cx.emit(Binary(Fun2::PRelu), &[x, slopes])
+}
+
+/// `alpha * ln(1 + e^(beta * x))` with numbers for each channel, or for all.
+fn parametric_softplus(cx: &mut Cx<'_>, fields: &Fields) -> Done {
+    let x = cx.picture(0)?;
+    let (alpha, beta) = (by_channel(cx, fields, 1)?, by_channel(cx, fields, 2)?);
+    let inner = cx.temp(Binary(Fun2::Mul), &[x, beta])?;
+    let soft = cx.temp(Unary(Fun::Softplus), &[inner])?;
+    cx.emit(Binary(Fun2::Mul), &[soft, alpha])
+}
+
+/// Weights of a nonlinearity, as many as there are, along the channels.
+fn by_channel(cx: &mut Cx<'_>, fields: &Fields, tag: u32) -> Result<ValueId, CoreMlError> {
+    let weights = fields.message(tag)?.map(|f| Weights::of(&cx.layer.name, &f)).transpose()?;
+    let numbers = weights.and_then(|w| w.floats(w.len()));
+    let numbers = numbers.ok_or_else(|| cx.fail(format!("its numbers {tag} are missing")))?;
+    let name = format!("{}.numbers.{tag}", cx.layer.name);
+    Ok(cx.making.floats(&name, &[numbers.len(), 1, 1], &numbers)?)
 }

@@ -1,7 +1,9 @@
 //! Products, reductions, normalisations.
 
+use kinglet_graph::ValueId;
 use kinglet_graph::ops::{
-    ArgReduce, BatchNorm, Binary, Fun2, Gemm, GroupNorm, Lrn, MatMul, Reduce, ReduceKind, Transpose,
+    ArgReduce, BatchNorm, Binary, Fun, Fun2, Gemm, GroupNorm, LayerNorm, Lrn, MatMul, Reduce, ReduceKind,
+    Transpose, Unary,
 };
 
 use super::Entry;
@@ -12,16 +14,24 @@ type Done = Result<(), CoreMlError>;
 
 #[rustfmt::skip]
 pub(super) const LAYERS: &[Entry] = &[
-    ("argMax", |cx| { let (x, axis, gone) = (cx.input(0)?, cx.params().int(1), cx.params().bool(2)); cx.emit(ArgReduce { max: true, axis, keep_dims: !gone, last: false }, &[x]) }),
     ("batchedMatmul", matmul),
     ("batchnorm", batchnorm),
+    ("dot", dot),
     ("innerProduct", inner_product),
+    ("layerNormalization", layer_norm),
     ("lrn", lrn),
+    ("mvn", normalise),
     ("reduce", reduce),
+    ("reduceL1", |cx| reduce_nd(cx, ReduceKind::L1)),
+    ("reduceL2", |cx| reduce_nd(cx, ReduceKind::L2)),
+    ("reduceLogSum", |cx| reduce_nd(cx, ReduceKind::LogSum)),
+    ("reduceLogSumExp", |cx| reduce_nd(cx, ReduceKind::LogSumExp)),
     ("reduceMax", |cx| reduce_nd(cx, ReduceKind::Max)),
     ("reduceMean", |cx| reduce_nd(cx, ReduceKind::Mean)),
     ("reduceMin", |cx| reduce_nd(cx, ReduceKind::Min)),
+    ("reduceProd", |cx| reduce_nd(cx, ReduceKind::Prod)),
     ("reduceSum", |cx| reduce_nd(cx, ReduceKind::Sum)),
+    ("reduceSumSquare", |cx| reduce_nd(cx, ReduceKind::SumSquare)),
     ("softmax", |cx| { let x = cx.picture(0)?; cx.softmax(1, x) }),
     ("softmaxND", |cx| { let (x, axis) = (cx.input(0)?, cx.params().int(1)); cx.softmax(axis, x) }),
 ];
@@ -125,4 +135,48 @@ fn reduce_nd(cx: &mut Cx<'_>, kind: ReduceKind) -> Done {
     }
     let axes = cx.ints(&axes)?;
     cx.emit(op, &[x, axes])
+}
+
+/// The sum over `axes`, kept as ones, of `[.., C, H, W]`.
+fn sum_over(cx: &mut Cx<'_>, kind: ReduceKind, x: ValueId, axes: &[i64]) -> Result<ValueId, CoreMlError> {
+    let axes = cx.ints(axes)?;
+    cx.temp(Reduce { kind, keep_dims: true, keep_all: false }, &[x, axes])
+}
+
+/// The product of two vectors of channels; of their directions alone where the cosine is asked for.
+fn dot(cx: &mut Cx<'_>) -> Done {
+    let (a, b) = (cx.picture(0)?, cx.picture(1)?);
+    let product = cx.temp(Binary(Fun2::Mul), &[a, b])?;
+    let dot = sum_over(cx, ReduceKind::Sum, product, &[-3])?;
+    if !cx.params().bool(1) {
+        return cx.pass(dot);
+    }
+    let lengths = [sum_over(cx, ReduceKind::L2, a, &[-3])?, sum_over(cx, ReduceKind::L2, b, &[-3])?];
+    let lengths = cx.temp(Binary(Fun2::Mul), &lengths)?;
+    cx.emit(Binary(Fun2::Div), &[dot, lengths])
+}
+
+/// Less the mean, over the deviation where that is asked for; of all channels, or of each.
+fn normalise(cx: &mut Cx<'_>) -> Done {
+    let x = cx.picture(0)?;
+    let axes: &[i64] = if cx.params().bool(1) { &[-3, -2, -1] } else { &[-2, -1] };
+    let mean = sum_over(cx, ReduceKind::Mean, x, axes)?;
+    let centred = cx.temp(Binary(Fun2::Sub), &[x, mean])?;
+    if !cx.params().bool(2) {
+        return cx.pass(centred);
+    }
+    let squares = cx.temp(Binary(Fun2::Mul), &[centred, centred])?;
+    let variance = sum_over(cx, ReduceKind::Mean, squares, axes)?;
+    let given = cx.params().float(3);
+    let epsilon = cx.scalar(if given == 0.0 { 1e-6 } else { given })?;
+    let safe = cx.temp(Binary(Fun2::Add), &[variance, epsilon])?;
+    let deviation = cx.temp(Unary(Fun::Sqrt), &[safe])?;
+    cx.emit(Binary(Fun2::Div), &[centred, deviation])
+}
+
+/// Over the last dimensions, whose sizes are in field 1.
+fn layer_norm(cx: &mut Cx<'_>) -> Done {
+    let (x, shape, eps) = (cx.input(0)?, cx.sizes(1, &[]), cx.params().float(2));
+    let (gamma, beta) = (cx.weights(3, &shape)?, cx.weights(4, &shape)?);
+    cx.emit(LayerNorm { axis: -(shape.len() as i64), eps, centre: true }, &[x, gamma, beta])
 }

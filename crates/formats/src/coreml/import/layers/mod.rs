@@ -3,6 +3,10 @@
 mod elementwise;
 mod layout;
 mod linear;
+mod operations;
+mod recurrent;
+mod tables;
+mod volumes;
 mod windows;
 
 use super::network::Import;
@@ -10,13 +14,19 @@ use super::network::Import;
 /// Layer and importer.
 type Entry = (&'static str, Import);
 
-const FAMILIES: &[&[Entry]] = &[elementwise::LAYERS, layout::LAYERS, linear::LAYERS, windows::LAYERS];
+const FAMILIES: &[&[Entry]] = &[
+    elementwise::LAYERS,
+    layout::LAYERS,
+    linear::LAYERS,
+    recurrent::LAYERS,
+    tables::LAYERS,
+    volumes::LAYERS,
+    windows::LAYERS,
+];
 
 /// The importer of a layer, when there is one.
 pub(super) fn importer(kind: &str) -> Option<Import> {
-    FAMILIES
-        .iter()
-        .flat_map(|family| family.iter())
-        .find(|(name, _)| *name == kind)
-        .map(|(_, import)| *import)
+    let rows = FAMILIES.iter().flat_map(|family| family.iter());
+    let own = rows.into_iter().find(|(name, _)| *name == kind).map(|(_, import)| *import);
+    own.or(operations::knows(kind).then_some(operations::import as Import))
 }

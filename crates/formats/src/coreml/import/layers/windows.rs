@@ -1,18 +1,26 @@
 //! Convolutions, pooling and resizing.
 
 use kinglet_graph::ops::{
-    Conv, ConvTranspose, Coordinates, NearestRule, Pads, Pool, PoolKind, ResizeMode, Window,
+    Conv, ConvTranspose, Coordinates, NearestRule, Pads, Pool, PoolKind, ResizeMode, Squeeze, Window,
 };
 
 use super::Entry;
+use super::operations::{bound_to, fixed_to, number, run, text, whole};
 use crate::coreml::CoreMlError;
 use crate::coreml::import::making::rescale;
 use crate::coreml::import::network::Cx;
+use crate::coreml::program::Argument;
+use crate::coreml::value::Literal;
 
 type Done = Result<(), CoreMlError>;
 
-pub(super) const LAYERS: &[Entry] =
-    &[("convolution", convolution), ("pooling", pooling), ("resizeBilinear", resize), ("upsample", upsample)];
+pub(super) const LAYERS: &[Entry] = &[
+    ("convolution", convolution),
+    ("cropResize", crop_resize),
+    ("pooling", pooling),
+    ("resizeBilinear", resize),
+    ("upsample", upsample),
+];
 
 /// Pads of a layer whose `valid` and `same` are in these fields.
 fn pads(cx: &Cx<'_>, valid: u32, same: u32) -> Result<Pads, CoreMlError> {
@@ -67,17 +75,52 @@ fn pooling(cx: &mut Cx<'_>) -> Done {
     cx.emit(Pool { kind, kernel: cx.sizes(10, &[3, 3]), window, ceil }, &[x])
 }
 
+/// Names of the ways to lay a grid, by number.
+const GRIDS: [&str; 4] = ["STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS"];
+/// Names of the ways to tell a box, by number.
+const BOXES: [&str; 4] =
+    ["CORNERS_HEIGHT_FIRST", "CORNERS_WIDTH_FIRST", "CENTER_SIZE_HEIGHT_FIRST", "CENTER_SIZE_WIDTH_FIRST"];
+
+/// The name at the number in the message of field `tag`.
+fn named(cx: &Cx<'_>, tag: u32, names: &[&str]) -> Result<Literal, CoreMlError> {
+    let number = cx.params().message(tag)?.unwrap_or_default().int(1);
+    let name = usize::try_from(number).ok().and_then(|i| names.get(i));
+    name.map(|name| text(name)).ok_or_else(|| cx.fail(format!("mode {number} does not exist")))
+}
+
+/// The rows and columns in field 1, under these names.
+fn target(cx: &Cx<'_>, names: [&str; 2]) -> Result<[(String, Vec<Argument>); 2], CoreMlError> {
+    let size = cx.params().ints(1);
+    let side = |i: usize| whole(&[size.get(i).copied().unwrap_or(1)], true);
+    Ok([fixed_to(names[0], side(0)?), fixed_to(names[1], side(1)?)])
+}
+
 /// To the rows and columns in field 1.
 fn resize(cx: &mut Cx<'_>) -> Done {
     let x = cx.picture(0)?;
-    let coordinates = match cx.params().message(2)?.unwrap_or_default().int(1) {
-        0 | 1 => Coordinates::AlignCorners,
-        2 => Coordinates::Asymmetric,
-        other => return Err(cx.fail(format!("sampling mode {other} cannot run"))),
-    };
-    let sizes = cx.params().ints(1);
-    let (absent, sizes) = (cx.making.builder.absent(), cx.ints(&sizes)?);
-    cx.emit(rescale(ResizeMode::Linear, coordinates), &[x, absent, absent, sizes])
+    let mut inputs = vec![bound_to(cx, "x", x), fixed_to("sampling_mode", named(cx, 2, &GRIDS)?)];
+    inputs.extend(target(cx, ["target_size_height", "target_size_width"])?);
+    run(cx, "resize_bilinear", inputs.into_iter().collect())
+}
+
+/// Regions `[N, 1, 4 or 5, 1, 1]` of pictures `[1, B, C, H, W]`.
+fn crop_resize(cx: &mut Cx<'_>) -> Done {
+    let (mut x, roi) = (cx.input(0)?, cx.input(1)?);
+    if cx.making.rank(x) == Some(5) {
+        let front = cx.ints(&[0])?;
+        x = cx.temp(Squeeze, &[x, front])?;
+    }
+    let scale = Some(cx.params().float(5)).filter(|scale| *scale != 0.0).unwrap_or(1.0);
+    let mut inputs = vec![
+        bound_to(cx, "x", x),
+        bound_to(cx, "roi", roi),
+        fixed_to("sampling_mode", named(cx, 3, &GRIDS)?),
+        fixed_to("box_coordinate_mode", named(cx, 4, &BOXES)?),
+        fixed_to("normalized_coordinates", whole(&[cx.params().int(2)], true)?),
+        fixed_to("spatial_scale", number(scale)?),
+    ];
+    inputs.extend(target(cx, ["target_height", "target_width"])?);
+    run(cx, "crop_resize", inputs.into_iter().collect())
 }
 
 /// By the factors in field 1 (whole) or 7.

@@ -64,15 +64,21 @@ fn while_loop(cx: &mut Cx<'_>) -> Done {
     cx.emit(Loop { body: graph, carried }, &inputs)
 }
 
-/// Type of what a block takes; sizes that it leaves open are any.
+/// Type of what a block takes; sizes that it leaves open are any, and a list's length is a dimension.
 fn input_type(name: &str, ty: &ValueType) -> Result<Type, CoreMlError> {
-    let ValueType::Tensor(ty) = ty else { return Err(CoreMlError::value(name, "loops carry tensors only")) };
+    let (ty, list) = match ty {
+        ValueType::Tensor(ty) => (ty, false),
+        ValueType::List(ty) => (ty, true),
+        _ => return Err(CoreMlError::value(name, "loops carry tensors and lists only")),
+    };
     let dtype = ty.dtype.ok_or_else(|| CoreMlError::value(name, "loops cannot carry texts"))?;
     let dim = |dim: &value::Dim| match dim {
         value::Dim::Fixed(n) => Dim::Fixed(*n),
         value::Dim::Unknown => Dim::Unknown,
     };
-    Ok(TensorType { dtype: widened(dtype), shape: ty.shape.iter().map(dim).collect() }.into())
+    let count = list.then_some(Dim::Unknown);
+    let shape = count.into_iter().chain(ty.shape.iter().map(dim)).collect();
+    Ok(TensorType { dtype: widened(dtype), shape }.into())
 }
 
 /// A graph that blocks become.

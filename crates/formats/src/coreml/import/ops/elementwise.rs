@@ -1,5 +1,6 @@
 //! Operations on one element of each input.
 
+use kinglet_graph::ValueId;
 use kinglet_graph::ops::{Binary, Cast, Clip, Fun, Fun2, Identity, Unary, Where};
 use kinglet_tensor::DType;
 
@@ -29,7 +30,7 @@ pub(super) const OPS: &[Entry] = &[
     ("exp", |cx| unary(cx, Fun::Exp)),
     ("exp2", |cx| { let two = cx.scalar(2.0)?; let x = cx.input("x")?; cx.emit(Binary(Fun2::Pow), &[two, x]) }),
     ("floor", |cx| unary(cx, Fun::Floor)),
-    ("floor_div", |cx| { let q = quotient(cx)?; if cx.is_whole(q) { cx.bind(q); Ok(()) } else { cx.emit(Unary(Fun::Floor), &[q]) } }),
+    ("floor_div", floor_div),
     ("gelu", |cx| { let tanh = cx.text("mode").as_deref() == Some("TANH_APPROXIMATION"); gelu(cx, tanh) }),
     ("greater", |cx| binary(cx, Fun2::Greater)),
     ("greater_equal", |cx| binary(cx, Fun2::GreaterOrEqual)),
@@ -65,6 +66,7 @@ pub(super) const OPS: &[Entry] = &[
     ("sin", |cx| unary(cx, Fun::Sin)),
     ("sinh", |cx| unary(cx, Fun::Sinh)),
     ("softplus", |cx| unary(cx, Fun::Softplus)),
+    ("softplus_parametric", softplus_parametric),
     ("softsign", |cx| unary(cx, Fun::Softsign)),
     ("sqrt", |cx| unary(cx, Fun::Sqrt)),
     ("square", |cx| { let x = cx.input("x")?; cx.emit(Binary(Fun2::Mul), &[x, x]) }),
@@ -80,7 +82,7 @@ fn unary(cx: &mut Cx<'_>, fun: Fun) -> Done {
     cx.emit(Unary(fun), &[x])
 }
 
-fn pair(cx: &mut Cx<'_>) -> Result<(kinglet_graph::ValueId, kinglet_graph::ValueId), CoreMlError> {
+fn pair(cx: &mut Cx<'_>) -> Result<(ValueId, ValueId), CoreMlError> {
     Ok((cx.input("x")?, cx.input("y")?))
 }
 
@@ -89,9 +91,16 @@ fn binary(cx: &mut Cx<'_>, fun: Fun2) -> Done {
     cx.emit(Binary(fun), &[x, y])
 }
 
-fn quotient(cx: &mut Cx<'_>) -> Result<kinglet_graph::ValueId, CoreMlError> {
+/// Rounded down, of whole numbers too: what is left over has the sign of the divisor.
+fn floor_div(cx: &mut Cx<'_>) -> Done {
     let (x, y) = pair(cx)?;
-    cx.temp(Binary(Fun2::Div), &[x, y])
+    if !cx.is_whole(x) {
+        let quotient = cx.temp(Binary(Fun2::Div), &[x, y])?;
+        return cx.emit(Unary(Fun::Floor), &[quotient]);
+    }
+    let rest = cx.temp(Binary(Fun2::Mod), &[x, y])?;
+    let whole = cx.temp(Binary(Fun2::Sub), &[x, rest])?;
+    cx.emit(Binary(Fun2::Div), &[whole, y])
 }
 
 fn alpha_beta(cx: &Cx<'_>) -> (f32, f32) {
@@ -99,7 +108,7 @@ fn alpha_beta(cx: &Cx<'_>) -> (f32, f32) {
 }
 
 /// `x + epsilon`; `x` alone where that changes nothing.
-fn shifted(cx: &mut Cx<'_>, default: f32) -> Result<kinglet_graph::ValueId, CoreMlError> {
+fn shifted(cx: &mut Cx<'_>, default: f32) -> Result<ValueId, CoreMlError> {
     let (x, epsilon) = (cx.input("x")?, cx.float("epsilon", default));
     if epsilon == 0.0 {
         return Ok(x);
@@ -108,7 +117,7 @@ fn shifted(cx: &mut Cx<'_>, default: f32) -> Result<kinglet_graph::ValueId, Core
     cx.temp(Binary(Fun2::Add), &[x, epsilon])
 }
 
-fn leaky(cx: &mut Cx<'_>, alpha: f32) -> Result<kinglet_graph::ValueId, CoreMlError> {
+fn leaky(cx: &mut Cx<'_>, alpha: f32) -> Result<ValueId, CoreMlError> {
     let x = cx.input("x")?;
     cx.temp(Unary(Fun::LeakyRelu(alpha)), &[x])
 }
@@ -121,7 +130,7 @@ fn gelu(cx: &mut Cx<'_>, tanh: bool) -> Done {
     }
 }
 
-fn clip(cx: &mut Cx<'_>, x: kinglet_graph::ValueId, low: Option<f32>, high: Option<f32>) -> Done {
+fn clip(cx: &mut Cx<'_>, x: ValueId, low: Option<f32>, high: Option<f32>) -> Done {
     let mut bounds = [cx.absent(); 2];
     for (bound, value) in bounds.iter_mut().zip([low, high]) {
         if let Some(value) = value {
@@ -147,13 +156,28 @@ fn scaled_tanh(cx: &mut Cx<'_>) -> Done {
     cx.emit(Binary(Fun2::Mul), &[tanh, alpha])
 }
 
-/// A slope for each channel, dimension 1 of `x`.
+/// A slope for each channel.
 fn prelu(cx: &mut Cx<'_>) -> Done {
-    let (x, alpha) = (cx.input("x")?, cx.input("alpha")?);
+    let x = cx.input("x")?;
+    let alpha = by_channel(cx, x, "alpha")?;
+    cx.emit(Binary(Fun2::PRelu), &[x, alpha])
+}
+
+/// `alpha * ln(1 + e^(beta * x))`, with both by channel.
+fn softplus_parametric(cx: &mut Cx<'_>) -> Done {
+    let x = cx.input("x")?;
+    let (alpha, beta) = (by_channel(cx, x, "alpha")?, by_channel(cx, x, "beta")?);
+    let inner = cx.temp(Binary(Fun2::Mul), &[x, beta])?;
+    let soft = cx.temp(Unary(Fun::Softplus), &[inner])?;
+    cx.emit(Binary(Fun2::Mul), &[soft, alpha])
+}
+
+/// A parameter with a number for each channel, dimension 1 of `x`.
+fn by_channel(cx: &mut Cx<'_>, x: ValueId, parameter: &str) -> Result<ValueId, CoreMlError> {
+    let list = cx.input(parameter)?;
     let tail: Vec<i64> = (1..cx.rank(x)?.saturating_sub(1) as i64).collect();
     let axes = cx.constant_ints(&tail)?;
-    let alpha = cx.temp(kinglet_graph::ops::Unsqueeze, &[alpha, axes])?;
-    cx.emit(Binary(Fun2::PRelu), &[x, alpha])
+    cx.temp(kinglet_graph::ops::Unsqueeze, &[list, axes])
 }
 
 /// Half precision is computed in f32, so that only changes of kind are left of casts.

@@ -152,14 +152,24 @@ fn gather(cx: &mut Cx<'_>) -> Done {
     if batch_dims == 0 {
         return cx.emit(Gather { axis }, &[x, indices]);
     }
-    // Where the axis follows the shared dimensions, places are indices of one number each.
-    let Ok(shared) = usize::try_from(batch_dims) else { return Err(cx.fail("it shares no dimensions")) };
-    if axis != batch_dims {
-        return Err(cx.fail("gathering behind the first axis after the batch cannot run"));
-    }
+    let rank = cx.rank(x)?;
+    let count = cx.rank(indices)?;
+    let axis = usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).unwrap_or(rank);
+    let shared = usize::try_from(batch_dims).ok().filter(|n| *n <= axis.min(count) && axis < rank);
+    let shared =
+        shared.ok_or_else(|| cx.fail(format!("{batch_dims} shared dimensions before axis {axis}")))?;
+    // The axis follows the shared dimensions first, so that places are indices of one number each.
+    let places = count - shared;
+    let front: Vec<usize> = (0..shared).chain([axis]).chain(shared..axis).chain(axis + 1..rank).collect();
+    let between = shared + places..places + axis;
+    let back = (0..shared)
+        .chain(between.clone())
+        .chain(shared..shared + places)
+        .chain(between.end..rank + places - 1);
     let last = cx.constant_ints(&[-1])?;
-    let places = cx.temp(Unsqueeze, &[indices, last])?;
-    cx.emit(GatherNd { batch_dims: shared }, &[x, places])
+    let (x, indices) = (cx.temp(Transpose { perm: front }, &[x])?, cx.temp(Unsqueeze, &[indices, last])?);
+    let read = cx.temp(GatherNd { batch_dims: shared }, &[x, indices])?;
+    cx.emit(Transpose { perm: back.collect() }, &[read])
 }
 
 fn fill(cx: &mut Cx<'_>) -> Done {

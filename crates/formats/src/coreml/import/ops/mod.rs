@@ -1,12 +1,16 @@
 //! The registry of operations: one file a family, each with a table of its operations.
 
+mod boxes;
 mod control;
 mod elementwise;
 mod layout;
 mod linear;
+mod lists;
 mod order;
 mod quantize;
+mod random;
 mod recurrent;
+mod sampling;
 mod scatter;
 mod slices;
 mod windows;
@@ -17,13 +21,17 @@ use super::program::Import;
 type Entry = (&'static str, Import);
 
 const FAMILIES: &[&[Entry]] = &[
+    boxes::OPS,
     control::OPS,
     elementwise::OPS,
     layout::OPS,
     linear::OPS,
+    lists::OPS,
     order::OPS,
     quantize::OPS,
+    random::OPS,
     recurrent::OPS,
+    sampling::OPS,
     scatter::OPS,
     slices::OPS,
     windows::OPS,

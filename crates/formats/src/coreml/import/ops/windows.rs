@@ -2,11 +2,13 @@
 
 use kinglet_graph::ValueId;
 use kinglet_graph::ops::{
-    Conv, ConvTranspose, Coordinates, GridSample, NearestRule, Pads, Pool, PoolKind, ResizeMode, SampleMode,
-    SamplePad, Window,
+    Binary, Cast, Conv, ConvTranspose, Coordinates, Fun2, NearestRule, Pads, Pool, PoolKind, ResizeMode,
+    Slice, Unsqueeze, Window,
 };
+use kinglet_tensor::DType;
 
 use super::Entry;
+use super::sampling::{Spacing, on_grid, spacing};
 use crate::coreml::CoreMlError;
 use crate::coreml::import::making::rescale;
 use crate::coreml::import::program::Cx;
@@ -19,19 +21,11 @@ pub(super) const OPS: &[Entry] = &[
         pool(cx, PoolKind::Average { count_pad })
     }),
     ("conv", conv),
+    ("conv_quantized", conv_quantized),
     ("conv_transpose", conv_transpose),
     ("l2_pool", |cx| pool(cx, PoolKind::Lp(2))),
     ("max_pool", |cx| pool(cx, PoolKind::Max { column_major: false })),
-    ("resample", resample),
-    ("resize", |cx| {
-        let size = cx.required("shape")?;
-        let last = usize::try_from(cx.int("resized_dims", 2)).unwrap_or(0);
-        if last != 2 || size.len() < 2 || size[size.len() - 2..].contains(&0) {
-            return Err(cx.fail("it resizes other dimensions than rows and columns"));
-        }
-        let nearest = cx.text("interpolation_mode").as_deref() == Some("NEAREST_NEIGHBOR");
-        resize(cx, [size[size.len() - 2], size[size.len() - 1]], nearest)
-    }),
+    ("resize", resize_to),
     ("resize_bilinear", |cx| {
         let size = [cx.int("target_size_height", 1), cx.int("target_size_width", 1)];
         resize(cx, size, false)
@@ -84,6 +78,29 @@ fn conv(cx: &mut Cx<'_>) -> Done {
     cx.emit(Conv { window, groups }, &inputs)
 }
 
+/// `W = codes * quant_scale + quant_bias`, numbers of one channel or of all; a table of values is the other way.
+fn conv_quantized(cx: &mut Cx<'_>) -> Done {
+    if cx.text("quantization_type").as_deref() != Some("linear") {
+        return Err(cx.fail("its weights are places in a table, which cannot run; linear ones can"));
+    }
+    let mut inputs = inputs(cx)?;
+    let (rank, mut weight) = (cx.rank(inputs[1])?, cx.temp(Cast::to(DType::F32), &[inputs[1]])?);
+    for (parameter, fun) in [("quant_scale", Fun2::Mul), ("quant_bias", Fun2::Add)] {
+        let mut by = cx.input(parameter)?;
+        if cx.rank(by)? == 1 {
+            let axes = cx.constant_ints(&(1..rank as i64).collect::<Vec<_>>())?;
+            by = cx.temp(Unsqueeze, &[by, axes])?;
+        }
+        weight = cx.temp(Binary(fun), &[weight, by])?;
+    }
+    inputs[1] = weight;
+    if let Some(bias) = inputs.get_mut(2) {
+        *bias = cx.temp(Cast::to(DType::F32), &[*bias])?;
+    }
+    let (window, groups) = (window(cx, inputs[0])?, groups(cx));
+    cx.emit(Conv { window, groups }, &inputs)
+}
+
 fn conv_transpose(cx: &mut Cx<'_>) -> Done {
     let inputs = inputs(cx)?;
     let (window, groups) = (window(cx, inputs[0])?, groups(cx));
@@ -100,36 +117,60 @@ fn pool(cx: &mut Cx<'_>, kind: PoolKind) -> Done {
     cx.emit(Pool { kind, kernel, window, ceil }, &[x])
 }
 
-/// Pictures read at given places, `[N, rows, columns, 2]` from -1 to 1.
-fn resample(cx: &mut Cx<'_>) -> Done {
-    let mode = match cx.text("sampling_mode").as_deref() {
-        Some("bilinear") => SampleMode::Linear,
-        Some("nearest") => SampleMode::Nearest,
-        other => return Err(cx.fail(format!("sampling mode {other:?} cannot run"))),
+/// The last dimensions to the sizes that end `shape`; a size of 0 stays as it is.
+fn resize_to(cx: &mut Cx<'_>) -> Done {
+    let nearest = cx.text("interpolation_mode").as_deref() == Some("NEAREST_NEIGHBOR");
+    let x = cx.input("x")?;
+    let count = usize::try_from(cx.int("resized_dims", 2)).unwrap_or(0);
+    let Ok(Some(list)) = cx.ints("shape") else { return resize_computed(cx, x, nearest) };
+    let dims = |back: usize| {
+        let given = list.len().checked_sub(back).and_then(|i| list.get(i)).filter(|_| back <= count);
+        let ty = cx.making.builder.ty(x).tensor();
+        let own = ty.and_then(|ty| ty.shape.get(ty.rank().checked_sub(back)?)?.fixed()).map(|n| n as i64);
+        given.copied().filter(|n| *n > 0).or(own)
     };
-    let pad = match cx.text("padding_mode").as_deref() {
-        Some("constant") if cx.float("padding_value", 0.0) == 0.0 => SamplePad::Zeros,
-        Some("border") => SamplePad::Border,
-        Some("reflection") => SamplePad::Reflection,
-        other => return Err(cx.fail(format!("padding mode {other:?} cannot run"))),
-    };
-    if cx.text("coordinates_mode").as_deref() != Some("normalized_minus_one_to_one") {
-        return Err(cx.fail("places that do not run from -1 to 1 cannot run"));
+    if (3..=count)
+        .any(|back| dims(back).is_none() || list.get(list.len().wrapping_sub(back)).is_some_and(|n| *n > 0))
+    {
+        return Err(cx.fail("it resizes other dimensions than rows and columns"));
     }
-    let (x, places, align_corners) =
-        (cx.input("x")?, cx.input("coordinates")?, cx.flag("align_corners", true));
-    cx.emit(GridSample { mode, pad, align_corners }, &[x, places])
+    let (Some(rows), Some(columns)) = (dims(2), dims(1)) else {
+        return Err(cx.fail("rows or columns that stay as they are have open sizes"));
+    };
+    resize(cx, [rows, columns], nearest)
+}
+
+/// To rows and columns that the program computes.
+fn resize_computed(cx: &mut Cx<'_>, x: ValueId, nearest: bool) -> Done {
+    let coordinates = match spacing(cx)? {
+        Spacing::Strict | Spacing::Aligned => Coordinates::AlignCorners,
+        Spacing::Unaligned => Coordinates::HalfPixel,
+        Spacing::Start => Coordinates::Asymmetric,
+        Spacing::Offset => return Err(cx.fail("this sampling mode takes known sizes")),
+    };
+    let shape = cx.input("shape")?;
+    let shape = cx.temp(Cast::to(DType::I64), &[shape])?;
+    let lists = [&[-2][..], &[i64::MAX], &[0]].map(|list| cx.constant_ints(list));
+    let [start, end, axis] = lists;
+    let (start, end, axis) = (start?, end?, axis?);
+    let size = cx.temp(Slice, &[shape, start, end, axis])?;
+    let mode = if nearest { ResizeMode::Nearest(NearestRule::Floor) } else { ResizeMode::Linear };
+    let absent = cx.absent();
+    cx.emit(rescale(mode, coordinates), &[x, absent, absent, size])
 }
 
 fn resize(cx: &mut Cx<'_>, size: [i64; 2], nearest: bool) -> Done {
-    let x = cx.input("x")?;
-    let sampling = cx.text("sampling_mode");
-    let coordinates = match sampling.as_deref() {
-        Some("STRICT_ALIGN_CORNERS" | "ALIGN_CORNERS") => Coordinates::AlignCorners,
-        Some("UNALIGN_CORNERS") => Coordinates::HalfPixel,
+    let (x, spacing) = (cx.input("x")?, spacing(cx)?);
+    let coordinates = match spacing {
+        Spacing::Strict => Coordinates::AlignCorners,
+        Spacing::Aligned if !size.contains(&1) => Coordinates::AlignCorners,
+        Spacing::Unaligned => Coordinates::HalfPixel,
         // The grid of TensorFlow's first version: no pixel has a middle.
-        None | Some("DEFAULT") => Coordinates::Asymmetric,
-        other => return Err(cx.fail(format!("sampling mode {other:?} cannot run"))),
+        Spacing::Start => Coordinates::Asymmetric,
+        Spacing::Aligned | Spacing::Offset => {
+            let size = size.map(|n| usize::try_from(n).unwrap_or(0));
+            return on_grid(cx, x, size, spacing, nearest);
+        }
     };
     let mode = if nearest { ResizeMode::Nearest(NearestRule::Floor) } else { ResizeMode::Linear };
     let (absent, size) = (cx.absent(), cx.constant_ints(&size)?);

@@ -214,6 +214,15 @@ fn rotary(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     cx.emit_with(Rotate { heads, dims, interleaved: cx.flag("interleaved", false) }, &[x, cos, sin, ids])
 }
 
+/// How long dimension `axis` of a value is, `[1]`, and `0, 1, ..` as many.
+pub(super) fn counted(cx: &mut Cx<'_, '_>, x: ValueId, axis: i64) -> Result<(ValueId, ValueId), OnnxError> {
+    let count = cx.temp(Shape { start: axis, end: Some(axis + 1) }, &[x])?;
+    let scalar = cx.ints(&[])?;
+    let limit = cx.temp(Reshape { allow_zero: false }, &[count, scalar])?;
+    let (zero, one) = (cx.scalar(DType::I64, 0.0)?, cx.scalar(DType::I64, 1.0)?);
+    Ok((count, cx.temp(Range, &[zero, limit, one])?))
+}
+
 /// `first, first + 1, ..` for each batch entry of `x`, whose dimension `length` counts positions: `[B, S]`.
 pub(super) fn positions(
     cx: &mut Cx<'_, '_>,
@@ -221,11 +230,7 @@ pub(super) fn positions(
     length: i64,
     first: ValueId,
 ) -> Result<ValueId, OnnxError> {
-    let count = cx.temp(Shape { start: length, end: Some(length + 1) }, &[x])?;
-    let scalar = cx.ints(&[])?;
-    let limit = cx.temp(Reshape { allow_zero: false }, &[count, scalar])?;
-    let (zero, one) = (cx.scalar(DType::I64, 0.0)?, cx.scalar(DType::I64, 1.0)?);
-    let steps = cx.temp(Range, &[zero, limit, one])?;
+    let (count, steps) = counted(cx, x, length)?;
     let first = cx.temp(Cast::to(DType::I64), &[first])?;
     let row = cx.temp(Binary(Fun2::Add), &[steps, first])?;
     let batch = cx.temp(Shape { start: 0, end: Some(1) }, &[x])?;

@@ -40,11 +40,8 @@ pub(super) const OPS: &[Entry] = &[
 
 /// The node as the codes of `x`, with scale and zero point at the given inputs.
 fn codes(cx: &mut Cx<'_, '_>, x: ValueId, at: [usize; 2]) -> Result<(), OnnxError> {
-    let like = cx.builder().dtype(x);
-    let to = match like {
-        Some(_) if cx.has(at[1]) => DType::U8,
-        _ => cx.ty(0).tensor().map_or(DType::U8, |ty| ty.dtype),
-    };
+    let like = if cx.has(at[1]) { at[1] } else { 0 };
+    let to = cx.ty(like).tensor().map_or(DType::U8, |ty| ty.dtype);
     let (scale, zero) = (cx.input(at[0]), cx.input(at[1]));
     cx.emit_with(Quantize { axis: -1, block: 0, to, saturate: true }, &[x, scale, zero])
 }

@@ -13,7 +13,8 @@ pub(super) const OPS: &[Entry] = &[("Attend", attend), ("Rotate", rotate)];
 fn attend(ex: &mut Ex<'_, '_>) -> Result<(), String> {
     let op = *ex.op::<Attend>()?;
     let plain = !op.causal && ex.node.outputs.len() == 1 && (4..7).all(|i| !ex.has(i));
-    if plain && (op.blank || !ex.allows(23)) {
+    let mixed = ex.rank(1)? != ex.rank(0)?;
+    if plain && (op.blank || mixed || !ex.allows(23)) {
         return spelled(ex, &op);
     }
     if op.blank {
@@ -37,7 +38,7 @@ fn spelled(ex: &mut Ex<'_, '_>, op: &Attend) -> Result<(), String> {
     let mut parts = Vec::new();
     for (i, own) in [(0, heads), (1, kv_heads), (2, kv_heads)] {
         let x = ex.input(i);
-        let x = if folded { unfold(ex, &x, own) } else { x };
+        let x = if ex.rank(i)? == 3 { unfold(ex, &x, own) } else { x };
         parts.push(if own == heads { x } else { repeat(ex, &x, own, heads / own) });
     }
     let scale = op.scale.unwrap_or_else(|| 1.0 / (width as f32).sqrt());
