@@ -27,7 +27,8 @@ fn main() {
     }
     for (name, heads, kv_heads, dim) in [("9/3 x 64", 9, 3, 64), ("32/8 x 128", 32, 8, 128)] {
         let kv = KvLayer { heads: kv_heads, key_dim: dim, value_dim: dim };
-        let shape = AttentionShape { layer: 0, kv, heads, scale: 0.1, window: None, softcap: None };
+        let shape =
+            AttentionShape { layer: 0, kv, heads, scale: 0.1, window: None, softcap: None, bf16: true };
         for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8_0] {
             for (past, len) in [(0, 512), (512, 1), (4096, 1)] {
                 println!(

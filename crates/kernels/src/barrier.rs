@@ -28,15 +28,16 @@ impl Gate {
 
     /// Returns once `opened` differs from `seen`. Everything done before the opening is visible then.
     pub(crate) fn wait(&self, seen: u32) {
-        self.wait_or(seen, || ());
+        self.wait_or(seen, || (), || ());
     }
 
-    /// Like [`wait`](Self::wait); calls `before` before it sleeps.
-    fn wait_or(&self, seen: u32, before: impl FnOnce()) {
+    /// Like [`wait`](Self::wait); calls `meanwhile` between looks, and `before` before it sleeps.
+    fn wait_or(&self, seen: u32, mut meanwhile: impl FnMut(), before: impl FnOnce()) {
         for _ in 0..SPINS {
             if self.opened() != seen {
                 return;
             }
+            meanwhile();
             std::hint::spin_loop();
         }
         before();
@@ -91,8 +92,9 @@ impl Barrier {
     }
 
     /// Waits, as thread `index` of `0..count`, for the others; what any of them did before is visible after. The thread
-    /// with index 0 is somebody else's: it is never moved to another processor.
-    pub(crate) fn wait(&self, index: usize) -> Result<(), Broken> {
+    /// with index 0 is somebody else's: it is never moved to another processor. Calls `meanwhile`, which is short, over and
+    /// over.
+    pub(crate) fn wait(&self, index: usize, meanwhile: impl FnMut()) -> Result<(), Broken> {
         self.seats.note(index);
         let seen = self.gate.opened();
         if self.is_broken() {
@@ -102,7 +104,7 @@ impl Barrier {
             self.arrived.store(0, Ordering::Relaxed);
             self.gate.open();
         } else {
-            self.gate.wait_or(seen, || {
+            self.gate.wait_or(seen, meanwhile, || {
                 if index > 0 {
                     self.seats.part(index);
                 }
@@ -141,9 +143,9 @@ mod tests {
                 scope.spawn(move || {
                     for round in 1..=rounds {
                         sum.fetch_add(1, Ordering::Relaxed);
-                        barrier.wait(index).expect("whole");
+                        barrier.wait(index, || ()).expect("whole");
                         assert_eq!(sum.load(Ordering::Relaxed), round * threads);
-                        barrier.wait(index).expect("whole");
+                        barrier.wait(index, || ()).expect("whole");
                     }
                 });
             }
@@ -161,11 +163,11 @@ mod tests {
     fn a_late_thread_finds_the_others_asleep() {
         let barrier = Barrier::new(2);
         std::thread::scope(|scope| {
-            scope.spawn(|| barrier.wait(1));
+            scope.spawn(|| barrier.wait(1, || ()));
             while barrier.gate.sleepers.load(Ordering::SeqCst) == 0 {
                 std::thread::yield_now();
             }
-            assert_eq!(barrier.wait(0), Ok(()));
+            assert_eq!(barrier.wait(0, || ()), Ok(()));
         });
     }
 
@@ -173,11 +175,11 @@ mod tests {
     fn breaking_frees_who_waits_and_who_comes() {
         let barrier = Barrier::new(3);
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| barrier.wait(1));
+            let waiting = scope.spawn(|| barrier.wait(1, || ()));
             barrier.break_up();
             assert_eq!(waiting.join().expect("no panic"), Err(Broken));
         });
-        assert_eq!(barrier.wait(0), Err(Broken));
+        assert_eq!(barrier.wait(0, || ()), Err(Broken));
         barrier.reset();
         assert!(!barrier.is_broken());
     }

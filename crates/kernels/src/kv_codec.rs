@@ -90,7 +90,8 @@ impl Rows {
             match self.dtype {
                 DType::F32 => return source.cast(),
                 DType::Q8_0 => self.load_q8_keys(isa, source, out),
-                _ => load_halves(isa, self.dtype, source.cast(), count, out),
+                DType::F16 => decode::<I, F16>(isa, source, count, out),
+                _ => decode::<I, Bf16>(isa, source, count, out),
             }
         }
         out
@@ -116,7 +117,40 @@ impl Rows {
             match self.dtype {
                 DType::F32 => return source.cast::<f32>().add(at),
                 DType::Q8_0 => self.load_q8_values(isa, source, first, count, out),
-                _ => load_halves(isa, self.dtype, source.cast::<u16>().add(at), count * self.padded(), out),
+                DType::F16 => decode::<I, F16>(isa, source.add(2 * at), count * self.padded(), out),
+                _ => decode::<I, Bf16>(isa, source.add(2 * at), count * self.padded(), out),
+            }
+        }
+        out
+    }
+
+    /// The value rows of tokens `first..first + count` as pairs of bfloat16, `[count / 2, rounded up][padded]`, in `room`: two
+    /// tokens are the low and the high half of a word, a missing last one is zero.
+    ///
+    /// # Safety
+    /// As for [`values`](Self::values).
+    #[inline(always)]
+    pub(crate) unsafe fn value_pairs<I: Isa>(
+        &self,
+        isa: I,
+        page: HeadPage,
+        first: usize,
+        count: usize,
+        room: *mut f32,
+    ) -> *const i32 {
+        let at = first * self.padded();
+        let source = page.values.cast_const();
+        let (shape, out) = ((count, self.padded()), room.cast());
+        // SAFETY: the tokens are in the page; rows are padded to a multiple of every vector length.
+        unsafe {
+            match self.dtype {
+                DType::F32 => pairs::<I, F32>(isa, source.add(4 * at), shape, out),
+                DType::F16 => pairs::<I, F16>(isa, source.add(2 * at), shape, out),
+                DType::Q8_0 => {
+                    self.load_q8_values(isa, source, first, count, room);
+                    pairs::<I, F32>(isa, room.cast_const().cast(), shape, out);
+                }
+                _ => pairs::<I, Bf16>(isa, source.add(2 * at), shape, out),
             }
         }
         out
@@ -257,16 +291,72 @@ unsafe fn store_half<I: Isa>(isa: I, dtype: DType, x: I::F32, out: *mut u16) {
     unsafe { if dtype == DType::F16 { isa.store_f16_ptr(x, out) } else { isa.store_bf16_ptr(x, out) } }
 }
 
+/// A floating-point type as it is stored.
+trait Stored {
+    /// `LANES` values from index `at` on. Implementations are `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// They can be read.
+    unsafe fn load<I: Isa>(isa: I, source: *const u8, at: usize) -> I::F32;
+}
+
+struct F32;
+
+impl Stored for F32 {
+    #[inline(always)]
+    unsafe fn load<I: Isa>(isa: I, source: *const u8, at: usize) -> I::F32 {
+        // SAFETY: by the caller's promise.
+        unsafe { isa.load_ptr(source.cast::<f32>().add(at)) }
+    }
+}
+
+struct F16;
+
+impl Stored for F16 {
+    #[inline(always)]
+    unsafe fn load<I: Isa>(isa: I, source: *const u8, at: usize) -> I::F32 {
+        // SAFETY: by the caller's promise.
+        unsafe { isa.load_f16_ptr(source.cast::<u16>().add(at)) }
+    }
+}
+
+struct Bf16;
+
+impl Stored for Bf16 {
+    #[inline(always)]
+    unsafe fn load<I: Isa>(isa: I, source: *const u8, at: usize) -> I::F32 {
+        // SAFETY: by the caller's promise.
+        unsafe { isa.load_bf16_ptr(source.cast::<u16>().add(at)) }
+    }
+}
+
 /// # Safety
 /// Both sides hold `count` values, a multiple of `GROUP`.
 #[inline(always)]
-unsafe fn load_halves<I: Isa>(isa: I, dtype: DType, source: *const u16, count: usize, out: *mut f32) {
-    let f16 = dtype == DType::F16;
+unsafe fn decode<I: Isa, S: Stored>(isa: I, source: *const u8, count: usize, out: *mut f32) {
     for at in (0..count).step_by(I::LANES) {
         // SAFETY: by the caller's promise; `GROUP` is a multiple of every vector length.
-        unsafe {
-            let x = if f16 { isa.load_f16_ptr(source.add(at)) } else { isa.load_bf16_ptr(source.add(at)) };
-            isa.store_ptr(x, out.add(at));
+        unsafe { isa.store_ptr(S::load(isa, source, at), out.add(at)) };
+    }
+}
+
+/// Rows of `width` values two by two, each pair as words of bfloat16, the first row's in the low halves; zeros beside a last
+/// row alone.
+///
+/// # Safety
+/// The source holds the rows, `out` has room for the words; `width` is a multiple of `GROUP`. They may start at the same
+/// place when the source is of floats.
+#[inline(always)]
+unsafe fn pairs<I: Isa, S: Stored>(isa: I, source: *const u8, (rows, width): (usize, usize), out: *mut i32) {
+    for row in (0..rows).step_by(2) {
+        for at in (0..width).step_by(I::LANES) {
+            // SAFETY: by the caller's promise. Words are not written before their own and all earlier rows are read.
+            unsafe {
+                let low = S::load(isa, source, row * width + at);
+                let high =
+                    if row + 1 < rows { S::load(isa, source, (row + 1) * width + at) } else { isa.zero() };
+                isa.store_i32_ptr(isa.pair_bf16(low, high), out.add(row / 2 * width + at));
+            }
         }
     }
 }
@@ -303,9 +393,16 @@ mod tests {
                 for at in 0..x.len() {
                     let group = rows.keys(isa, page, at / GROUP, buffer.as_mut_ptr());
                     keys.push((0..dim).map(|d| *group.add(d * GROUP + at % GROUP)).collect());
+                    let float = |word: i32, half: usize| {
+                        f32::from_bits((word as u32) << (16 - 16 * half) & 0xffff_0000)
+                    };
+                    let pairs = rows.value_pairs(isa, page, at, 1, buffer.as_mut_ptr());
+                    assert!((0..padded).all(|d| float(*pairs.add(d), 1) == 0.0), "a missing token");
+                    let paired = (0..dim).map(|d| float(*pairs.add(d), 0)).collect();
                     let row = rows.values(isa, page, at, 1, buffer.as_mut_ptr());
                     assert!((dim..padded).all(|d| *row.add(d) == 0.0), "padding");
                     values.push((0..dim).map(|d| *row.add(d)).collect());
+                    values.push(paired);
                 }
             }
             (keys, values)
@@ -331,7 +428,13 @@ mod tests {
                     let rows = Rows { dtype, page_tokens: 32, dim };
                     let page = store.view().head(1, 1, 1);
                     let (keys, values) = dispatch(level, RoundTrip { rows, page, x: &x });
-                    for (found, x) in keys.iter().chain(&values).zip(x.iter().chain(&x)) {
+                    // Values twice: as they were stored, and as pairs of bfloat16.
+                    let keys = keys.iter().zip(&x).map(|(found, x)| (found, x, bound));
+                    let values = values
+                        .chunks(2)
+                        .zip(&x)
+                        .flat_map(|(found, x)| [(&found[0], x, bound), (&found[1], x, bound + 0.004)]);
+                    for (found, x, bound) in keys.chain(values) {
                         let close = found.iter().zip(x).all(|(f, x)| (f - x).abs() <= bound);
                         assert!(close, "{level} {dtype}[{dim}]: {found:?} for {x:?}");
                     }

@@ -4,12 +4,15 @@
 //! each run proves that its dimensions, sequences and indices keep within what was proven, so running is safe.
 //! Deliberately absent: graphs, and deciding where values lie (the planner's).
 
+mod ahead;
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use kinglet_simd::Level;
 use kinglet_tensor::{KvSpec, SeqRows};
 
+use self::ahead::Ahead;
 use crate::arena::{ALIGN, Arena, Elem, Rows, Span};
 use crate::kv::{KvError, KvStore, KvView};
 use crate::step::{Access, Bound, Needs, Step, StepCtx};
@@ -198,6 +201,7 @@ impl Program {
         if lead {
             state.profile(|profiler| profiler.begin());
         }
+        let mut ahead = Ahead::default();
         for index in 0..self.steps.len() {
             let (step, needs) = &self.steps[index];
             let serial = step.serial(state.dims);
@@ -216,7 +220,8 @@ impl Program {
                 if lead && ((state.cancel)() || state.failed.get().is_some()) {
                     state.stop.store(index, Ordering::Relaxed);
                 }
-                worker.barrier();
+                ahead.turn(index, &self.steps, state.dims, worker);
+                worker.barrier_meanwhile(|| ahead.ask(self.limits.level));
                 if state.stop.load(Ordering::Relaxed) == index {
                     return;
                 }

@@ -38,6 +38,12 @@ pub unsafe trait Step: Send + Sync {
         Ok(())
     }
 
+    /// The weights that this worker will read first, if the step is held to the memory they come from and they are there.
+    fn first_weights(&self, dims: &[usize], worker: Worker<'_>) -> &[u8] {
+        let _ = (dims, worker);
+        &[]
+    }
+
     /// Does this worker's part.
     ///
     /// # Safety
@@ -176,7 +182,7 @@ impl<'a> StepCtx<'a> {
         if count >= 1 << 31 {
             return Some(self.take()).filter(|&taken| taken < count);
         }
-        let front = 2 * worker.index() < worker.count();
+        let front = worker.is_front();
         let taken = self.next.fetch_add(if front { 1 } else { 1 << 32 }, Ordering::Relaxed);
         let (before, behind) = (taken as u32 as usize, (taken >> 32) as usize);
         (before + behind < count).then(|| if front { before } else { count - 1 - behind })

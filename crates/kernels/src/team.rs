@@ -41,10 +41,26 @@ impl Worker<'_> {
     ///
     /// All workers must come equally often. Unwinds when another worker panicked.
     pub fn barrier(&self) {
+        self.barrier_meanwhile(|| ());
+    }
+
+    /// A [`barrier`](Self::barrier) that calls `meanwhile`, which is short, over and over while it waits.
+    pub(crate) fn barrier_meanwhile(&self, meanwhile: impl FnMut()) {
         let Some(barrier) = self.barrier else { return };
-        if let Err(broken) = barrier.wait(self.index) {
+        if let Err(broken) = barrier.wait(self.index, meanwhile) {
             resume_unwind(Box::new(broken));
         }
+    }
+
+    /// Whether this worker takes work from the front when there are two ends.
+    pub(crate) fn is_front(&self) -> bool {
+        2 * self.index < self.count
+    }
+
+    /// Which of `0..count` it takes first when the workers take their work from both ends at the same pace.
+    pub(crate) fn first_near(&self, count: usize) -> usize {
+        let last = count.saturating_sub(1);
+        if self.is_front() { self.index.min(last) } else { last.saturating_sub(self.count - 1 - self.index) }
     }
 
     /// This worker's part of `0..items`: contiguous, in multiples of `grain` except for the last. The parts of all

@@ -117,6 +117,11 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
     fn dot_bf16(self, acc: Self::F32, a: Self::I32, w: Self::I32) -> Self::F32 {
         dot_bf16(self, acc, a, w)
     }
+    /// Both as bfloat16 in each lane, `low` in the low half: rounded as [`store_bf16_ptr`](Self::store_bf16_ptr) does.
+    #[inline(always)]
+    fn pair_bf16(self, low: Self::F32, high: Self::F32) -> Self::I32 {
+        self.or_i32(bf16_of(self, low), self.shl_i32(bf16_of(self, high), 16))
+    }
     /// Nearest integers, halves to even; lanes must be within the range of `i32`.
     fn to_i32(self, a: Self::F32) -> Self::I32;
     /// Integers as floats, rounded to nearest even.

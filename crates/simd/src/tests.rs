@@ -490,6 +490,38 @@ fn pairs_of_bf16_are_rounded_and_added_in_order() {
     }
 }
 
+struct PairBf16<'a>(&'a [f32], &'a [f32]);
+
+impl Kernel for PairBf16<'_> {
+    type Out = Vec<i32>;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> Vec<i32> {
+        let mut out = vec![0; I::LANES];
+        let pairs = isa.pair_bf16(isa.load(self.0), isa.load(self.1));
+        // SAFETY: there is room for `LANES` integers.
+        unsafe { isa.store_i32_ptr(pairs, out.as_mut_ptr()) };
+        out
+    }
+}
+
+#[test]
+fn lanes_become_pairs_of_bf16() {
+    let (low, high): (Vec<f32>, Vec<f32>) =
+        (0..WIDE).map(|i| (i as f32 * 1.234_567 - 9.0, 3e30 / (i as f32 + 0.7))).unzip();
+    let bits = |x: f32| u32::from(half::bf16::from_f32(x).to_bits());
+    for level in Level::available() {
+        let want: Vec<i32> = low
+            .iter()
+            .zip(&high)
+            .map(|(&l, &h)| (bits(l) | bits(h) << 16) as i32)
+            .take(level.lanes())
+            .collect();
+        assert_eq!(dispatch(level, PairBf16(&low, &high)), want, "{level}");
+        assert_eq!(dispatch(level, WithBf16(PairBf16(&low, &high))), want, "{level} with bfloat16");
+    }
+}
+
 #[test]
 fn levels_are_found_by_name() {
     for level in Level::available() {

@@ -1,6 +1,6 @@
 //! `Attention`: rotary angles once a run, then per layer one step that rotates and stores, and one that attends.
 
-use kinglet_graph::cost::Attends;
+use kinglet_graph::cost::{Attends, Math};
 use kinglet_graph::ops::{Attention, Rope, RopeStyle};
 use kinglet_graph::{ExecError, Node};
 use kinglet_kernels::ops::{self, AttentionShape, QkvSpans};
@@ -31,9 +31,12 @@ pub(super) fn attention(low: &mut Lowering<'_>, node: &Node) -> Result<(), ExecE
         scale: op.scale,
         window: op.window,
         softcap: op.softcap,
+        bf16: low.bf16,
     };
     let attends = Some(attends(low, node, op, shape)?);
-    let work = Work { attends, ..Work::default() };
+    let paired = low.bf16 && low.graph.kv().is_some_and(|kv| kv.dtype != DType::F32);
+    let math = if paired { Math::Bf16 } else { Math::Float };
+    let work = Work { attends, math, ..Work::default() };
     low.step(node, &[q], &[out], work, move |s| ops::attention(attend, s[q], s[out]));
     Ok(())
 }

@@ -61,6 +61,11 @@ impl Matrix {
         &self.data[row * self.row_bytes..][..self.row_bytes]
     }
 
+    /// The file's bytes of some rows. Panics when there are no such rows.
+    pub(crate) fn row_bytes(&self, rows: Range<usize>) -> &[u8] {
+        &self.data[rows.start * self.row_bytes..rows.end * self.row_bytes]
+    }
+
     /// Decodes a row into `out`, `cols` floats: the bits that the format defines. Panics when there is no such row or
     /// `out` has another length.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {

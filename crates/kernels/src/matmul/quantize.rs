@@ -316,7 +316,7 @@ fn put_group<I: Isa>(isa: I, x: &[f32], scale: f32, part: &mut [u8]) {
 fn put_wide<I: Isa>(isa: I, x: &[f32], scale: f32, part: &mut [u8], upper: &mut [u8]) -> u8 {
     let (scale, inverse) = usable(scale);
     let inverse = isa.splat(inverse);
-    let (mut totals, mut above) = ([isa.zero(); 2], isa.zero());
+    let (mut totals, mut above, mut highs) = ([isa.zero(); 2], isa.zero(), [0.0; GROUP]);
     for (half, total) in totals.iter_mut().enumerate() {
         for at in (half * 16..half * 16 + 16).step_by(I::LANES) {
             let whole = isa.to_f32(isa.to_i32(isa.mul(isa.load(&x[at..]), inverse)));
@@ -325,12 +325,14 @@ fn put_wide<I: Isa>(isa: I, x: &[f32], scale: f32, part: &mut [u8], upper: &mut 
             (*total, above) = (isa.add(*total, code), isa.add(above, high));
             put_codes(isa, isa.to_i32(code), &mut part[at..at + I::LANES]);
             put_codes(isa, isa.to_i32(high), &mut upper[at..at + I::LANES]);
+            // Floats can be read again at once; narrowed codes only when they have left for the cache.
+            isa.store(high, &mut highs[at..]);
         }
     }
     put_sums(part, scale, reduce_both(isa, totals), isa.reduce_sum(above) as i32);
     let mut steps = 0;
-    for (step, codes) in upper.as_chunks::<4>().0.iter().enumerate() {
-        steps |= u8::from(*codes != [0; 4]) << step;
+    for (step, highs) in highs.as_chunks::<4>().0.iter().enumerate() {
+        steps |= u8::from(*highs != [0.0; 4]) << step;
     }
     steps
 }

@@ -211,6 +211,16 @@ unsafe impl Step for GemmStep {
         self.gemm.weights.wait().map_err(ToString::to_string)
     }
 
+    fn first_weights(&self, dims: &[usize], worker: Worker<'_>) -> &[u8] {
+        let gemm = &*self.gemm;
+        let one = self.x.rows.count(dims) == Some(1) && self.each == 1;
+        let Some(weights) = gemm.weights.bytes().filter(|_| one && OneRow::suits(gemm)) else { return &[] };
+        let units = Units::of(gemm, 1, worker.count());
+        let (_, panels) = units.get(worker.first_near(units.len()), 1);
+        let panel = gemm.deep() * gemm.width * size_of::<f32>();
+        weights.get(panels.start * panel..panels.end * panel).unwrap_or_default()
+    }
+
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
         let gemm = &*self.gemm;
         let rows = ctx.rows(self.x.rows) * self.each;

@@ -15,14 +15,17 @@
 mod block;
 mod state;
 mod tile;
+mod words;
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use kinglet_simd::{Isa, Kernel, dispatch};
-use kinglet_tensor::{KvLayer, SeqRows};
+use kinglet_tensor::{DType, KvLayer, SeqRows};
 
 use self::block::{Block, BlockRun, Buffers, CHUNK};
 use self::state::State;
+use self::words::{Float, Pair, Words};
 use crate::arena::Span;
 use crate::kv::{GROUP, KvView};
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
@@ -48,6 +51,10 @@ pub struct AttentionShape {
     pub window: Option<usize>,
     /// `s = cap * tanh(s / cap)` before the softmax.
     pub softcap: Option<f32>,
+    /// Where the machine multiplies bfloat16 and the state is not of f32: weights and values are rounded to that (8
+    /// significant bits), and summed in f32. Scores are computed in f32 nevertheless: keys may have columns a hundred times as
+    /// large as others, whose rounding would outweigh them.
+    pub bf16: bool,
 }
 
 /// `out[t, h] = sum_p softmax_p(scale * q[t, h] . k[p]) * v[p]` over the positions `p` of the row's sequence up to the
@@ -99,7 +106,12 @@ unsafe impl Step for Attention {
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
         let Some(kv) = ctx.kv() else { return };
         let (q, out) = (ctx.view(&self.q), ctx.view(&self.out));
-        dispatch(ctx.level(), AttentionKernel { step: self, ctx: *ctx, worker, kv, q, out });
+        let kernel = AttentionKernel { step: self, ctx: *ctx, worker, kv, q, out };
+        if self.shape.bf16 && kv.spec().dtype != DType::F32 {
+            dispatch(ctx.level(), InBf16(kernel));
+        } else {
+            dispatch(ctx.level(), kernel);
+        }
     }
 }
 
@@ -161,6 +173,18 @@ impl Attention {
     }
 }
 
+/// Enters a kernel with products of bfloat16.
+struct InBf16<'a>(AttentionKernel<'a>);
+
+impl Kernel for InBf16<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        isa.dispatch_bf16(self.0);
+    }
+}
+
 struct AttentionKernel<'a> {
     step: &'a Attention,
     ctx: StepCtx<'a>,
@@ -180,28 +204,34 @@ impl Kernel for AttentionKernel<'_> {
         let memory = unsafe { scratch.part_mut(0..scratch.len()) };
         let step = self.step;
         let mut buffers = Buffers::new(memory, step.most_rows(), step.shape.kv.key_dim, step.width());
-        if step.splits(self.ctx.seqs(), self.worker.count(), self.ctx.scratch::<f32>().len()) {
-            self.chunks(isa, &mut buffers);
-            self.worker.barrier();
-            self.merge(isa, &mut buffers);
-        } else {
-            self.blocks(isa, &mut buffers);
-        }
+        if I::BF16 { self.all::<I, Pair>(isa, &mut buffers) } else { self.all::<I, Float>(isa, &mut buffers) }
     }
 }
 
 impl<'a> AttentionKernel<'a> {
-    fn block_run<I: Isa>(&self, isa: I, block: Block<'a>) -> BlockRun<'a, I> {
-        BlockRun { isa, step: self.step, kv: self.kv, block }
+    #[inline(always)]
+    fn all<I: Isa, W: Words>(&self, isa: I, buffers: &mut Buffers<'_>) {
+        let step = self.step;
+        if step.splits(self.ctx.seqs(), self.worker.count(), self.ctx.scratch::<f32>().len()) {
+            self.chunks::<I, W>(isa, buffers);
+            self.worker.barrier();
+            self.merge::<I, W>(isa, buffers);
+        } else {
+            self.blocks::<I, W>(isa, buffers);
+        }
+    }
+
+    fn block_run<I: Isa, W: Words>(&self, isa: I, block: Block<'a>) -> BlockRun<'a, I, W> {
+        BlockRun { isa, step: self.step, kv: self.kv, block, words: PhantomData }
     }
 
     /// Takes blocks until there are none left.
     #[inline(always)]
-    fn blocks<I: Isa>(&self, isa: I, buffers: &mut Buffers<'_>) {
+    fn blocks<I: Isa, W: Words>(&self, isa: I, buffers: &mut Buffers<'_>) {
         let mut next = self.ctx.take();
         for (index, block) in self.step.blocks(self.ctx.seqs()).enumerate() {
             if index == next {
-                let run = self.block_run(isa, block);
+                let run = self.block_run::<I, W>(isa, block);
                 run.load_queries(self.q, buffers);
                 run.whole(buffers, self.out);
                 next = self.ctx.take();
@@ -211,14 +241,14 @@ impl<'a> AttentionKernel<'a> {
 
     /// Takes chunks of blocks until there are none left, leaving their states in the shared scratch.
     #[inline(always)]
-    fn chunks<I: Isa>(&self, isa: I, buffers: &mut Buffers<'_>) {
+    fn chunks<I: Isa, W: Words>(&self, isa: I, buffers: &mut Buffers<'_>) {
         let slots = self.ctx.scratch::<f32>();
         let (mut next, mut index, mut at) = (self.ctx.take(), 0, 0);
         for block in self.step.blocks(self.ctx.seqs()) {
             let len = State::len(block.tokens * self.step.group(), self.step.width());
             for chunk in self.step.chunks(&block) {
                 if index == next {
-                    let run = self.block_run(isa, block);
+                    let run = self.block_run::<I, W>(isa, block);
                     run.load_queries(self.q, buffers);
                     // SAFETY: the slot of this unit, which only this worker took.
                     run.only(chunk, buffers, unsafe { slots.part_mut(at..at + len) });
@@ -232,7 +262,7 @@ impl<'a> AttentionKernel<'a> {
 
     /// Merges the states of this worker's share of the blocks.
     #[inline(always)]
-    fn merge<I: Isa>(&self, isa: I, buffers: &mut Buffers<'_>) {
+    fn merge<I: Isa, W: Words>(&self, isa: I, buffers: &mut Buffers<'_>) {
         let slots = self.ctx.scratch::<f32>();
         let share = self.worker.share(self.step.blocks(self.ctx.seqs()).count(), 1);
         let mut at = 0;
@@ -241,7 +271,7 @@ impl<'a> AttentionKernel<'a> {
             if share.contains(&index) {
                 // SAFETY: the slots of this block, which is in this worker's share only.
                 let slots = unsafe { slots.part_mut(at..at + len) };
-                self.block_run(isa, block).merge(slots, buffers, self.out);
+                self.block_run::<I, W>(isa, block).merge(slots, buffers, self.out);
             }
             at += len;
         }

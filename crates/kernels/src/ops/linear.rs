@@ -43,6 +43,17 @@ impl Weight {
         }
     }
 
+    /// The bytes of some parts.
+    fn bytes(&self, units: Range<usize>) -> &[u8] {
+        match self {
+            Self::Packed(w) => {
+                let tile = w.plan().tile_bytes() * UNIT_TILES;
+                &w.data()[units.start * tile..w.data().len().min(units.end * tile)]
+            }
+            Self::Plain(w) => w.row_bytes(units.start * UNIT_ROWS..w.rows().min(units.end * UNIT_ROWS)),
+        }
+    }
+
     /// Rows that a part of a product of `rows` rows has.
     fn rows_at_a_time(&self, rows: usize) -> usize {
         match self {
@@ -113,23 +124,30 @@ unsafe impl Step for Linear {
         weights.saturating_mul(rows) <= SERIAL_MULTIPLICATIONS
     }
 
+    fn first_weights(&self, dims: &[usize], worker: Worker<'_>) -> &[u8] {
+        if self.x.rows.count(dims) != Some(1) {
+            return &[];
+        }
+        let (many, parts) = self.parts(1, 1, worker.count());
+        let mut first = worker.first_near(parts) * many;
+        for product in &self.products {
+            let units = product.weight.units();
+            if first < units {
+                return product.weight.bytes(first..units.min(first + many));
+            }
+            first -= units;
+        }
+        &[]
+    }
+
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
         let (rows, units) = (ctx.rows(self.x.rows), self.units());
         let turn = self.products[0].weight.rows_at_a_time(rows);
         let turns = rows.div_ceil(turn).max(1);
-        // One row is held to memory bandwidth: long streams. Many are arithmetic: small parts, to end at once.
-        let parts = match worker.count() {
-            1 => 1,
-            count if rows > 1 => (8 * count).div_ceil(turns),
-            count => 4 * count,
-        };
-        let many = units.div_ceil(parts).max(1);
-        let parts = units.div_ceil(many);
-        let mut part = ctx.take();
-        while part < turns * parts {
+        let (many, parts) = self.parts(rows, turns, worker.count());
+        while let Some(part) = ctx.take_near(worker, turns * parts) {
             let (first, from) = (part / parts * turn, part % parts * many);
             self.multiply(ctx, first..rows.min(first + turn), from..units.min(from + many));
-            part = ctx.take();
         }
     }
 }
@@ -138,6 +156,19 @@ impl Linear {
     /// Units of all products.
     fn units(&self) -> usize {
         self.products.iter().map(|product| product.weight.units()).sum()
+    }
+
+    /// Units of a part, and how many parts a turn has. One row is held to memory bandwidth: long streams. Many are
+    /// arithmetic: small parts, to end at once.
+    fn parts(&self, rows: usize, turns: usize, workers: usize) -> (usize, usize) {
+        let units = self.units();
+        let parts = match workers {
+            1 => 1,
+            _ if rows > 1 => (8 * workers).div_ceil(turns),
+            _ => 4 * workers,
+        };
+        let many = units.div_ceil(parts).max(1);
+        (many, units.div_ceil(many))
     }
 
     /// Makes some rows of some units, counted over all products.

@@ -121,6 +121,24 @@ impl<const BF16: bool> Isa for Avx512With<BF16> {
     }
 
     #[inline(always)]
+    fn pair_bf16(self, low: __m512, high: __m512) -> __m512i {
+        if !BF16 {
+            return self.or_i32(bf16_of(self, low), self.shl_i32(bf16_of(self, high), 16));
+        }
+        // SAFETY: the token proves that the instructions are there; vectors of bits are any vectors.
+        unsafe {
+            let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            // The low half's values are 16-bit lanes 0..16, the high half's 16..32: word `i` is lanes `i` and `16 + i`.
+            let first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+            let turns = _mm512_or_si512(
+                first,
+                _mm512_slli_epi32::<16>(_mm512_add_epi32(first, _mm512_set1_epi32(16))),
+            );
+            _mm512_permutexvar_epi16(turns, halves)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_bf16_ptr(self, a: __m512, p: *mut u16) {
         // SAFETY: the token proves that the instruction is there; the caller vouches for the pointer.
         unsafe {

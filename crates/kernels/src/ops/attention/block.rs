@@ -1,6 +1,7 @@
 //! One block of rows against one chunk of positions: scores, softmax, weighted sum.
 
 use std::f32::consts::LOG2_E;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use kinglet_simd::{Isa, tanh};
@@ -9,6 +10,7 @@ use kinglet_tensor::{KvLayer, SeqRows};
 use super::Attention;
 use super::state::{NONE, State};
 use super::tile::{BATCH, GROUPS, Scores, Sums};
+use super::words::Words;
 use crate::SharedMut;
 use crate::kv::{GROUP, KvView};
 use crate::kv_codec::Rows;
@@ -16,6 +18,9 @@ use crate::ops::vec::exp2;
 
 /// Positions whose softmax is taken together.
 pub(super) const CHUNK: usize = 256;
+
+/// Where a chunk's first position may lie: at multiples of this the order of all sums is the same.
+const ALIGN: usize = 2 * GROUP;
 
 /// Rows of a block up to which memory is waited for rather than arithmetic.
 const FEW_ROWS: usize = 16;
@@ -48,9 +53,9 @@ impl Block<'_> {
 pub(super) struct Buffers<'a> {
     /// Scaled queries, `[rows][key_dim]`.
     pub(super) q: &'a mut [f32],
-    /// Scores, then weights, `[rows][CHUNK]`.
+    /// Scores, then words of weights, `[rows][CHUNK]`.
     scores: &'a mut [f32],
-    /// Decoded keys or values of a batch.
+    /// Decoded keys, or words of values, of a batch.
     batch: &'a mut [f32],
     /// A number a row.
     keep: &'a mut [f32],
@@ -79,14 +84,15 @@ impl<'a> Buffers<'a> {
 
 /// A block at work.
 #[derive(Clone, Copy)]
-pub(super) struct BlockRun<'a, I> {
+pub(super) struct BlockRun<'a, I, W> {
     pub(super) isa: I,
     pub(super) step: &'a Attention,
     pub(super) kv: KvView<'a>,
     pub(super) block: Block<'a>,
+    pub(super) words: PhantomData<W>,
 }
 
-impl<'a, I: Isa> BlockRun<'a, I> {
+impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
     fn rows(&self) -> usize {
         self.block.tokens * self.step.group()
     }
@@ -158,7 +164,7 @@ impl<'a, I: Isa> BlockRun<'a, I> {
     fn chunk(&self, chunk: usize, buffers: &mut Buffers<'_>, memory: &mut [f32]) {
         let start = (chunk * CHUNK).max(self.step.first_seen(self.block.position(0)));
         let end = ((chunk + 1) * CHUNK).min(self.block.position(self.block.tokens - 1) + 1);
-        let seen = start / GROUP * GROUP..end;
+        let seen = start / ALIGN * ALIGN..end;
         self.scores(seen.clone(), buffers);
         self.softmax(seen.clone(), buffers);
         self.weigh(seen, buffers);
@@ -207,7 +213,7 @@ impl<'a, I: Isa> BlockRun<'a, I> {
             let position = self.block.position(r / self.step.group());
             let from = self.step.first_seen(position).max(seen.start) - seen.start;
             let to = (position + 1).min(seen.end).saturating_sub(seen.start);
-            let row = &mut buffers.scores[r * CHUNK..][..seen.len().next_multiple_of(GROUP)];
+            let row = &mut buffers.scores[r * CHUNK..][..seen.len().next_multiple_of(ALIGN)];
             if let Some(cap) = self.step.shape.softcap {
                 capped(self.isa, row, cap);
             }
@@ -216,7 +222,7 @@ impl<'a, I: Isa> BlockRun<'a, I> {
                 (max[r], total[r]) = (NONE, 0.0);
                 continue;
             }
-            (max[r], total[r]) = softmax(self.isa, row, from..to);
+            (max[r], total[r]) = (softmax(self.isa, row, from..to), W::weights(self.isa, row));
         }
     }
 
@@ -227,7 +233,7 @@ impl<'a, I: Isa> BlockRun<'a, I> {
         let (values, _, _) = part.parts();
         values.fill(0.0);
         let mut sums = Sums {
-            weights: buffers.scores.as_ptr(),
+            weights: buffers.scores.as_ptr().cast(),
             stride: CHUNK,
             rows: self.rows(),
             values: [std::ptr::null(); GROUPS],
@@ -238,15 +244,16 @@ impl<'a, I: Isa> BlockRun<'a, I> {
         for first in seen.clone().step_by(BATCH) {
             sums.tokens = BATCH.min(seen.end - first);
             for group in 0..sums.tokens.div_ceil(GROUP) {
+                let tokens = GROUP.min(sums.tokens - group * GROUP);
                 let (page, at) = self.page(first + group * GROUP);
                 self.ahead(first + group * GROUP + BATCH, Part::Values, &seen);
                 let room = buffers.batch[group * GROUP * rows.padded()..].as_mut_ptr();
                 // SAFETY: as for the keys; pages hold whole groups.
-                sums.values[group] = unsafe { rows.values(self.isa, page, at, GROUP, room) };
+                sums.values[group] = unsafe { W::values(self.isa, rows, page, at..at + tokens, room) };
             }
             // SAFETY: the buffers have the stated shapes.
-            unsafe { sums.run(self.isa) };
-            sums.weights = sums.weights.wrapping_add(BATCH);
+            unsafe { sums.run::<I, W>(self.isa) };
+            sums.weights = sums.weights.wrapping_add(BATCH / W::NUMBERS);
         }
     }
 
@@ -296,9 +303,9 @@ fn capped<I: Isa>(isa: I, row: &mut [f32], cap: f32) {
     }
 }
 
-/// `row = 2^(row - max(row))` within `seen`, 0 elsewhere; returns the maximum and the sum. The row is whole vectors.
+/// `row = 2^(row - max(row))` within `seen`, 0 elsewhere; returns the maximum. The row is whole vectors.
 #[inline(always)]
-fn softmax<I: Isa>(isa: I, row: &mut [f32], seen: Range<usize>) -> (f32, f32) {
+fn softmax<I: Isa>(isa: I, row: &mut [f32], seen: Range<usize>) -> f32 {
     row[..seen.start].fill(NONE);
     row[seen.end..].fill(NONE);
     let mut max = isa.splat(NONE);
@@ -312,15 +319,5 @@ fn softmax<I: Isa>(isa: I, row: &mut [f32], seen: Range<usize>) -> (f32, f32) {
     }
     row[..seen.start].fill(0.0);
     row[seen.end..].fill(0.0);
-    (max, sum(isa, row))
-}
-
-/// The sum of whole vectors, in an order that leading and trailing zeros do not change.
-#[inline(always)]
-fn sum<I: Isa>(isa: I, row: &[f32]) -> f32 {
-    let mut sum = isa.zero();
-    for weights in row.chunks_exact(I::LANES) {
-        sum = isa.add(sum, isa.load(weights));
-    }
-    isa.reduce_sum(sum)
+    max
 }

@@ -21,7 +21,15 @@ struct Case {
 
 fn shape(heads: usize, kv_heads: usize, key_dim: usize, value_dim: usize) -> AttentionShape {
     let kv = KvLayer { heads: kv_heads, key_dim, value_dim };
-    AttentionShape { layer: 1, kv, heads, scale: 1.3 / (key_dim as f32).sqrt(), window: None, softcap: None }
+    AttentionShape {
+        layer: 1,
+        kv,
+        heads,
+        scale: 1.3 / (key_dim as f32).sqrt(),
+        window: None,
+        softcap: None,
+        bf16: false,
+    }
 }
 
 /// Pages of each sequence, scattered over the store.
@@ -170,7 +178,9 @@ fn storage_types() {
     for (dtype, bound) in [(DType::F16, 6e-4), (DType::BF16, 5e-3), (DType::Q8_0, 6e-3)] {
         for (key_dim, value_dim) in [(64, 64), (32, 96)] {
             let shape = shape(6, 2, key_dim, value_dim);
-            Case { shape, dtype, seqs: vec![(300, 1), (0, 33)], bound }.check();
+            let case = Case { shape, dtype, seqs: vec![(300, 1), (0, 33)], bound };
+            case.check();
+            Case { shape: AttentionShape { bf16: true, ..shape }, bound: 8e-3, ..case }.check();
         }
     }
 }
@@ -180,8 +190,10 @@ fn long_contexts_are_split_and_merged() {
     let shape = shape(3, 1, 32, 32);
     for seqs in [vec![(1000, 1)], vec![(511, 2), (256, 1)], vec![(255, 1)], vec![(0, 600)], vec![(700, 60)]] {
         for window in [None, Some(300)] {
-            let shape = AttentionShape { window, ..shape };
-            Case { shape, dtype: DType::F16, seqs: seqs.clone(), bound: 6e-4 }.check();
+            for (bf16, bound) in [(false, 6e-4), (true, 8e-3)] {
+                let shape = AttentionShape { window, bf16, ..shape };
+                Case { shape, dtype: DType::F16, seqs: seqs.clone(), bound }.check();
+            }
         }
     }
 }
@@ -189,21 +201,19 @@ fn long_contexts_are_split_and_merged() {
 /// A row's result is the same, bit by bit, alone and in a batch, in prefill and in decode.
 #[test]
 fn rows_do_not_depend_on_their_batch() {
-    let alone = |past: usize| Case {
-        shape: shape(6, 3, 32, 48),
-        dtype: DType::F16,
-        seqs: vec![(past, 1)],
-        bound: 0.0,
-    };
-    let batch = Case { seqs: vec![(0, 290)], ..alone(0) };
-    let tokens = batch.tokens();
-    for level in Level::available() {
-        for team in teams() {
-            let all = batch.run(&tokens, level, team);
-            for past in [0, 1, 16, 255, 256, 289] {
-                let one = alone(past).run(&tokens, level, team);
-                let row = &all[past * 6 * 48..(past + 1) * 6 * 48];
-                assert_eq!(bits(&one), bits(row), "{level}: row {past}");
+    for (window, bf16) in [(None, false), (None, true), (Some(100), true)] {
+        let shape = AttentionShape { window, bf16, ..shape(6, 3, 32, 48) };
+        let alone = |past: usize| Case { shape, dtype: DType::F16, seqs: vec![(past, 1)], bound: 0.0 };
+        let batch = Case { seqs: vec![(0, 290)], ..alone(0) };
+        let tokens = batch.tokens();
+        for level in Level::available() {
+            for team in teams() {
+                let all = batch.run(&tokens, level, team);
+                for past in [0, 1, 16, 139, 255, 256, 289] {
+                    let one = alone(past).run(&tokens, level, team);
+                    let row = &all[past * 6 * 48..(past + 1) * 6 * 48];
+                    assert_eq!(bits(&one), bits(row), "{level}: row {past}, {window:?}, bf16 {bf16}");
+                }
             }
         }
     }

@@ -1,10 +1,13 @@
-//! Register tiles: a few rows of one matrix times a panel of another, in f32.
+//! Register tiles: a few rows of one matrix times a panel of another, summed in f32.
 //!
 //! Each output is one chain of fused multiply-adds in index order, so that it does not depend on which rows or columns
-//! share its tile.
+//! share its tile. Weights and values are [`Words`].
+
+use std::marker::PhantomData;
 
 use kinglet_simd::{Isa, Kernel};
 
+use super::words::{Float, Words};
 use crate::kv::GROUP;
 
 /// Tokens whose keys or values are decoded and multiplied at a time.
@@ -85,18 +88,18 @@ impl<const R: usize> ScoreTile<R> {
     #[inline(always)]
     fn columns<I: Isa, const V: usize>(&self, isa: I, first: usize) -> usize {
         let Scores { q, dim, keys, scores, stride, .. } = self.all;
-        let panel: [*const f32; V] = std::array::from_fn(|v| {
+        let panel: [*const i32; V] = std::array::from_fn(|v| {
             let token = first + v * I::LANES;
-            keys[token / GROUP].wrapping_add(token % GROUP)
+            keys[token / GROUP].wrapping_add(token % GROUP).cast()
         });
         let mut acc = [[isa.zero(); V]; R];
         // SAFETY: `Scores::run` vouches for the shapes; `r + R` rows exist.
         unsafe {
             for d in 0..dim {
-                let keys: [I::F32; V] = load(isa, &panel, d * GROUP);
+                let keys: [I::I32; V] = load(isa, &panel, d * GROUP);
                 for (r, acc) in acc.iter_mut().enumerate() {
-                    let q = isa.splat(*q.add((self.r + r) * dim + d));
-                    multiply_add(isa, acc, q, &keys);
+                    let q = isa.bits_of(isa.splat(*q.add((self.r + r) * dim + d)));
+                    multiply_add::<I, Float, V>(isa, acc, q, &keys);
                 }
             }
             for (r, acc) in acc.into_iter().enumerate() {
@@ -109,15 +112,15 @@ impl<const R: usize> ScoreTile<R> {
     }
 }
 
-/// `sums[r][d] += sum_t weights[r][t] * values[t][d]` for the first `tokens` of a batch.
+/// `sums[r][d] += sum_w weights[r][w] * values[w][d]` over the words `w` of the first `tokens` of a batch.
 #[derive(Clone, Copy)]
 pub(super) struct Sums {
     /// `[rows][stride]`.
-    pub(super) weights: *const f32,
+    pub(super) weights: *const i32,
     pub(super) stride: usize,
     pub(super) rows: usize,
-    /// One panel `[16][dim]` a group.
-    pub(super) values: [*const f32; GROUPS],
+    /// One panel a group, `[words][dim]`.
+    pub(super) values: [*const i32; GROUPS],
     pub(super) tokens: usize,
     /// A multiple of 16.
     pub(super) dim: usize,
@@ -129,35 +132,33 @@ impl Sums {
     /// # Safety
     /// All pointers are valid for the stated shapes.
     #[inline(always)]
-    pub(super) unsafe fn run<I: Isa>(self, isa: I) {
+    pub(super) unsafe fn run<I: Isa, W: Words>(self, isa: I) {
         let mut r = 0;
         while r < self.rows {
             let rows = tile_rows(self.rows - r);
             match rows {
-                6 => isa.dispatch(SumTile::<6> { all: self, r }),
-                4 => isa.dispatch(SumTile::<4> { all: self, r }),
-                3 => isa.dispatch(SumTile::<3> { all: self, r }),
-                2 => isa.dispatch(SumTile::<2> { all: self, r }),
-                _ => isa.dispatch(SumTile::<1> { all: self, r }),
+                6 => isa.dispatch(SumTile::<W, 6>(self, r, PhantomData)),
+                4 => isa.dispatch(SumTile::<W, 4>(self, r, PhantomData)),
+                3 => isa.dispatch(SumTile::<W, 3>(self, r, PhantomData)),
+                2 => isa.dispatch(SumTile::<W, 2>(self, r, PhantomData)),
+                _ => isa.dispatch(SumTile::<W, 1>(self, r, PhantomData)),
             }
             r += rows;
         }
     }
 }
 
-struct SumTile<const R: usize> {
-    all: Sums,
-    r: usize,
-}
+/// `R` rows of a product, from the given one on.
+struct SumTile<W, const R: usize>(Sums, usize, PhantomData<W>);
 
-impl<const R: usize> Kernel for SumTile<R> {
+impl<W: Words, const R: usize> Kernel for SumTile<W, R> {
     type Out = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let mut d = 0;
-        while d < self.all.dim {
-            let left = (self.all.dim - d) / I::LANES;
+        while d < self.0.dim {
+            let left = (self.0.dim - d) / I::LANES;
             d += if I::REGISTERS >= 32 && left >= 4 {
                 self.columns::<I, 4>(isa, d)
             } else if left >= 2 {
@@ -169,26 +170,29 @@ impl<const R: usize> Kernel for SumTile<R> {
     }
 }
 
-impl<const R: usize> SumTile<R> {
+impl<W: Words, const R: usize> SumTile<W, R> {
     /// Columns `first..first + V * LANES`; returns how many.
     #[inline(always)]
     fn columns<I: Isa, const V: usize>(&self, isa: I, first: usize) -> usize {
-        let Sums { weights, stride, values, tokens, dim, sums, .. } = self.all;
+        let (Sums { weights, stride, values, tokens, dim, sums, .. }, first_row) = (self.0, self.1);
         let offsets: [usize; V] = std::array::from_fn(|v| first + v * I::LANES);
         // SAFETY: `Sums::run` vouches for the shapes; `r + R` rows and these columns exist.
         unsafe {
-            let at = |r: usize| sums.add((self.r + r) * dim);
+            let at = |r: usize| sums.add((first_row + r) * dim);
             let mut acc = [[isa.zero(); V]; R];
             for (r, acc) in acc.iter_mut().enumerate() {
-                *acc = load(isa, &offsets.map(|offset| at(r).add(offset).cast_const()), 0);
+                for (acc, offset) in acc.iter_mut().zip(offsets) {
+                    *acc = isa.load_ptr(at(r).add(offset));
+                }
             }
             for (group, values) in values.iter().enumerate().take(tokens.div_ceil(GROUP)) {
                 let panel = offsets.map(|offset| values.wrapping_add(offset));
-                for t in 0..GROUP.min(tokens - group * GROUP) {
-                    let values: [I::F32; V] = load(isa, &panel, t * dim);
+                let before = group * GROUP / W::NUMBERS;
+                for w in 0..GROUP.min(tokens - group * GROUP).div_ceil(W::NUMBERS) {
+                    let values: [I::I32; V] = load(isa, &panel, w * dim);
                     for (r, acc) in acc.iter_mut().enumerate() {
-                        let weight = isa.splat(*weights.add((self.r + r) * stride + group * GROUP + t));
-                        multiply_add(isa, acc, weight, &values);
+                        let weight = isa.splat_i32(*weights.add((first_row + r) * stride + before + w));
+                        multiply_add::<I, W, V>(isa, acc, weight, &values);
                     }
                 }
             }
@@ -207,19 +211,19 @@ impl<const R: usize> SumTile<R> {
 /// # Safety
 /// They can be read.
 #[inline(always)]
-unsafe fn load<I: Isa, const V: usize>(isa: I, panel: &[*const f32; V], offset: usize) -> [I::F32; V] {
-    let mut vectors = [isa.zero(); V];
+unsafe fn load<I: Isa, const V: usize>(isa: I, panel: &[*const i32; V], offset: usize) -> [I::I32; V] {
+    let mut vectors = [isa.splat_i32(0); V];
     for (vector, pointer) in vectors.iter_mut().zip(panel) {
         // SAFETY: by the caller's promise.
-        *vector = unsafe { isa.load_ptr(pointer.add(offset)) };
+        *vector = unsafe { isa.load_i32_ptr(pointer.add(offset)) };
     }
     vectors
 }
 
 /// `acc[v] += a * b[v]`.
 #[inline(always)]
-fn multiply_add<I: Isa, const V: usize>(isa: I, acc: &mut [I::F32; V], a: I::F32, b: &[I::F32; V]) {
+fn multiply_add<I: Isa, W: Words, const V: usize>(isa: I, acc: &mut [I::F32; V], a: I::I32, b: &[I::I32; V]) {
     for (acc, b) in acc.iter_mut().zip(b) {
-        *acc = isa.fma(a, *b, *acc);
+        *acc = W::multiply_add(isa, a, *b, *acc);
     }
 }
