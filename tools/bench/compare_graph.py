@@ -7,8 +7,9 @@
 All three take turns, round after round, each in processes of their own, so that all see the same hours of the machine; a
 figure is the median over all repetitions of all rounds, the spread its 10th and 90th percentile. A ratio above 1 says
 that Kinglet is faster than the faster of the two. Shapes follow the file's name after an @, inputs separated by a
-semicolon; dimensions that nothing says are 1. `error` is the largest difference between outputs of Kinglet and of ONNX
-Runtime on the same inputs, relative to the largest value of that output.
+semicolon; of what nothing says, the outermost dimension is the batch and others are 1. `p99` is the 99th percentile of Kinglet's
+times, in medians; memory is what is resident at most, in each. `error` is the largest difference between outputs of
+Kinglet and of ONNX Runtime on the same inputs, relative to the largest value of that output.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def parse_model(text):
 # The peers, in processes of their own.
 
 
-def make_inputs(path, shapes):
+def make_inputs(path, shapes, batch=1):
     """Normal floats, or integers that look like tokens, for each input."""
     import numpy as np
     import onnxruntime as ort
@@ -49,7 +50,8 @@ def make_inputs(path, shapes):
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     random, feeds = np.random.default_rng(0), {}
     for port in ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]).get_inputs():
-        shape = shapes.get(port.name) or [n if isinstance(n, int) and n > 0 else 1 for n in port.shape]
+        open_size = lambda i: 1 if i else batch
+        shape = shapes.get(port.name) or [n if isinstance(n, int) and n > 0 else open_size(i) for i, n in enumerate(port.shape)]
         dtype = types[port.type.removeprefix("tensor(").removesuffix(")")]
         if np.issubdtype(dtype, np.floating):
             feeds[port.name] = random.standard_normal(shape).astype(dtype)
@@ -86,7 +88,7 @@ def runner(peer, path, feeds, threads, precision):
 def peer_worker(arguments):
     """Times one model in one peer, and prints its figures."""
     path, shapes = parse_model(arguments.model[0])
-    feeds = make_inputs(path, shapes)
+    feeds = make_inputs(path, shapes, arguments.batch)
     started = time.perf_counter()
     run = runner(arguments.peer, path, feeds, arguments.threads, arguments.precision)
     load_ms = (time.perf_counter() - started) * 1e3
@@ -100,23 +102,56 @@ def peer_worker(arguments):
     print(json.dumps({"ms": times, "load_ms": load_ms}))
 
 
+def run_child(command):
+    """What a command prints as JSON, and the memory that it had resident at most, in megabytes."""
+    child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    printed = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, command)
+    return json.loads(printed) | {"megabytes": usage.ru_maxrss / 1e3}
+
+
 def peer_round(peer, model, arguments):
     command = [sys.executable, os.path.abspath(__file__), model, "--peer", peer, "--threads", str(arguments.threads)]
-    command += ["--reps", str(arguments.reps), "--precision", arguments.precision]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    command += ["--reps", str(arguments.reps), "--precision", arguments.precision, "--batch", str(arguments.batch)]
+    return run_child(command)
 
 
 # Kinglet, through its command.
 
 
-def kinglet_round(model, arguments):
+def kinglet_round(model, arguments, fuse=True):
     path, shapes = parse_model(model)
     command = [arguments.kinglet, "--json", "bench", path, "--reps", str(arguments.reps)] + options(arguments)
+    command += ["--batch", str(arguments.batch)] + ([] if fuse else ["--no-fuse"])
     for name, shape in shapes.items():
         command += ["--shape", f"{name}={','.join(map(str, shape))}"]
-    report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    report = run_child(command)
     result = report["results"][0]
-    return {"ms": result["repetitions"], "load_ms": report["load_ms"], "percent": result["percent_of_ceiling"]}
+    found = {"ms": result["repetitions"], "load_ms": report["load_ms"], "percent": result["percent_of_ceiling"]}
+    return found | {"megabytes": resident(model, arguments)}
+
+
+def resident(model, arguments):
+    """Megabytes that loading a model and running it once has resident: measuring ceilings takes memory of its own."""
+    path, shapes = parse_model(model)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [arguments.kinglet, "--json", "run", path] + options(arguments) + ["--output", os.path.join(folder, "out.npz")]
+        command += save_inputs(make_inputs(path, shapes, arguments.batch), folder)
+        return run_child(command)["megabytes"]
+
+
+def save_inputs(feeds, folder):
+    """Writes inputs, and says how Kinglet is told of them."""
+    import numpy as np
+
+    told = []
+    for number, (name, value) in enumerate(feeds.items()):
+        np.save(os.path.join(folder, f"{number}.npy"), value)
+        told += ["--input", f"{name}={os.path.join(folder, f'{number}.npy')}"]
+    return told
 
 
 def options(arguments):
@@ -129,13 +164,11 @@ def largest_error(model, arguments):
     import numpy as np
 
     path, shapes = parse_model(model)
-    feeds = make_inputs(path, shapes)
+    feeds = make_inputs(path, shapes, arguments.batch)
     expected = runner("ort", path, feeds, arguments.threads, "f32")()
     with tempfile.TemporaryDirectory() as folder:
         command = [arguments.kinglet, "run", path, "--output", os.path.join(folder, "out.npz")] + options(arguments)
-        for number, (name, value) in enumerate(feeds.items()):
-            np.save(os.path.join(folder, f"{number}.npy"), value)
-            command += ["--input", f"{name}={os.path.join(folder, f'{number}.npy')}"]
+        command += save_inputs(feeds, folder)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         found = np.load(os.path.join(folder, "out.npz"))
         pairs = [(np.asarray(found[name], np.float64), np.asarray(value, np.float64)) for name, value in expected.items()]
@@ -159,7 +192,10 @@ def compare(arguments):
         for number in range(arguments.rounds):
             print(f"{name}: round {number + 1} of {arguments.rounds}", file=sys.stderr)
             sides = {peer: peer_round(peer, model, arguments) for peer in PEERS}
-            entry["rounds"].append(sides | {"kinglet": kinglet_round(model, arguments)})
+            sides["kinglet"] = kinglet_round(model, arguments)
+            if arguments.no_fuse:
+                sides["apart"] = kinglet_round(model, arguments, fuse=False)
+            entry["rounds"].append(sides)
     if arguments.out:
         with open(arguments.out, "w", encoding="utf-8") as file:
             json.dump(report, file, indent=1)
@@ -167,7 +203,7 @@ def compare(arguments):
 
 
 def table(report):
-    heads = ["model", "ONNX Runtime, ms", "OpenVINO, ms", "Kinglet, ms", "ratio", "of the least", "of peak", "loading, ms", "error"]
+    heads = ["model", "ONNX Runtime, ms", "OpenVINO, ms", "Kinglet, ms", "ratio", "of the least", "of peak", "p99", "loading, ms", "memory, MB", "unfused, ms", "error"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for entry in report:
         times = {side: gather(entry, side) for side in ("ort", "openvino", "kinglet")}
@@ -176,7 +212,13 @@ def table(report):
         percent = statistics.median(r["kinglet"]["percent"] for r in entry["rounds"])
         cells = [entry["model"]] + [spread(values) for values in times.values()]
         cells += [f"{ratio:.2f}" for ratio in ratios] + [f"{percent:.0f} %"]
+        ordered = sorted(times["kinglet"])
+        cells += [f"{ordered[round(0.99 * (len(ordered) - 1))] / statistics.median(ordered):.2f}"]
         cells += [", ".join(f"{load:.0f}" for load in loads)]
+        memory = [max((r[side].get("megabytes", 0) for r in entry["rounds"]), default=0) for side in times]
+        cells += [", ".join(f"{size:.0f}" for size in memory)]
+        apart = [ms for r in entry["rounds"] if "apart" in r for ms in r["apart"]["ms"]]
+        cells += [spread(apart) if apart else ""]
         cells += ["" if entry.get("error") is None else f"{entry['error']:.1e}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -201,6 +243,8 @@ def main():
     parser.add_argument("--precision", default="f32", choices=list(PRECISIONS), help="of products, in Kinglet and, for bf16, OpenVINO; the peers know integers only in models that say so")
     parser.add_argument("--reps", type=int, default=30, help="repetitions in a round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=1, help="size of outermost dimensions that a model leaves open")
+    parser.add_argument("--no-fuse", action="store_true", help="time Kinglet without fusion too")
     parser.add_argument("--no-check", action="store_true", help="do not compare outputs")
     parser.add_argument("--out", help="write all rounds, as JSON; rounds that are there already count too")
     parser.add_argument("--peer", choices=list(PEERS), help=argparse.SUPPRESS)

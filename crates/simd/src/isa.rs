@@ -258,6 +258,16 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
         // SAFETY: the caller vouches for the pointer.
         unsafe { self.store_i8_ptr(a, p.cast()) }
     }
+    /// Stores the lanes of four vectors behind one another, as [`store_u8_ptr`](Self::store_u8_ptr) stores one.
+    /// # Safety
+    /// `p` is valid for writing `4 * LANES` bytes.
+    #[inline(always)]
+    unsafe fn store_four_u8_ptr(self, a: [Self::I32; 4], p: *mut u8) {
+        for (i, a) in a.iter().enumerate() {
+            // SAFETY: the caller vouches for the pointer.
+            unsafe { self.store_u8_ptr(*a, p.add(i * Self::LANES)) }
+        }
+    }
     /// Byte `i` of each of four runs of `LANES` bytes, `pitch` apart, side by side in lane `i`.
     /// # Safety
     /// `p` is valid for reading the four runs, and the bytes between them.

@@ -194,7 +194,7 @@ impl Kernel for CodeDots<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let (mut sums, mut bytes) = ([0i32; WIDE], [0u8; WIDE]);
+        let (mut sums, mut bytes, mut four) = ([0i32; WIDE], [0u8; WIDE], [0u8; 4 * WIDE]);
         // SAFETY: the buffers hold a whole vector of the widest instruction set.
         unsafe {
             let a = isa.codes(isa.load_bytes_ptr(self.a.as_ptr()));
@@ -202,6 +202,8 @@ impl Kernel for CodeDots<'_> {
             let sum = isa.dot_codes(isa.splat_i32(-5), a, w);
             isa.store_i32_ptr(sum, sums.as_mut_ptr());
             isa.store_u8_ptr(sum, bytes.as_mut_ptr());
+            let [low, high] = [isa.splat_i32(-70_000), isa.splat_i32(70_000)];
+            isa.store_four_u8_ptr([sum, low, isa.splat_i32(7), high], four.as_mut_ptr());
         }
         for lane in 0..I::LANES {
             let product = |k: usize| (i32::from(self.a[k]) - I::CODE_BIAS) * i32::from(self.w[k]);
@@ -209,6 +211,9 @@ impl Kernel for CodeDots<'_> {
             assert_eq!(sums[lane], sum, "{} dot_codes", I::NAME);
             assert_eq!(i32::from(bytes[lane]), sum.clamp(0, 255), "{} store_u8", I::NAME);
         }
+        let expected =
+            [&bytes[..I::LANES], &[0; WIDE][..I::LANES], &[7; WIDE][..I::LANES], &[255; WIDE][..I::LANES]];
+        assert_eq!(four[..4 * I::LANES], expected.concat(), "{} store_four_u8", I::NAME);
         let table = std::array::from_fn(|i| (i as u8).wrapping_mul(77).wrapping_add(5));
         for count in [0, 1, 3, 16, self.a.len()] {
             let mut translated = self.a[..count].to_vec();

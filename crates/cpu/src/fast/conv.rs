@@ -224,17 +224,37 @@ pub(crate) fn pool(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
     Ok(true)
 }
 
-/// Binds the mean over all pixels of images that lie in blocks.
+/// Binds the mean over all pixels of images that lie in blocks, and sums and means of innermost dimensions.
 pub(crate) fn reduce(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
     let (op, graph) = (*op_of::<Reduce>(node)?, low.graph);
     let args: Vec<_> = node.inputs.iter().map(|id| graph.arg(*id)).collect();
-    let pixels = op.kind == ReduceKind::Mean
-        && op.keep_dims
-        && op.axes(&Args(&args)).is_ok_and(|axes| axes == Some(vec![2, 3]));
+    let Ok(Some(axes)) = op.axes(&Args(&args)) else { return Ok(false) };
+    let pixels = op.kind == ReduceKind::Mean && op.keep_dims && axes == [2, 3];
     match Image::of(graph, node.inputs[0]) {
         Some(image) if pixels && low.is_blocked(node.inputs[0]) => mean(low, node, image),
-        _ => Ok(false),
+        _ => sums(low, node, op.kind, &axes),
     }
+}
+
+/// Binds sums, or means, of innermost dimensions.
+fn sums(low: &mut Lowering<'_>, node: &Node, kind: ReduceKind, axes: &[usize]) -> Result<bool, ExecError> {
+    let Some(sizes) = low.sizes(node.inputs[0]) else { return Ok(false) };
+    let kept = sizes.len() - axes.len();
+    let inner = !axes.is_empty() && axes.iter().copied().eq(kept..sizes.len());
+    let (rows, cols) = (sizes[..kept].iter().product::<usize>(), sizes[kept..].iter().product::<usize>());
+    let factor = match kind {
+        ReduceKind::Mean => 1.0 / cols as f32,
+        ReduceKind::Sum => 1.0,
+        _ => return Ok(false),
+    };
+    if !inner || low.graph.weight(node.inputs[0]).is_some() {
+        return Ok(false);
+    }
+    let (x, out) = (low.value(node.inputs[0])?, low.value(node.outputs[0])?);
+    low.step(node, &[x], &[out], Work::default(), move |s| {
+        nd::row_sums(rows_of(s, x, rows), factor, rows_of(s, out, rows))
+    });
+    Ok(true)
 }
 
 fn mean(low: &mut Lowering<'_>, node: &Node, image: Image) -> Result<bool, ExecError> {

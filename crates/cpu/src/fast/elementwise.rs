@@ -7,7 +7,7 @@ use kinglet_graph::{ExecError, Node, ValueId};
 use kinglet_kernels::nd::{self, Act, Axes, Layout, Side};
 
 use super::chain::activation;
-use crate::blocked::{Image, constant, rows_of};
+use crate::blocked::{Image, constant, rows_of, scalar};
 use crate::lower::{BufferId, Lowering, Spans, Work, op_of};
 
 /// Binds a function of one value.
@@ -52,13 +52,21 @@ fn each(low: &mut Lowering<'_>, node: &Node, f: nd::Unary) -> Result<bool, ExecE
 
 /// Binds a function of two values.
 pub(crate) fn binary(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecError> {
-    let f = match op_of::<Binary>(node)?.0 {
-        Fun2::Add => nd::Binary::Add,
-        Fun2::Sub => nd::Binary::Sub,
-        Fun2::Mul => nd::Binary::Mul,
-        Fun2::Div => nd::Binary::Div,
+    let (f, node) = match op_of::<Binary>(node)?.0 {
+        Fun2::Add => (nd::Binary::Add, node.clone()),
+        Fun2::Sub => (nd::Binary::Sub, node.clone()),
+        Fun2::Mul => (nd::Binary::Mul, node.clone()),
+        Fun2::Div => (nd::Binary::Div, node.clone()),
+        // A square, when it is no larger than what is squared.
+        Fun2::Pow
+            if scalar(low.graph, node.inputs[1]) == Some(2.0)
+                && low.sizes(node.inputs[0]) == low.sizes(node.outputs[0]) =>
+        {
+            (nd::Binary::Mul, Node { inputs: vec![node.inputs[0]; 2], ..node.clone() })
+        }
         _ => return Ok(false),
     };
+    let node = &node;
     let shapes = [node.inputs[0], node.inputs[1], node.outputs[0]].map(|id| low.sizes(id));
     let [Some(a), Some(b), Some(out)] = shapes else { return Ok(false) };
     let act = follow(low, node);

@@ -300,18 +300,20 @@ impl<'a> Look<'a> {
 
 /// Whether codes less their zero points are signed bytes; `inner` codes in a row have the same zero point.
 pub(super) fn fits_signed(weight: &Tensor, zero: Option<&Tensor>, inner: usize) -> bool {
-    let number =
-        |dtype: DType, byte: u8| if dtype == DType::I8 { i32::from(byte as i8) } else { byte.into() };
+    let signed = weight.dtype() == DType::I8;
     if !matches!(weight.dtype(), DType::I8 | DType::U8) || zero.is_some_and(|z| z.dtype() != weight.dtype()) {
         return false;
     }
-    let zeros: Vec<i32> =
-        zero.map_or(vec![0], |z| z.data().iter().map(|byte| number(z.dtype(), *byte)).collect());
-    let signed = |i: usize, byte: u8| {
-        let zero = zeros.get(i / usize::max(inner, 1) % zeros.len().max(1)).copied().unwrap_or(0);
-        i8::try_from(number(weight.dtype(), byte) - zero).is_ok()
-    };
-    weight.data().iter().enumerate().all(|(i, byte)| signed(i, *byte))
+    let number = |byte: u8| if signed { i32::from(byte as i8) } else { byte.into() };
+    let zeros: Vec<i32> = zero.map_or(vec![0], |z| z.data().iter().map(|byte| number(*byte)).collect());
+    let middle = if signed { 0 } else { 128 };
+    // Whatever the codes are.
+    if zeros.iter().all(|zero| *zero == middle) {
+        return true;
+    }
+    let fits = |byte: u8, zero: i32| i8::try_from(number(byte) - zero).is_ok();
+    let mut runs = weight.data().chunks(inner.max(1)).zip(zeros.iter().cycle());
+    runs.all(|(run, zero)| run.iter().all(|byte| fits(*byte, *zero)))
 }
 
 fn is_product(op: &dyn Op) -> bool {

@@ -224,6 +224,13 @@ impl<const BF16: bool> Isa for Avx512With<BF16> {
             let a = _mm512_max_epi32(a, _mm512_setzero_si512());
             _mm_storeu_si128(p.cast(), _mm512_cvtusepi32_epi8(a))
         };
+        store_four_u8_ptr(a: [__m512i; 4], p: *mut u8) = {
+            // To signed words, to unsigned bytes; then each vector's four quarters together.
+            let (low, high) = (_mm512_packs_epi32(a[0], a[1]), _mm512_packs_epi32(a[2], a[3]));
+            let quarters = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let bytes = _mm512_permutexvar_epi32(quarters, _mm512_packus_epi16(low, high));
+            _mm512_storeu_si512(p.cast(), bytes)
+        };
         load_quads_ptr(p: *const u8, pitch: usize) -> __m512i = {
             let runs = if pitch == 16 {
                 _mm512_loadu_si512(p.cast())

@@ -40,8 +40,9 @@ pub(super) struct Image<'a> {
 }
 
 impl Image<'_> {
-    /// Copies a band of some blocks of channels as `[block][row][column][16]`; what is not in the image becomes `zero`.
-    pub(super) fn copy(&self, band: Band, blocks: Range<usize>, zero: u8, to: &mut [u8]) {
+    /// Copies a band of some blocks of channels as `[block][row][column][16]`; what is not in the image becomes `zero`, or stays
+    /// as it is without one.
+    pub(super) fn copy(&self, band: Band, blocks: Range<usize>, zero: Option<u8>, to: &mut [u8]) {
         let plane = band.pixels() * BLOCK;
         let width = band.size[1] * BLOCK;
         for (block, to) in blocks.zip(to.chunks_exact_mut(plane)) {
@@ -51,8 +52,10 @@ impl Image<'_> {
                 let (left, count) = if inside { self.columns(band) } else { (0, 0) };
                 let (before, rest) = to.split_at_mut(left * BLOCK);
                 let (middle, behind) = rest.split_at_mut(count * BLOCK);
-                before.fill(zero);
-                behind.fill(zero);
+                if let Some(zero) = zero {
+                    before.fill(zero);
+                    behind.fill(zero);
+                }
                 if count > 0 {
                     let first = (band.from[1] + left as isize) as usize;
                     self.row(block, y as usize * self.size[1] + first, middle);

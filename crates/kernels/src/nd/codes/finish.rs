@@ -18,6 +18,11 @@ fn column<I: Isa>(t: &Tile<'_>, v: usize, width: usize) -> usize {
 /// Sums of the largest tile.
 const MOST: usize = 14 * 2 * BLOCK;
 
+/// Room for them in whole cache lines.
+#[repr(align(64))]
+#[allow(dead_code, reason = "only its place is used")]
+struct Sums([i32; MOST]);
+
 /// Leaves the sums, and stores what becomes of them: loops over sums in registers would have to be unrolled whole.
 ///
 /// # Safety
@@ -28,7 +33,7 @@ pub(super) unsafe fn end<I: Isa, const MR: usize, const NV: usize>(
     t: &Tile<'_>,
     acc: &[[I::I32; NV]; MR],
 ) {
-    let mut sums = MaybeUninit::<[i32; MOST]>::uninit();
+    let mut sums = MaybeUninit::<Sums>::uninit();
     let sums = sums.as_mut_ptr().cast::<i32>();
     for (m, row) in acc.iter().enumerate() {
         for (v, sum) in row.iter().enumerate() {
@@ -57,6 +62,9 @@ impl Kernel for Finish<'_> {
             match &self.tile.ending.result {
                 Result8::Floats(act) if self.tile.given.is_given() => self.floats::<I, true>(isa, *act),
                 Result8::Floats(act) => self.floats::<I, false>(isa, *act),
+                Result8::Codes { to, line: None, join: None, table: None } if self.is_dense::<I>() => {
+                    self.fours(isa, to);
+                }
                 Result8::Codes { to, line: None, join: None, table } => {
                     self.codes::<I, false>(isa, to, (None, None), table.as_deref());
                 }
@@ -145,6 +153,61 @@ impl Finish<'_> {
             // SAFETY: these are the tile's outputs.
             unsafe { isa.dispatch(Apply::new(act, Runs { at, rows: self.pixels, pitch, count })) };
         }
+    }
+
+    /// Whether vectors are whole blocks, all of them stored, and pixels lie side by side.
+    #[inline(always)]
+    fn is_dense<I: Isa>(&self) -> bool {
+        let t = self.tile;
+        I::LANES == BLOCK && t.out_pitch == BLOCK && t.valid >= self.vectors * BLOCK
+    }
+
+    /// Stores the codes of each number, four pixels at a time.
+    ///
+    /// # Safety
+    /// As for [`TileFn`](super::tile::TileFn); the tile is [dense](Self::is_dense).
+    #[inline(always)]
+    unsafe fn fours<I: Isa>(&self, isa: I, to: &Recode) {
+        for v in 0..self.vectors {
+            // SAFETY: only existing outputs are stored.
+            unsafe {
+                let affine = self.line(isa, v);
+                let out = self.tile.out.wrapping_add(column::<I>(self.tile, v, 1));
+                let whole = self.pixels / 4 * 4;
+                for m in (0..whole).step_by(4) {
+                    let mut four = [isa.splat_i32(0); 4];
+                    for (i, code) in four.iter_mut().enumerate() {
+                        *code = self.unsigned(isa, m + i, v, affine, to);
+                    }
+                    isa.store_four_u8_ptr(four, out.wrapping_add(m * BLOCK));
+                }
+                for m in whole..self.pixels {
+                    let code = self.unsigned(isa, m, v, affine, to);
+                    isa.store_u8_ptr(code, out.wrapping_add(m * BLOCK));
+                }
+            }
+        }
+    }
+
+    /// A number's code, or less where storing cuts it off at zero.
+    ///
+    /// # Safety
+    /// As for [`TileFn`](super::tile::TileFn).
+    #[inline(always)]
+    unsafe fn unsigned<I: Isa>(
+        &self,
+        isa: I,
+        m: usize,
+        v: usize,
+        affine: (I::F32, I::F32),
+        to: &Recode,
+    ) -> I::I32 {
+        // SAFETY: by the caller's promise.
+        let number = unsafe { self.number(isa, m, v, affine) };
+        if to.zero == 0 && to.lo == 0.0 {
+            return isa.to_i32(isa.min(number, isa.splat(to.hi)));
+        }
+        isa.add_i32(to.round(isa, number), isa.splat_i32(to.zero))
     }
 
     /// Stores the codes of each number, translated; with `MORE`, a line and codes to join with are looked for.

@@ -11,7 +11,7 @@ use super::pack::{Panel, sums_bytes};
 use super::tile::{Given, LINE, Tile, tallest, tiles};
 use crate::SharedMut;
 use crate::nd::layout::{BLOCK, Layout};
-use crate::nd::shape::{Window, cuts};
+use crate::nd::shape::Window;
 
 /// Some lines of some panels of an image.
 pub(super) struct Job<'a> {
@@ -53,17 +53,20 @@ impl Kernel for Job<'_> {
             let starts = panels.iter().map(|panel| panel.inputs.start).min().unwrap_or(0);
             starts..panels.iter().map(|panel| panel.inputs.end).max().unwrap_or(0)
         };
-        let shared = (!conv.shape.alone()).then(|| self.source(blocks(panels)));
-        for panel in panels {
-            let source = shared.unwrap_or_else(|| self.source(panel.inputs.clone()));
+        let zero = self.zero();
+        let shared = (!conv.shape.alone()).then(|| self.source(blocks(panels), Some(zero)));
+        for (i, panel) in panels.iter().enumerate() {
+            // What lies around the image is there from the first panel on.
+            let around = (i == 0).then_some(zero);
+            let source = shared.unwrap_or_else(|| self.source(panel.inputs.clone(), around));
             self.panel(isa, panel, source);
         }
     }
 }
 
 impl Job<'_> {
-    /// The inputs of the lines, copied where that is needed.
-    fn source(&self, blocks: Range<usize>) -> Source {
+    /// The inputs of the lines, copied where that is needed; with `zero` around the image, unless that is there.
+    fn source(&self, blocks: Range<usize>, zero: Option<u8>) -> Source {
         let (conv, lines) = (self.conv, &self.conv.lines[self.lines.clone()]);
         let Window { input, stride, .. } = conv.shape.window;
         let (elements, _) = conv.elements();
@@ -88,7 +91,7 @@ impl Job<'_> {
         // SAFETY: nobody writes the input meanwhile, and the scratch is this worker's.
         let (codes, scratch) = unsafe { (self.x.part(from..from + elements), self.scratch.part_mut(0..to)) };
         let image = Image { codes, channels: conv.shape.channels, size, layout: conv.layouts[0] };
-        image.copy(band, blocks.clone(), self.zero(), scratch);
+        image.copy(band, blocks.clone(), zero, scratch);
         let (row, plane) = (band.size[1] * BLOCK, band.pixels() * BLOCK);
         Source { at: self.scratch.as_ptr(), row, plane, block: blocks.start, first }
     }
@@ -129,9 +132,14 @@ impl Job<'_> {
             let pixels = conv.lines[line].clone();
             let row =
                 if flat { 0 } else { (line - self.lines.start) * conv.shape.window.stride[0] * source.row };
-            for cut in cuts(pixels.len(), most) {
-                let at = pixels.start + cut.start;
-                let along = if flat { at - source.first } else { cut.start };
+            // Pieces of almost equal length.
+            let count = pixels.len().div_ceil(most).max(1);
+            let (each, longer) = (pixels.len() / count, pixels.len() % count);
+            let mut start = 0;
+            for piece in 0..count {
+                let (at, len) = (pixels.start + start, each + usize::from(piece < longer));
+                let along = if flat { at - source.first } else { start };
+                start += len;
                 let mut tile = first;
                 tile.a = first.a.wrapping_add(row + along * first.pitch);
                 tile.out = first.out.wrapping_add(at * first.out_pitch);
@@ -141,11 +149,11 @@ impl Job<'_> {
                     tile.residual = first.residual.wrapping_add(at * first.out_pitch);
                 }
                 if alone {
-                    isa.dispatch(Lanes { tile, pixels: cut.len() });
+                    isa.dispatch(Lanes { tile: &tile, pixels: len });
                 } else {
                     // SAFETY: the spans hold whole images (checked when the step was made), all taps of these pixels lie
                     // in what `source` says, and the outputs are this worker's.
-                    unsafe { kernels.get(cut.len())(isa, &tile) };
+                    unsafe { kernels.get(len)(isa, &tile) };
                 }
             }
         }

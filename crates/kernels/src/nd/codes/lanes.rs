@@ -1,4 +1,4 @@
-//! Windows of channels that each have one output: four taps of a row at a time meet four weights, channel by channel.
+//! Windows of channels that each have one output: four pixels of a row at a time meet four weights, channel by channel.
 
 use kinglet_simd::{Isa, Kernel};
 
@@ -12,9 +12,10 @@ pub(super) const LONGEST: usize = 14;
 pub(super) const SLACK: usize = 4 * BLOCK;
 
 /// Computes a block of sixteen channels of some pixels. `taps[1]` rows of `taps[2]` taps, `a_step[1]` and `a_step[2]`
-/// bytes apart; the weights are those of a row's taps, four by four and zero behind the last, for each channel.
+/// bytes apart; the weights are, for each row of taps, channels by fours, one vector a [place](places) where a window can
+/// begin before or among four pixels.
 pub(super) struct Lanes<'a> {
-    pub(super) tile: Tile<'a>,
+    pub(super) tile: &'a Tile<'a>,
     pub(super) pixels: usize,
 }
 
@@ -42,7 +43,7 @@ impl Lanes<'_> {
     /// As for a tile, with the slack.
     #[inline(always)]
     unsafe fn cut<I: Isa, const M: usize>(&self, isa: I) {
-        let t = &self.tile;
+        let t = self.tile;
         // SAFETY: the same promise.
         unsafe { self.each::<I, M>(isa) };
         if self.pixels > M {
@@ -54,7 +55,7 @@ impl Lanes<'_> {
                 given: Given { at: t.given.at.wrapping_add(M * t.given.step), ..t.given },
                 ..*t
             };
-            isa.dispatch(Lanes { tile: rest, pixels: self.pixels - M });
+            isa.dispatch(Lanes { tile: &rest, pixels: self.pixels - M });
         }
     }
 
@@ -88,24 +89,105 @@ impl Lanes<'_> {
                 ..self.tile.given
             },
             valid: I::LANES,
-            ..self.tile
+            ..*self.tile
         };
-        let quads = t.taps[2].div_ceil(QUAD);
+        let pitch = if t.a_step[2] == BLOCK { t.pitch / BLOCK } else { 0 };
         // SAFETY: by the caller's promise.
         unsafe {
-            let mut acc = begin::<I, M, 1>(isa, &t);
-            for y in 0..t.taps[1] {
-                for quad in 0..quads {
-                    let w = t.w.add((y * quads + quad) * BLOCK * QUAD);
-                    let taps = isa.taps(isa.load_bytes_ptr(w.cast()));
-                    let a = t.a.add(y * t.a_step[1] + quad * QUAD * t.a_step[2]);
-                    for (m, row) in acc.iter_mut().enumerate() {
-                        let codes = isa.codes(isa.load_quads_ptr(a.add(m * t.pitch), t.a_step[2]));
-                        row[0] = isa.dot_codes(row[0], codes, taps);
-                    }
+            match (t.taps[2], pitch) {
+                (3, 1) => slide::<I, M, 3, 1>(isa, &t),
+                (3, 2) => slide::<I, M, 3, 2>(isa, &t),
+                (5, 1) => slide::<I, M, 5, 1>(isa, &t),
+                (5, 2) => slide::<I, M, 5, 2>(isa, &t),
+                (7, 1) => slide::<I, M, 7, 1>(isa, &t),
+                _ => apart::<I, M>(isa, &t),
+            }
+        }
+    }
+}
+
+/// Vectors of weights of a row of taps: those of four neighbouring pixels for each place where a window can begin, from the
+/// one whose last tap is the first pixel to the one whose first tap is the last pixel.
+pub(super) const fn places(columns: usize) -> usize {
+    columns + QUAD - 1
+}
+
+/// Outputs pixel by pixel: each reads the taps of its own window.
+///
+/// # Safety
+/// As for [`Lanes::each`].
+#[inline(always)]
+unsafe fn apart<I: Isa, const M: usize>(isa: I, t: &Tile<'_>) {
+    let columns = t.taps[2];
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let mut acc = begin::<I, M, 1>(isa, t);
+        for y in 0..t.taps[1] {
+            for quad in 0..columns.div_ceil(QUAD) {
+                let place = y * places(columns) + columns - 1 - quad * QUAD;
+                let taps = isa.taps(isa.load_bytes_ptr(t.w.add(place * BLOCK * QUAD).cast()));
+                let a = t.a.add(y * t.a_step[1] + quad * QUAD * t.a_step[2]);
+                for (m, row) in acc.iter_mut().enumerate() {
+                    let codes = isa.codes(isa.load_quads_ptr(a.add(m * t.pitch), t.a_step[2]));
+                    row[0] = isa.dot_codes(row[0], codes, taps);
                 }
             }
-            end::<I, M, 1>(isa, &t, &acc);
+        }
+        end::<I, M, 1>(isa, t, &acc);
+    }
+}
+
+/// Neighbouring outputs of windows of `KX` neighbouring columns, `ST` pixels apart: four pixels at a time meet all windows
+/// that they lie in.
+///
+/// # Safety
+/// As for [`Lanes::each`].
+#[inline(always)]
+unsafe fn slide<I: Isa, const M: usize, const KX: usize, const ST: usize>(isa: I, t: &Tile<'_>) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let mut acc = begin::<I, M, 1>(isa, t);
+        for y in 0..t.taps[1] {
+            let (a, w) = (t.a.add(y * t.a_step[1]), t.w.add(y * places(KX) * BLOCK * QUAD));
+            // One by one, so that it is known which windows the pixels of each lie in.
+            quad::<I, M, KX, ST>(isa, 0, a, w, &mut acc);
+            quad::<I, M, KX, ST>(isa, 1, a, w, &mut acc);
+            quad::<I, M, KX, ST>(isa, 2, a, w, &mut acc);
+            quad::<I, M, KX, ST>(isa, 3, a, w, &mut acc);
+            quad::<I, M, KX, ST>(isa, 4, a, w, &mut acc);
+            quad::<I, M, KX, ST>(isa, 5, a, w, &mut acc);
+            quad::<I, M, KX, ST>(isa, 6, a, w, &mut acc);
+            quad::<I, M, KX, ST>(isa, 7, a, w, &mut acc);
+        }
+        end::<I, M, 1>(isa, t, &acc);
+    }
+}
+
+/// The `q`th four pixels of a row, unless no window reaches them.
+///
+/// # Safety
+/// As for [`Lanes::each`].
+#[inline(always)]
+unsafe fn quad<I: Isa, const M: usize, const KX: usize, const ST: usize>(
+    isa: I,
+    q: usize,
+    a: *const u8,
+    w: *const i8,
+    acc: &mut [[I::I32; 1]; M],
+) {
+    const { assert!((13 * ST + KX).div_ceil(QUAD) <= 8, "eight times four pixels are all") };
+    if q * QUAD >= (M - 1) * ST + KX {
+        return;
+    }
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let codes = isa.codes(isa.load_quads_ptr(a.add(q * QUAD * BLOCK), BLOCK));
+        for (m, row) in acc.iter_mut().enumerate() {
+            let place = (ST * m + KX - 1).wrapping_sub(q * QUAD);
+            if place < places(KX) {
+                let taps = isa.taps(isa.load_bytes_ptr(w.add(place * BLOCK * QUAD).cast()));
+                row[0] = isa.dot_codes(row[0], codes, taps);
+            }
         }
     }
 }

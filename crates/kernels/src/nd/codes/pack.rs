@@ -5,6 +5,7 @@ use std::ops::Range;
 use kinglet_simd::Level;
 
 use super::conv::CodeShape;
+use super::lanes::places;
 use super::tile::{QUAD, ROUNDS};
 use crate::nd::gemm::Order;
 use crate::nd::layout::BLOCK;
@@ -96,7 +97,9 @@ impl CodePacking {
                 self.each(output, weights, |channel, tap, weight| {
                     let code = (weight / scale).round_ties_even() as i8;
                     sum += i32::from(code);
-                    codes[panel.at + self.place(&shape, panel, output, channel, tap)] = code;
+                    for at in self.places(&shape, panel, output, channel, tap) {
+                        codes[panel.at + at] = code;
+                    }
                 });
                 sums[output] = sum;
             }
@@ -123,17 +126,28 @@ impl CodePacking {
         }
     }
 
-    /// Where a weight lies in its panel.
-    fn place(&self, shape: &CodeShape, panel: &Panel, output: usize, channel: usize, tap: usize) -> usize {
+    /// Where a weight lies in its panel: beside each of four pixels, where channels have an output of their own.
+    fn places(
+        &self,
+        shape: &CodeShape,
+        panel: &Panel,
+        output: usize,
+        channel: usize,
+        tap: usize,
+    ) -> impl Iterator<Item = usize> {
         let ([ky, kx], lane) = (self.kernel, output - panel.blocks.start * BLOCK);
-        if shape.alone() {
-            let quad = tap / kx * kx.div_ceil(QUAD) + tap % kx / QUAD;
-            return (quad * BLOCK + lane) * QUAD + tap % kx % QUAD;
-        }
-        let block = channel / BLOCK - panel.inputs.start;
-        let rounds = if block + 1 == panel.inputs.len() { panel.rounds_last } else { ROUNDS };
-        let before = block * ky * kx * ROUNDS + tap * rounds + channel % BLOCK / QUAD;
-        (before * panel.blocks.len() * BLOCK + lane) * QUAD + channel % QUAD
+        let alone = shape.alone();
+        let (first, step) = if alone {
+            // A window that begins so far before a pixel has this tap there.
+            let place = tap / kx * places(kx) + kx - 1 - tap % kx;
+            ((place * BLOCK + lane) * QUAD, BLOCK * QUAD + 1)
+        } else {
+            let block = channel / BLOCK - panel.inputs.start;
+            let rounds = if block + 1 == panel.inputs.len() { panel.rounds_last } else { ROUNDS };
+            let before = block * ky * kx * ROUNDS + tap * rounds + channel % BLOCK / QUAD;
+            ((before * panel.blocks.len() * BLOCK + lane) * QUAD + channel % QUAD, 0)
+        };
+        (0..if alone { QUAD } else { 1 }).map(move |pixel| first + pixel * step)
     }
 }
 
@@ -154,7 +168,7 @@ pub(super) fn panels(level: Level, shape: &CodeShape) -> (Vec<Panel>, usize) {
         let inputs = groups.start * ins / BLOCK..(groups.end * ins).div_ceil(BLOCK);
         let rounds_last = (channels - (inputs.end - 1) * BLOCK).min(BLOCK).div_ceil(QUAD);
         let rounds = match shape.alone() {
-            true => ky * kx.div_ceil(QUAD),
+            true => ky * places(kx),
             false => ky * kx * ((inputs.len() - 1) * ROUNDS + rounds_last),
         };
         let start = at;
