@@ -32,6 +32,15 @@ pub fn fuse_codes(graph: &Graph) -> Result<Graph, BuildError> {
             Some(Ok(Found::Moved(op, inputs))) => {
                 rewrite.put(op, &inputs, &node.outputs, "moves codes".into())?;
             }
+            Some(Ok(Found::Picked(made))) => {
+                let codes = rewrite.temporary(&format!("{}.codes", node.name));
+                let mut inputs = node.inputs.clone();
+                inputs[0] = made.inputs[0];
+                rewrite.put(node.op.clone(), &inputs, &[codes], "picks codes".into())?;
+                let inputs: Vec<ValueId> =
+                    [codes].into_iter().chain(made.inputs[1..].iter().copied()).collect();
+                rewrite.put(made.op.clone(), &inputs, &node.outputs, String::new())?;
+            }
             _ => rewrite.keep(node)?,
         }
     }
@@ -56,8 +65,10 @@ pub(super) fn left(graph: &Graph) -> Vec<(&Node, String)> {
 }
 
 /// What a node can become.
-enum Found {
+enum Found<'a> {
     Chain(Chain),
+    /// What makes numbers of a table of codes that a node picks some of: it can be done to those alone.
+    Picked(&'a Node),
     /// The op that moves elements, over codes.
     Moved(Arc<dyn Op>, Vec<ValueId>),
 }
@@ -72,7 +83,10 @@ struct Chain {
 
 impl<'a> Look<'a> {
     /// What the node becomes over codes; none for nodes where no chain can end.
-    fn coded(&self, node: &'a Node) -> Option<Result<Found, String>> {
+    fn coded(&self, node: &'a Node) -> Option<Result<Found<'a>, String>> {
+        if let Some(made) = self.picked(node) {
+            return Some(Ok(Found::Picked(made)));
+        }
         if node.op.downcast::<Quantize>().is_some() {
             return Some(self.quantized(node));
         }
@@ -105,7 +119,7 @@ impl<'a> Look<'a> {
         false
     }
 
-    fn quantized(&self, node: &'a Node) -> Result<Found, String> {
+    fn quantized(&self, node: &'a Node) -> Result<Found<'a>, String> {
         let op = node.op.downcast::<Quantize>().ok_or("no quantisation")?;
         let scalar = |id: ValueId| self.graph.weight(id).is_some_and(|t| t.elements() == 1);
         let zero = node.inputs.get(2).copied().filter(|id| !self.is_absent(*id));
@@ -123,12 +137,24 @@ impl<'a> Look<'a> {
         Ok(Found::Chain(self.join(chain, Some(node))))
     }
 
+    /// The node that makes numbers, of one scale, of a constant of codes of which this node picks some.
+    fn picked(&self, node: &'a Node) -> Option<&'a Node> {
+        node.op.downcast::<Gather>()?;
+        let made = self.constant_codes(node.inputs[0])?;
+        let one =
+            |id: &ValueId| self.is_absent(*id) || self.graph.weight(*id).is_some_and(|t| t.elements() == 1);
+        let codes = self.graph.weight(made.inputs[0])?;
+        let picks = self.graph.weight(*node.inputs.get(1)?).is_none();
+        (picks && made.inputs[1..].iter().all(one) && matches!(codes.dtype(), DType::U8 | DType::I8))
+            .then_some(made)
+    }
+
     fn is_absent(&self, id: ValueId) -> bool {
         matches!(self.graph.value(id).def, Def::Absent)
     }
 
     /// The op that moves elements between a pair of the same scale and zero point, over codes.
-    fn moved(&self, node: &'a Node) -> Option<Found> {
+    fn moved(&self, node: &'a Node) -> Option<Found<'a>> {
         let made = self.node(node.inputs[0]).filter(|made| made.outputs.len() == 1 && moves(&*made.op))?;
         let from = self.codes_of(made.inputs[0])?;
         let same = |i: usize| {

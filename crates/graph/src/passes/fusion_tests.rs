@@ -346,6 +346,20 @@ fn what_only_moves_codes_moves_them() {
 }
 
 #[test]
+fn only_the_picked_rows_of_a_table_of_codes_become_numbers() {
+    let picked = |scales: &[usize]| {
+        let mut w = Write::new();
+        let ids = w.input(DType::I64, &[2]);
+        let table = bytes(&mut w, DType::I8, &[5, 3], 7);
+        let table = numbers(&mut w, table, scales, None);
+        let y = w.put(Gather { axis: 0 }, &[table, ids]);
+        fuse(w.finish(y)).expect("typed").nodes().iter().map(|n| n.op.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(picked(&[]), ["Gather", "Dequantize"]);
+    assert_eq!(picked(&[3]), ["Dequantize", "Gather"]);
+}
+
+#[test]
 fn pairs_that_integer_kernels_cannot_serve_stay_with_a_reason() {
     let product = |weight: u8, zero: u8, dtype: DType, scales: &[usize]| {
         let mut w = Write::new();
