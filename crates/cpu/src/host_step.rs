@@ -91,7 +91,7 @@ impl Bound {
         let args: Vec<Arg<'_>> = self.sources.iter().map(|source| source.arg(io)).collect();
         let mut outs = Spans { io, outputs: &self.outputs };
         if let Err(reason) = (self.kernel)(&*self.node.op, &Call { args: &args }, &mut outs) {
-            self.faults.report(&self.node.name, reason);
+            self.faults.report(&self.node.name, format!("{}: {reason}", self.node.op.name()));
         }
     }
 }

@@ -359,7 +359,8 @@ impl Dynamic {
             let args: Vec<Arg<'_>> =
                 self.inputs.iter().map(|p| look(p, arena, values)).collect::<Result<_, _>>().map_err(fail)?;
             match &mut self.kind {
-                Kind::Host(kernel) => compute(env, &self.node, *kernel, &args).map_err(fail)?,
+                Kind::Host(kernel) => compute(env, &self.node, *kernel, &args)
+                    .map_err(|reason| fail(format!("{}: {reason}", self.node.op.name())))?,
                 Kind::Control(control) => control.run(env, &args)?,
             }
         };

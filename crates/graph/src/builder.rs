@@ -18,7 +18,7 @@ const MAX_BYTES: u64 = 1 << 46;
 pub enum BuildError {
     #[error("node `{node}` ({op}): {reason}")]
     Node { node: String, op: String, reason: String },
-    #[error("two values are called `{0}`")]
+    #[error("two values are called `{0}`; the model is damaged, export it again")]
     DuplicateName(String),
     #[error("`{0}` is not a value of this graph")]
     UnknownValue(u32),
@@ -171,6 +171,9 @@ fn check_size(ty: &Type) -> Result<(), String> {
     let bytes = known.try_fold(dtype.block_bytes(), usize::checked_mul);
     match bytes {
         Some(bytes) if bytes as u64 <= MAX_BYTES => Ok(()),
-        _ => Err(format!("a result of shape {shape:?} is too large")),
+        _ => {
+            let sizes = shape.iter().map(|dim| dim.fixed().map_or_else(|| "?".into(), |n| n.to_string()));
+            Err(format!("a result of shape [{}] is too large", sizes.collect::<Vec<_>>().join(", ")))
+        }
     }
 }

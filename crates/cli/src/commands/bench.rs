@@ -3,18 +3,17 @@
 mod baseline;
 mod graph;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use kinglet::bench::{Bench, Kind, Samples, Test};
 use kinglet::device::Ceilings;
 use kinglet::graph::cost::{Cost, Math, Rates};
-use kinglet::graphs::GraphFiles;
 use kinglet::{Compiled, hardware};
 use serde_json::{Value, json};
 
-use crate::commands::options::LoadArgs;
+use crate::commands::options::{LoadArgs, graph_at};
 use crate::failure::hinted;
 use crate::ui::{Steps, Table, Ui};
 
@@ -129,10 +128,9 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     let baseline = args.baseline.as_deref().map(baseline::read).transpose()?;
-    let report = if GraphFiles::is_one(Path::new(&args.model)) {
-        graph::measure(args, ui)?
-    } else {
-        measure(args, ui)?
+    let report = match graph_at(&args.model, ui)? {
+        Some(path) => graph::measure(args, &path, ui)?,
+        None => measure(args, ui)?,
     };
     let value = report.json();
     if ui.json() {

@@ -7,6 +7,7 @@ use kinglet::formats::onnx::{NEWEST_OPSET, OLDEST_OPSET};
 use kinglet::graphs::{ConvertOptions, Converted, GraphFiles};
 use serde_json::{Value, json};
 
+use crate::commands::options::graph_at;
 use crate::failure::hinted;
 use crate::ui::{Steps, Ui, bytes, count};
 
@@ -75,16 +76,16 @@ impl WriteArgs {
 
 /// The model at this path; an error when it is none that can be converted.
 pub(super) fn open(path: &Path, function: Option<&str>, ui: &Ui) -> Result<GraphFiles> {
-    if !GraphFiles::is_one(path) {
+    let Some(path) = graph_at(&path.to_string_lossy(), ui)? else {
         let message = format!("{} is no model of operations", path.display());
         return Err(hinted(
             message,
             "name a file or folder that ends in .onnx, .mlmodel or .mlpackage, or the folder of a vision model's checkpoint",
         ));
-    }
+    };
     let files = match function {
-        Some(function) => GraphFiles::open_function(path, function)?,
-        None => GraphFiles::open(path)?,
+        Some(function) => GraphFiles::open_function(&path, function)?,
+        None => GraphFiles::open(&path)?,
     };
     files.notes.iter().for_each(|note| ui.note(note));
     Ok(files)

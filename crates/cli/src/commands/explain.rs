@@ -1,18 +1,17 @@
 //! `kinglet explain`: the plan as it will run.
 
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
 use kinglet::device::Ceilings;
 use kinglet::graph::cost::{Ceiling, Rates};
 use kinglet::graph::{PlanReport, StepReport};
-use kinglet::graphs::{GraphBench, GraphFiles, GraphModel};
+use kinglet::graphs::{GraphBench, GraphModel};
 use kinglet::{Compiled, Size};
 use serde_json::{Value, json};
 
 use crate::commands::bench::shape;
-use crate::commands::options::LoadArgs;
+use crate::commands::options::{LoadArgs, graph_at};
 use crate::ui::{Table, Ui};
 
 /// Show the graph of a model as it will run
@@ -61,10 +60,9 @@ struct Planned {
 }
 
 fn planned(args: &Args, ui: &Ui) -> Result<Planned> {
-    let path = Path::new(&args.model);
-    if GraphFiles::is_one(path) {
+    if let Some(path) = graph_at(&args.model, ui)? {
         let options = args.load.plain(ui);
-        let mut bench = GraphBench::new(GraphModel::open(path, &options)?, &args.shape, 1)?;
+        let mut bench = GraphBench::new(GraphModel::open(&path, &options)?, &args.shape, 1)?;
         bench.run(1, |_, _| {})?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         return Ok(Planned { name, report: bench.report(), rows: None, isa: options.isa });

@@ -1,6 +1,6 @@
 //! Options that several commands share: how a model is loaded.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -76,6 +76,12 @@ enum KvArg {
     F32,
     #[value(name = "q8_0", alias = "q8")]
     Q8,
+}
+
+/// Where the graph model of this path or name lies, fetched when it is not here; none for any other model.
+pub(crate) fn graph_at(name: &str, ui: &Ui) -> Result<Option<PathBuf>> {
+    let path = Path::new(name);
+    if GraphFiles::is_one(path) { Ok(Some(path.to_owned())) } else { fetched(name, ui) }
 }
 
 /// Where a graph model of the catalogue lies, fetched when it is not here; none for what is no name of one.

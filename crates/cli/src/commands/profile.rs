@@ -12,14 +12,14 @@ use kinglet::bench::{Bench, Kind, Test};
 use kinglet::device::Ceilings;
 use kinglet::graph::PlanReport;
 use kinglet::graph::cost::Rates;
-use kinglet::graphs::{BufferStats, GraphBench, GraphFiles, GraphModel};
+use kinglet::graphs::{BufferStats, GraphBench, GraphModel};
 use kinglet::profile::{Entry, Profile, Run};
 use kinglet::{Compiled, hardware};
 use serde_json::{Value, json};
 
 use crate::commands::bench::{TestName, shape};
 use crate::commands::buffers;
-use crate::commands::options::LoadArgs;
+use crate::commands::options::{LoadArgs, graph_at};
 use crate::ui::Ui;
 
 /// Show where a model's time goes, step by step
@@ -82,9 +82,12 @@ struct Profiled {
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
-    let path = Path::new(&args.model);
-    let graph = GraphFiles::is_one(path);
-    let (threads, level, all) = if graph { graph_run(args, path, ui)? } else { decoder(args, ui)? };
+    let graph = graph_at(&args.model, ui)?;
+    let (threads, level, all) = match &graph {
+        Some(path) => graph_run(args, path, ui)?,
+        None => decoder(args, ui)?,
+    };
+    let path = graph.as_deref().unwrap_or(Path::new(&args.model));
     let name = path.file_name().map_or(args.model.as_str().into(), |last| last.to_string_lossy());
     let title = format!("{name} on {level} with {threads} thread{}", if threads == 1 { "" } else { "s" });
     write(args.trace.as_deref(), || trace::render(&title, &all), ui)?;

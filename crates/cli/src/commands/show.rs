@@ -52,6 +52,9 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
         return graph::show(path, args.function.as_deref(), ui);
     }
     let model = find(&args.model)?;
+    if let Some(path) = GraphFiles::of(&model) {
+        return graph::show(&path, args.function.as_deref(), ui);
+    }
     let files = ModelFiles::of(&model)?;
     if ui.json() {
         return ui.value(&json::everything(&model, &files, args.metadata));

@@ -178,7 +178,7 @@ impl CatalogError {
             }
             Self::MissingPart { .. } => "put all parts into one folder, or pull the model again".into(),
             Self::NoSource { .. } | Self::Unreachable { .. } => {
-                "check the network; a file that you have can be used by its path: ./x.gguf".into()
+                "check the network; a model that you have can be used by its path: ./FILE or ./FOLDER".into()
             }
             Self::Offline { .. } => "unset HF_HUB_OFFLINE, or use a model that `kinglet list` shows".into(),
             Self::Status { status: 401 | 403, .. } => {

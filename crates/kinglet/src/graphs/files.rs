@@ -135,8 +135,18 @@ impl GraphFiles {
     }
 
     fn package(path: &Path, function: Option<&str>) -> Result<Self, Error> {
-        let manifest = map(&path.join("Manifest.json"))?;
-        let package = Package::parse(&manifest).map_err(|e| Error::core_ml(path, e))?;
+        let fail = |e| Error::core_ml(path, e);
+        let manifest = path.join("Manifest.json");
+        if !manifest.is_file() {
+            return Err(fail(CoreMlError::Manifest("it is missing".into())));
+        }
+        let package = Package::parse(&map(&manifest)?).map_err(fail)?;
+        if !path.join(&package.model).is_file() {
+            return Err(fail(CoreMlError::Manifest(format!(
+                "it names `{}`, which is missing",
+                package.model
+            ))));
+        }
         let sources = RefCell::new(vec![path.to_owned(), path.join(&package.model)]);
         let blobs = |name: &str| {
             let blob = path.join(package.blob(name)?);
@@ -198,7 +208,9 @@ impl onnx::External for Folder<'_> {
             return Err(format!("`{location}` points outside the model's folder; do not trust this model"));
         }
         let path = self.0.join(location);
-        let bytes = map(&path).map_err(|e| e.to_string())?;
+        let missing = || format!("`{location}` is missing: copy or download the files beside the model, too");
+        let bytes =
+            if path.exists() { map(&path).map_err(|e| e.to_string())? } else { return Err(missing()) };
         let mut sources = self.1.borrow_mut();
         if !sources.contains(&path) {
             sources.push(path);

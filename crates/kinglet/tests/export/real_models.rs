@@ -51,8 +51,14 @@ fn check(model: &str, shape: &[usize], dims: &[(&str, usize)], ends: &[&str]) {
 
 #[test]
 fn models_of_sound_are_the_same_in_every_format() {
-    check("nmp.onnx", &[1, 43844, 1], &[], &["onnx"]);
+    check("nmp.onnx", &[1, 43844, 1], &[], &["onnx", "mlpackage"]);
     check("nmp.mlpackage", &[1, 43844, 1], &[], &["onnx", "mlpackage"]);
+}
+
+#[test]
+fn models_of_open_sizes_are_the_same_in_every_format() {
+    check("PP-OCRv6_det_small.onnx", &[1, 3, 64, 96], &[], &["onnx", "mlpackage"]);
+    check("PP-OCRv6_rec_small.onnx", &[1, 3, 48, 160], &[], &["onnx", "mlpackage"]);
 }
 
 #[test]

@@ -117,7 +117,8 @@ fn wrong(format: &'static str, limits: &ImageLimits, error: image::ImageError) -
     match error {
         image::ImageError::Limits(_) => ImageError::Memory { format, limit: limits.max_bytes },
         other => {
-            let why: String = other.to_string().chars().take(200).flat_map(char::escape_debug).collect();
+            let why = other.to_string();
+            let why: String = why.trim_end().chars().take(200).flat_map(char::escape_debug).collect();
             ImageError::Damaged { format, why }
         }
     }

@@ -15,7 +15,7 @@ use crate::ui::{Steps, Ui};
 const REPS: usize = 30;
 
 /// Measures a model at each batch size. `load_ms` is reading, planning and packing for the first one.
-pub(super) fn measure<'a>(args: &'a Args, ui: &Ui) -> Result<Report<'a>> {
+pub(super) fn measure<'a>(args: &'a Args, path: &Path, ui: &Ui) -> Result<Report<'a>> {
     let options = args.load.plain(ui);
     let threads = options.threads.unwrap_or_else(hardware::cores);
     let (mut load_ms, mut measured) = (None, Vec::new());
@@ -23,7 +23,7 @@ pub(super) fn measure<'a>(args: &'a Args, ui: &Ui) -> Result<Report<'a>> {
     let steps = Steps::new(ui, "repetition");
     for (i, &batch) in args.batch.iter().enumerate() {
         let started = Instant::now();
-        let model = GraphModel::open(Path::new(&args.model), &options)?;
+        let model = GraphModel::open(path, &options)?;
         let mut bench = GraphBench::new(model, &args.shape, batch)?;
         load_ms.get_or_insert(started.elapsed().as_secs_f64() * 1e3);
         let samples = bench.run(reps, |rep, ms| {

@@ -69,6 +69,18 @@ pub(super) fn operation(
     making: &mut Making,
 ) -> Result<(), CoreMlError> {
     let import = ops::importer(&op.kind).ok_or_else(|| op.fails("it cannot be imported"))?;
+    for (parameter, arguments) in &op.inputs {
+        let made = |name: &String| making.find(name).is_some() || known.contains_key(name);
+        let dangling = arguments.iter().find_map(|argument| match argument {
+            Argument::Name(name) if !made(name) => Some(name),
+            _ => None,
+        });
+        if let Some(name) = dangling {
+            let why =
+                format!("`{parameter}` reads `{name}`, which nothing made before; export the model again");
+            return Err(op.fails(why));
+        }
+    }
     import(&mut Cx { op, known, making, temps: 0 })
 }
 

@@ -2,9 +2,10 @@
 
 use kinglet_graph::ValueId;
 use kinglet_graph::ops::{
-    Concat, DepthSpace, Expand, Gather, GatherElements, GatherNd, Pad, PadMode, Reshape, ReverseSequence,
-    Shape, Split, Squeeze, Tile, Transpose, Unsqueeze,
+    Cast, Concat, DepthSpace, Expand, Gather, GatherElements, GatherNd, Pad, PadMode, Reshape,
+    ReverseSequence, Shape, Split, Squeeze, Tile, Transpose, Unsqueeze,
 };
+use kinglet_tensor::DType;
 
 use super::Entry;
 use crate::coreml::CoreMlError;
@@ -28,12 +29,12 @@ pub(super) const OPS: &[Entry] = &[
     ("reshape", reshape),
     ("reshape_like", reshape_like),
     ("reverse_sequence", reverse_sequence),
-    ("shape", |cx| { let x = cx.input("x")?; cx.emit(Shape { start: 0, end: None }, &[x]) }),
+    ("shape", |cx| { let x = cx.input("x")?; let sizes = cx.temp(Shape { start: 0, end: None }, &[x])?; cx.emit(Cast::to(DType::I32), &[sizes]) }),
     ("space_to_depth", |cx| depth_space(cx, "block_size", false, false)),
     ("split", split),
     ("squeeze", squeeze),
     ("stack", stack),
-    ("tile", |cx| with_ints(cx, "reps", Tile)),
+    ("tile", tile),
     ("transpose", transpose),
 ];
 
@@ -42,6 +43,15 @@ fn with_ints(cx: &mut Cx<'_>, parameter: &str, op: impl kinglet_graph::Op) -> Do
     let list = cx.required(parameter)?;
     let (x, list) = (cx.input("x")?, cx.constant_ints(&list)?);
     cx.emit(op, &[x, list])
+}
+
+fn tile(cx: &mut Cx<'_>) -> Done {
+    if cx.ints("reps").is_ok() {
+        return with_ints(cx, "reps", Tile);
+    }
+    let (x, reps) = (cx.input("x")?, cx.input("reps")?);
+    let reps = cx.temp(Cast::to(DType::I64), &[reps])?;
+    cx.emit(Tile, &[x, reps])
 }
 
 fn concat(cx: &mut Cx<'_>) -> Done {
@@ -85,7 +95,7 @@ fn reverse_sequence(cx: &mut Cx<'_>) -> Done {
     let (x, lengths) = (cx.input("x")?, cx.input("lengths")?);
     let axis = |name: &str| usize::try_from(cx.int(name, 0)).unwrap_or(usize::MAX);
     let op = ReverseSequence { batch_axis: axis("batch_axis"), time_axis: axis("seq_axis") };
-    let lengths = cx.temp(kinglet_graph::ops::Cast::to(kinglet_tensor::DType::I64), &[lengths])?;
+    let lengths = cx.temp(Cast::to(DType::I64), &[lengths])?;
     cx.emit(op, &[x, lengths])
 }
 
@@ -104,7 +114,7 @@ fn reshape(cx: &mut Cx<'_>) -> Done {
         Ok(Some(list)) => cx.constant_ints(&list)?,
         _ => {
             let shape = cx.input("shape")?;
-            cx.temp(kinglet_graph::ops::Cast::to(kinglet_tensor::DType::I64), &[shape])?
+            cx.temp(Cast::to(DType::I64), &[shape])?
         }
     };
     cx.emit(Reshape { allow_zero: false }, &[x, shape])
@@ -177,7 +187,7 @@ fn fill(cx: &mut Cx<'_>) -> Done {
         Ok(Some(list)) => cx.constant_ints(&list)?,
         _ => {
             let shape = cx.input("shape")?;
-            cx.temp(kinglet_graph::ops::Cast::to(kinglet_tensor::DType::I64), &[shape])?
+            cx.temp(Cast::to(DType::I64), &[shape])?
         }
     };
     let value = cx.input("value")?;

@@ -2,9 +2,10 @@
 
 use kinglet_graph::ValueId;
 use kinglet_graph::ops::{
-    ArgReduce, BatchNorm, Binary, Einsum, Fun2, Gemm, GroupNorm, LayerNorm, Lrn, MatMul, Reduce, ReduceKind,
-    Softmax, SoftmaxKind, Transpose,
+    ArgReduce, BatchNorm, Binary, Cast, Einsum, Fun2, Gemm, GroupNorm, LayerNorm, Lrn, MatMul, Reduce,
+    ReduceKind, Softmax, SoftmaxKind, Transpose,
 };
+use kinglet_tensor::DType;
 
 use super::Entry;
 use crate::coreml::CoreMlError;
@@ -54,7 +55,8 @@ fn reduce(cx: &mut Cx<'_>, kind: ReduceKind) -> Done {
 
 fn place(cx: &mut Cx<'_>, max: bool) -> Done {
     let (x, axis, keep_dims) = (cx.input("x")?, cx.int("axis", -1), cx.flag("keep_dims", false));
-    cx.emit(ArgReduce { max, axis, keep_dims, last: false }, &[x])
+    let place = cx.temp(ArgReduce { max, axis, keep_dims, last: false }, &[x])?;
+    cx.emit(Cast::to(DType::I32), &[place])
 }
 
 /// `x @ weight^T + bias`, over the last dimension of `x`.

@@ -1,9 +1,10 @@
 //! Shapes and places of elements.
 
 use kinglet_graph::ops::{
-    Concat, DepthSpace, Gather, GatherElements, GatherNd, Pad, PadMode, Split, Transpose,
+    Concat, DepthSpace, Flatten, Gather, GatherElements, GatherNd, Pad, PadMode, Shape, Split, Transpose,
 };
 use kinglet_graph::{Dim, TensorType, axis};
+use kinglet_tensor::DType;
 
 use super::Entry;
 use crate::coreml::write::node::{Arg, Ex, shaped};
@@ -12,7 +13,13 @@ type Done = Result<(), String>;
 
 pub(super) const OPS: &[Entry] = &[
     ("Reshape", reshape),
-    ("Flatten", reshape),
+    ("Flatten", |ex| {
+        if open_sizes(ex)? < 2 {
+            return reshape(ex);
+        }
+        let (x, axis) = (ex.input(0)?, Arg::Int(ex.op::<Flatten>()?.axis));
+        ex.emit("flatten2d", vec![("x", x.into()), ("axis", axis)])
+    }),
     ("Squeeze", squeeze),
     ("Unsqueeze", |ex| {
         let (x, axes) = (ex.input(0)?, ex.ints(1)?);
@@ -34,14 +41,7 @@ pub(super) const OPS: &[Entry] = &[
     ("Slice", slice),
     ("Pad", pad),
     ("DepthSpace", depth_space),
-    ("Shape", |ex| {
-        let op = ex.op::<kinglet_graph::ops::Shape>()?;
-        let x = ex.input(0)?;
-        if op.range(ex.ty(0)?.rank()).len() != ex.ty(0)?.rank() {
-            return Err("of some dimensions only".into());
-        }
-        ex.emit("shape", vec![("x", x.into())])
-    }),
+    ("Shape", shape),
     ("Gather", |ex| {
         let (axis, x, indices) = (ex.op::<Gather>()?.axis, ex.input(0)?, ex.input(1)?);
         let given = vec![
@@ -68,15 +68,73 @@ pub(super) const OPS: &[Entry] = &[
     }),
 ];
 
-/// To the shape that it makes; one dimension of it may be open.
-fn reshape(ex: &mut Ex<'_, '_>) -> Done {
-    let made = ex.made(0)?;
-    let shape: Vec<i64> = made.shape.iter().map(|dim| dim.fixed().map_or(-1, |n| n as i64)).collect();
-    if shape.iter().filter(|n| **n == -1).count() > 1 {
-        return Err("to a shape of which more than one size is open".into());
+/// How many sizes of the result are open.
+fn open_sizes(ex: &Ex<'_, '_>) -> Result<usize, String> {
+    Ok(ex.made(0)?.shape.iter().filter(|dim| dim.fixed().is_none()).count())
+}
+
+/// The sizes of some dimensions.
+fn shape(ex: &mut Ex<'_, '_>) -> Done {
+    let (x, rank) = (ex.input(0)?, ex.ty(0)?.rank());
+    let range = ex.op::<Shape>()?.range(rank);
+    if range.len() == rank {
+        return ex.emit("shape", vec![("x", x.into())]);
     }
+    let all = all_sizes(ex)?;
+    let place = |n: usize| Arg::Ints(vec![n as i64]);
+    ex.emit(
+        "slice_by_size",
+        vec![("x", all.into()), ("begin", place(range.start)), ("size", place(range.len()))],
+    )
+}
+
+/// All sizes of input 0, which the program computes.
+fn all_sizes(ex: &mut Ex<'_, '_>) -> Result<String, String> {
+    let (x, rank) = (ex.input(0)?, ex.ty(0)?.rank());
+    let ty = TensorType::fixed(DType::I64, &[rank]);
+    Ok(ex.temp("shape", vec![("x", x.into())], &ty))
+}
+
+/// To the shape that it makes, of which one size may be open; else to that which is given, whose sizes of 0 are those of the
+/// input.
+fn reshape(ex: &mut Ex<'_, '_>) -> Done {
     let x = ex.input(0)?;
-    ex.emit("reshape", vec![("x", x.into()), ("shape", Arg::Ints(shape))])
+    if open_sizes(ex)? < 2 {
+        let sizes = ex.made(0)?.shape.iter().map(|dim| dim.fixed().map_or(-1, |n| n as i64));
+        let shape = Arg::Ints(sizes.collect());
+        return ex.emit("reshape", vec![("x", x.into()), ("shape", shape)]);
+    }
+    let shape = match ex.ints(1) {
+        Ok(list) => Arg::Name(with_kept(ex, &list)?),
+        Err(_) => Arg::Name(ex.input(1)?),
+    };
+    ex.emit("reshape", vec![("x", x.into()), ("shape", shape)])
+}
+
+/// A list of sizes as one vector; zeros become the sizes that input 0 has there.
+fn with_kept(ex: &mut Ex<'_, '_>, list: &[i64]) -> Result<String, String> {
+    let all = all_sizes(ex)?;
+    let list: Vec<Option<i64>> = list.iter().map(|size| Some(*size).filter(|size| *size != 0)).collect();
+    joined(ex, &list, &all)
+}
+
+/// Numbers as one vector; each that is missing is that of the vector `from` in its place.
+fn joined(ex: &mut Ex<'_, '_>, list: &[Option<i64>], from: &str) -> Result<String, String> {
+    let one = TensorType::fixed(DType::I64, &[1]);
+    let mut parts = Vec::new();
+    for (i, number) in list.iter().enumerate() {
+        parts.push(match number {
+            Some(number) => ex.tensor("size", DType::I64, &[1], number.to_le_bytes().to_vec().into())?,
+            None => {
+                let begin = Arg::Ints(vec![i as i64]);
+                let given =
+                    vec![("x", Arg::Name(from.into())), ("begin", begin), ("size", Arg::Ints(vec![1]))];
+                ex.temp("slice_by_size", given, &one)
+            }
+        });
+    }
+    let given = vec![("values", Arg::Names(parts)), ("axis", Arg::Int(0)), ("interleave", Arg::Flag(false))];
+    Ok(ex.temp("concat", given, &TensorType::fixed(DType::I64, &[list.len()])))
 }
 
 fn squeeze(ex: &mut Ex<'_, '_>) -> Done {
@@ -97,19 +155,36 @@ fn expand(ex: &mut Ex<'_, '_>) -> Done {
     let missing = made.rank() - ty.rank();
     let from: Vec<Dim> =
         std::iter::repeat_n(Dim::Fixed(1), missing).chain(ty.shape.iter().copied()).collect();
+    // None: as often as the shape says, which the program computes.
     let rep = |(from, to): (&Dim, &Dim)| match (from, to.fixed()) {
-        (from, _) if from == to => Ok(1),
-        (Dim::Fixed(1), Some(n)) => Ok(n as i64),
+        (from, _) if from == to && *from != Dim::Unknown => Ok(Some(1)),
+        (Dim::Fixed(1), Some(n)) => Ok(Some(n as i64)),
+        (Dim::Fixed(1), None) => Ok(None),
+        // Whatever the shape says, a dimension of several elements stays as long.
+        (Dim::Fixed(_), None) => Ok(Some(1)),
         _ => Err("to a shape that is open".to_owned()),
     };
     let reps = from.iter().zip(&made.shape).map(rep).collect::<Result<Vec<_>, _>>()?;
+    let reps = match reps.iter().copied().collect::<Option<Vec<i64>>>() {
+        Some(list) => Arg::Ints(list),
+        None => Arg::Name(counts(ex, &reps)?),
+    };
     let mut x = ex.input(0)?;
     if missing > 0 {
         let raised = shaped(ty, from);
         let axes = Arg::Ints((0..missing as i64).collect());
         x = ex.temp("expand_dims", vec![("x", x.into()), ("axes", axes)], &raised);
     }
-    ex.emit("tile", vec![("x", x.into()), ("reps", Arg::Ints(reps))])
+    ex.emit("tile", vec![("x", x.into()), ("reps", reps)])
+}
+
+/// Numbers as one vector, those that are open out of the shape at input 1.
+fn counts(ex: &mut Ex<'_, '_>, reps: &[Option<i64>]) -> Result<String, String> {
+    if ex.ty(1)?.dims().as_deref() != Some(&[reps.len()]) {
+        return Err("to a shape that is open".into());
+    }
+    let shape = ex.input(1)?;
+    joined(ex, reps, &shape)
 }
 
 fn concat(ex: &mut Ex<'_, '_>) -> Done {

@@ -1,10 +1,12 @@
 //! Convolutions, pooling and resizing.
 
+use kinglet_graph::axis;
 use kinglet_graph::ops::{
     Aspect, Conv, ConvTranspose, Coordinates, NearestRule, Pads, Pool, PoolKind, Resize, ResizeMode, Window,
 };
 
 use super::Entry;
+use crate::coreml::Literal;
 use crate::coreml::write::node::{Arg, Ex, Given};
 
 type Done = Result<(), String>;
@@ -109,10 +111,10 @@ fn pool(ex: &mut Ex<'_, '_>) -> Done {
 fn resize(ex: &mut Ex<'_, '_>) -> Done {
     let op = ex.op::<Resize>()?;
     let plain = op.aspect == Aspect::Stretch && !op.antialias && !op.exclude_outside;
-    let dims = ex.dims(0)?;
-    if !plain || dims.len() != 4 {
+    if !plain || ex.ty(0)?.rank() != 4 {
         return Err("which no operation on images does".into());
     }
+    let Ok(dims) = ex.dims(0) else { return resize_open(ex) };
     let scaled = ex.with_args(|args| op.scaled(args, &dims))?.ok_or("by factors that are no constants")?;
     let (mut factors, mut sizes) = ([1.0f32; 2], [dims[2], dims[3]]);
     for s in scaled {
@@ -138,6 +140,38 @@ fn resize(ex: &mut Ex<'_, '_>) -> Done {
             sampled(ex, given, sizes, "UNALIGN_CORNERS")
         }
         _ => Err("by a rule that no operation follows".into()),
+    }
+}
+
+/// Rows and columns of images of open sizes, by known factors.
+fn resize_open(ex: &mut Ex<'_, '_>) -> Done {
+    let op = ex.op::<Resize>()?;
+    let given = if ex.has(2) { Literal::Tensor(ex.weight(2)?.clone()).floats() } else { None };
+    let given = given.ok_or("to sizes that are open")?;
+    let mut factors = [1.0f32; 4];
+    for (i, factor) in given.into_iter().enumerate() {
+        let along = op.axes.get(i).map_or(Ok(i), |along| axis(*along, 4))?;
+        *factors.get_mut(along).ok_or("by more factors than dimensions")? = factor;
+    }
+    let [1.0, 1.0, height, width] = factors else {
+        return Err("of other dimensions than rows and columns".into());
+    };
+    let x = ex.input(0)?;
+    let mut given = vec![
+        ("x", Arg::Name(x)),
+        ("scale_factor_height", Arg::Float(height)),
+        ("scale_factor_width", Arg::Float(width)),
+    ];
+    let whole = height.fract() == 0.0 && width.fract() == 0.0;
+    match (op.mode, op.coordinates) {
+        (ResizeMode::Nearest(rule), coordinates) if whole && repeats(rule, coordinates) => {
+            ex.emit("upsample_nearest_neighbor", given)
+        }
+        (ResizeMode::Linear, Coordinates::HalfPixel | Coordinates::PytorchHalfPixel) if whole => {
+            given.push(("align_corners", Arg::Flag(false)));
+            ex.emit("upsample_bilinear", given)
+        }
+        _ => Err("by a rule that no operation follows for open sizes".into()),
     }
 }
 
