@@ -36,8 +36,8 @@ pub(super) fn linear(low: &mut Lowering<'_>, node: &Node) -> Result<(), ExecErro
         };
         list.push(Part { id: node.inputs[weight_at], weight, bias, out: low.value(node.outputs[i])? });
     }
-    for part in rounded {
-        in_bf16(low, node, part)?;
+    if !rounded.is_empty() {
+        in_bf16(low, node, rounded)?;
     }
     if !packed.is_empty() {
         let codes = quantized_input(low, node)?;
@@ -50,17 +50,29 @@ pub(super) fn linear(low: &mut Lowering<'_>, node: &Node) -> Result<(), ExecErro
     Ok(())
 }
 
-/// A product whose input and weights are rounded to bfloat16.
-fn in_bf16(low: &mut Lowering<'_>, node: &Node, part: Part) -> Result<(), ExecError> {
+/// Products whose input and weights are rounded to bfloat16.
+fn in_bf16(low: &mut Lowering<'_>, node: &Node, parts: Vec<Part>) -> Result<(), ExecError> {
     let fail = |e: nd::NdError| ExecError::Node { node: node.name.clone(), reason: e.to_string() };
-    let (n, k) = part.weight.shape();
-    let gemm = nd::Gemm::new(low.tuning.0, (k, n), nd::Order::Outputs, part.bias.as_deref(), nd::Act::NONE);
-    let gemm = gemm.map_err(fail)?.in_bf16();
-    let weights = low.packed(node, part.id, Reading::default(), gemm.packing())?;
-    let gemm = Arc::new(gemm.with(weights).map_err(fail)?);
-    let (x, out) = (low.value(node.inputs[0])?, part.out);
-    let work = Work { multiply_adds: k * n, math: Math::Bf16, ..Work::bytes(gemm.bytes()) };
-    low.step(node, &[x], &[out], work, move |s| nd::gemm(gemm.clone(), s[x], None, s[out]));
+    let mut work = Work { math: Math::Bf16, ..Work::default() };
+    let mut products = Vec::with_capacity(parts.len());
+    for part in parts {
+        let (n, k) = part.weight.shape();
+        let bias = part.bias.as_deref();
+        let gemm = nd::Gemm::new(low.tuning.0, (k, n), nd::Order::Outputs, bias, nd::Act::NONE);
+        let gemm = gemm.map_err(fail)?.in_bf16();
+        let weights = low.packed(node, part.id, Reading::default(), gemm.packing())?;
+        let gemm = Arc::new(gemm.with(weights).map_err(fail)?);
+        work.multiply_adds += k * n;
+        work.weight_bytes += gemm.bytes();
+        products.push((gemm, part.out));
+    }
+    let x = low.value(node.inputs[0])?;
+    let outs: Vec<BufferId> = products.iter().map(|(_, out)| *out).collect();
+    low.step(node, &[x], &outs, work, move |s| {
+        let product =
+            |(gemm, out): (Arc<nd::Gemm>, BufferId)| nd::GemmProduct { gemm, residual: None, out: s[out] };
+        nd::gemms(s[x], products.iter().cloned().map(product).collect())
+    });
     Ok(())
 }
 

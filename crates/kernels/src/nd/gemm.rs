@@ -6,18 +6,18 @@
 
 mod pack;
 mod rows;
+mod step;
 mod streams;
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use kinglet_simd::{Isa, Kernel, Level, dispatch};
+use kinglet_simd::{Isa, Kernel, Level};
 use kinglet_tensor::AlignedBuf;
 
 pub use self::pack::GemmPacking;
 use self::pack::deep;
-use self::rows::{CopyRows, pitch};
-use self::streams::{OneRow, STREAMS};
+use self::rows::pitch;
+pub use self::step::{GemmProduct, gemm, gemms};
 use super::NdError;
 use super::act::Act;
 use super::layout::BLOCK;
@@ -25,9 +25,7 @@ use super::packed::{Packed, Packing};
 use super::pairs::PAIRS;
 use super::shape::cuts;
 use super::tile::{Dense, Dynamic, Fixed, Operand, Pairs, Pitch, TALLEST, Tile, tallest, tiles};
-use crate::arena::{Rows, Span};
-use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
-use crate::{SharedMut, Worker};
+use crate::SharedMut;
 
 /// Weights `[k][n]` in panels of outputs.
 #[derive(Debug)]
@@ -63,8 +61,6 @@ const FEW: usize = 8;
 /// Cache lines of later weights that a tile asks for in each round.
 const LEAST_AHEAD: usize = 4;
 const MOST_AHEAD: usize = 8;
-/// Units of work, at least, for each worker.
-const UNITS: usize = 6;
 
 impl Gemm {
     /// For a weight matrix of `k` inputs and `n` outputs, which is still to come, packed as [`packing`](Self::packing) says.
@@ -152,148 +148,6 @@ impl Gemm {
     /// Rows that are copied at a time, at most: whole tiles.
     fn copied(&self) -> usize {
         (COPY / self.k / TALLEST).max(1) * TALLEST
-    }
-}
-
-/// `out = act(x w + bias + residual)`. The spans hold whole rows: `k` floats a row of `x`, `n` a row of the others,
-/// equally many; a row of a span may hold several of them.
-pub fn gemm(gemm: Arc<Gemm>, x: Span, residual: Option<Span>, out: Span) -> Result<Box<dyn Step>, StepError> {
-    let check = Check("gemm");
-    let each = x.cols / gemm.k;
-    check.span::<f32>("x", &x, each * gemm.k)?;
-    check.that(each > 0, || format!("{x:?} holds no whole rows of {}", gemm.k))?;
-    for (what, span) in [("out", Some(&out)), ("residual", residual.as_ref())] {
-        let Some(span) = span else { continue };
-        check.span::<f32>(what, span, each.saturating_mul(gemm.n))?;
-        check.same_rows(what, span, &x)?;
-    }
-    Ok(Box::new(GemmStep { gemm, each, x, residual, out }))
-}
-
-struct GemmStep {
-    gemm: Arc<Gemm>,
-    /// Rows in a row of the span.
-    each: usize,
-    x: Span,
-    residual: Option<Span>,
-    out: Span,
-}
-
-// SAFETY: touches its spans and scratch; each unit, some rows of some panels, is taken by one worker.
-unsafe impl Step for GemmStep {
-    fn label(&self) -> String {
-        let residual = if self.residual.is_some() { " + residual" } else { "" };
-        let numbers = if self.gemm.pairs { "bf16" } else { "f32" };
-        format!("gemm {numbers}{residual} {}", self.gemm.act.name()).trim_end().into()
-    }
-
-    fn spans(&self) -> Vec<Access> {
-        let residual = self.residual.map(Access::Read);
-        [Access::Read(self.x), Access::Write(self.out)].into_iter().chain(residual).collect()
-    }
-
-    fn needs(&self) -> Needs {
-        let most = match self.x.rows {
-            Rows::Fixed(rows) => rows.saturating_mul(self.each).min(self.gemm.copied()),
-            Rows::Dim(_) => self.gemm.copied(),
-        };
-        let row = self.gemm.k.div_ceil(BLOCK) * self.gemm.block();
-        let copy = if self.gemm.copies(most) { pitch(most).saturating_mul(row) } else { 0 };
-        Needs { scratch: copy.saturating_mul(size_of::<f32>()), ..Needs::default() }
-    }
-
-    fn serial(&self, dims: &[usize]) -> bool {
-        let rows = self.x.rows.count(dims).unwrap_or(0).saturating_mul(self.each);
-        self.gemm.weights.floats().saturating_mul(rows) <= 1 << 15
-    }
-
-    fn ready(&self) -> Result<(), String> {
-        self.gemm.weights.wait().map_err(ToString::to_string)
-    }
-
-    fn first_weights(&self, dims: &[usize], worker: Worker<'_>) -> &[u8] {
-        let gemm = &*self.gemm;
-        let one = self.x.rows.count(dims) == Some(1) && self.each == 1;
-        let Some(weights) = gemm.weights.bytes().filter(|_| one && OneRow::suits(gemm)) else { return &[] };
-        let units = Units::of(gemm, 1, worker.count());
-        let (_, panels) = units.get(worker.first_near(units.len()), 1);
-        let panel = gemm.deep() * gemm.width * size_of::<f32>();
-        weights.get(panels.start * panel..panels.end * panel).unwrap_or_default()
-    }
-
-    unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
-        let gemm = &*self.gemm;
-        let rows = ctx.rows(self.x.rows) * self.each;
-        let copies = gemm.copies(rows);
-        let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
-        let residual = self.residual.map(|span| ctx.view(&span));
-        let copy = copies.then(|| ctx.scratch());
-        for part in cuts(rows, if copies { gemm.copied() } else { FEW }) {
-            if part.start > 0 {
-                worker.barrier();
-            }
-            if let Some(copy) = copy {
-                dispatch(
-                    gemm.level,
-                    CopyRows { gemm, part: &part, rows: worker.share(part.len(), 1), x, copy },
-                );
-                if worker.index() == 0 {
-                    ctx.again();
-                }
-                worker.barrier();
-            }
-            let units = Units::of(gemm, part.len(), worker.count());
-            let take = || ctx.take_near(worker, units.len()).map(|unit| units.get(unit, part.len()));
-            let mut unit = take();
-            while let Some((rows, panels)) = unit {
-                unit = take();
-                let following = unit.as_ref().map_or(std::ptr::null(), |(_, next)| gemm.panel(next.start));
-                let part = &part;
-                match copy {
-                    // SAFETY: the copy is a whole row, and the panels' outputs are this worker's.
-                    Some(x) if rows.len() == 1 && part.len() == 1 && OneRow::suits(gemm) => unsafe {
-                        OneRow { gemm, panels, x, residual, out, at: part.start * gemm.n }.run();
-                    },
-                    _ => {
-                        dispatch(
-                            gemm.level,
-                            &Job { gemm, part, rows, panels, following, x, residual, out, copy },
-                        );
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// How a part of the rows is cut into pieces of work: some panels, some rows.
-struct Units {
-    panels: usize,
-    panel_parts: usize,
-    row_parts: usize,
-}
-
-impl Units {
-    fn of(gemm: &Gemm, rows: usize, workers: usize) -> Self {
-        let mut wanted = if workers == 1 { 1 } else { UNITS * workers };
-        if rows == 1 && workers > 1 {
-            // Few long streams.
-            wanted = (gemm.panels() / (2 * STREAMS)).clamp(2 * workers, wanted.max(2 * workers));
-        }
-        let panel_parts = gemm.panels().min(wanted);
-        let row_parts = wanted.div_ceil(panel_parts).min(rows.div_ceil(TALLEST)).max(1);
-        Self { panels: gemm.panels(), panel_parts, row_parts }
-    }
-
-    fn len(&self) -> usize {
-        self.panel_parts * self.row_parts
-    }
-
-    /// Rows, within the part, and panels of a unit.
-    fn get(&self, unit: usize, rows: usize) -> (Range<usize>, Range<usize>) {
-        let part = |count: usize, parts: usize, at: usize| count * at / parts..count * (at + 1) / parts;
-        let (panels, at) = (unit / self.row_parts, unit % self.row_parts);
-        (part(rows, self.row_parts, at), part(self.panels, self.panel_parts, panels))
     }
 }
 

@@ -31,7 +31,7 @@ pub use act::Act;
 pub use attention::{Heads, Mask, Operand, Output, short_attention};
 pub use conv::{Conv, ConvChain, ConvPacking, ConvShape, Scatter, conv, conv_chain};
 pub use elementwise::{Binary, Side, Unary, binary, unary};
-pub use gemm::{Gemm, GemmPacking, Order, gemm};
+pub use gemm::{Gemm, GemmPacking, GemmProduct, Order, gemm, gemms};
 pub use images::{concat, enlarge, unfold};
 pub use layout::{BLOCK, Layout, relayout};
 pub use matmul::{Products, matmul};

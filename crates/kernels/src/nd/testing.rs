@@ -89,7 +89,7 @@ impl Case {
         span
     }
 
-    fn run(&self, step: Box<dyn Step>, out: Span, team: &crate::Team) -> Vec<f32> {
+    pub(super) fn run(&self, step: Box<dyn Step>, out: Span, team: &crate::Team) -> Vec<f32> {
         let limits = Limits {
             arena_bytes: self.size,
             dims: vec![],

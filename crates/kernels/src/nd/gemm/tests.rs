@@ -1,6 +1,10 @@
 //! Products against their definition, and what is refused.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::Team;
+use crate::arena::{Rows, Span};
 use crate::nd::testing::{Case, random, rounded};
 
 fn check(rows: usize, k: usize, n: usize, order: Order, residual: bool) {
@@ -40,6 +44,38 @@ fn products_follow_the_definition() {
     }
 }
 
+/// Several products of one input give what each gives alone, whichever of their outputs is looked at.
+#[test]
+fn products_share_an_input() {
+    let k = 70;
+    for rows in [1, 3, 40] {
+        let x = random(1, rows * k);
+        for (level, bf16) in Level::available().into_iter().flat_map(|level| [(level, false), (level, true)])
+        {
+            let make = |(seed, n): (u64, usize)| {
+                let packed = Gemm::new(level, (k, n), Order::Inputs, None, Act::NONE).expect("packs");
+                let packed = if bf16 { packed.in_bf16() } else { packed };
+                packed.weights.fill(packed.packing().pack(&random(seed, k * n)));
+                Arc::new(packed)
+            };
+            let all = [(2, 100), (3, 7), (4, 40)].map(make);
+            let mut case = Case::new(level);
+            let x = case.matrix(k, &x);
+            let outs = all.each_ref().map(|gemm| case.span(rows, gemm.n));
+            let alone = outs.map(|out| case.span(rows, out.cols));
+            for i in 0..all.len() {
+                let product = |j: usize| GemmProduct { gemm: all[j].clone(), residual: None, out: outs[j] };
+                let together = || gemms(x, (0..all.len()).map(product).collect()).expect("binds");
+                let one = || gemm(all[i].clone(), x, None, alone[i]).expect("binds");
+                for team in [Team::new(1), Team::new(3)] {
+                    let run = |step, out| case.run(step, out, &team);
+                    assert_eq!(run(together(), outs[i]), run(one(), alone[i]), "{level} {rows} rows, {i}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn shapes_must_agree() {
     let make = |k, n, bias: usize| {
@@ -52,5 +88,9 @@ fn shapes_must_agree() {
     assert!(gemm(packed.clone(), span(0, 2, 4), None, span(64, 2, 6)).is_ok());
     assert!(gemm(packed.clone(), span(0, 2, 3), None, span(64, 2, 3)).is_err());
     assert!(gemm(packed.clone(), span(0, 2, 2), None, span(64, 1, 3)).is_err());
+    let product = |gemm: &Arc<Gemm>, out| GemmProduct { gemm: gemm.clone(), residual: None, out };
+    let other = Arc::new(make(2, 3, 3).expect("a product").in_bf16());
+    let two = vec![product(&packed, span(64, 2, 3)), product(&other, span(128, 2, 3))];
+    assert!(gemms(span(0, 2, 2), two).is_err() && gemms(span(0, 2, 2), vec![]).is_err());
     assert!(gemm(packed, span(0, 2, 2), Some(span(128, 2, 2)), span(64, 2, 3)).is_err());
 }
