@@ -141,7 +141,7 @@ impl<'a> Look<'a> {
                 let deep = weight.shape().get(1).is_some_and(|channels| *channels >= FEW);
                 (rank == 4 && conv.groups == 1 && deep).then_some(())?;
             }
-            None => (rank == 2 && made.len() > 1).then_some(())?,
+            None => (rank == 2 && !made.is_empty()).then_some(())?,
         }
         let op = DynamicProduct { op: node.op.clone(), each: true };
         let inputs = [Some(node.inputs[0]), Some(node.inputs[1]), None, None];
