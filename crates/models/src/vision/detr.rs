@@ -1,11 +1,11 @@
 //! DETR of transformers: a ResNet, an encoder over its pixels, a decoder over queries, boxes and classes.
 
 use kinglet_graph::ValueId;
-use kinglet_graph::ops::{Attend, Binary, Cast, Concat, Expand, Fun, Fun2, Gather, Range, Shape, Unsqueeze};
+use kinglet_graph::ops::{Binary, Cast, Concat, Expand, Fun, Fun2, Gather, Range, Shape, Unsqueeze};
 use kinglet_tensor::DType;
 
 use super::net::{EACH, Net};
-use super::{Given, parts, resnet};
+use super::{Given, blocks, parts, resnet};
 use crate::ModelError;
 
 const EPS: f32 = 1e-5;
@@ -257,25 +257,13 @@ impl Detr {
         let k = net.add(&parts(at, "keys"), from.values, from.places)?;
         let k = net.linear(&parts(at, "k_proj"), k)?;
         let v = net.linear(&parts(at, "v_proj"), from.values)?;
-        let op = Attend {
-            heads,
-            kv_heads: heads,
-            scale: None,
-            causal: false,
-            softcap: 0.0,
-            blank: false,
-            scores: 0,
-        };
-        let y = net.node(&parts(at, "attend"), op, &[q, k, v])?;
         let out = net.spelt(&[parts(at, "out_proj"), parts(at, "o_proj")]);
-        net.linear(&out, y)
+        blocks::attention(net, at, &out, heads, &[q, k, v])
     }
 
     fn mlp(&self, net: &mut Net<'_>, at: &str, x: ValueId) -> Result<ValueId, ModelError> {
         let [fc1, fc2] = ["fc1", "fc2"].map(|fc| net.spelt(&[parts(at, fc), format!("{at}.mlp.{fc}")]));
-        let y = net.linear(&fc1, x)?;
-        let y = net.map(&parts(at, "act"), self.act, y)?;
-        let y = net.linear(&fc2, y)?;
+        let y = blocks::mlp(net, at, [&fc1, &fc2], self.act, x)?;
         add_norm(net, &parts(at, "final_layer_norm"), x, y)
     }
 }

@@ -4,10 +4,10 @@
 //! folding them into one convolution is the passes' work.
 
 use kinglet_graph::ValueId;
-use kinglet_graph::ops::{Attend, Fun, Split};
+use kinglet_graph::ops::Fun;
 
 use super::net::{EACH, Net, Stride};
-use super::{Given, parts};
+use super::{Given, blocks, parts};
 use crate::ModelError;
 
 const EPS: f32 = 1e-5;
@@ -49,11 +49,8 @@ fn mobile_one(
     stride: usize,
     act: Option<Fun>,
 ) -> Result<ValueId, ModelError> {
-    let mut sum = branches(net, at, x, stride)?;
-    let se = parts(at, "se");
-    if net.has_module(&se) {
-        sum = super::squeeze(net, &se, ["fc1", "fc2"], [Fun::Relu, Fun::Sigmoid], sum)?;
-    }
+    let sum = branches(net, at, x, stride)?;
+    let sum = blocks::squeeze_where(net, at, sum)?;
     act.map_or(Ok(sum), |act| net.map(&parts(at, "act"), act, sum))
 }
 
@@ -84,8 +81,7 @@ fn total(net: &mut Net<'_>, at: &str, terms: &[ValueId]) -> Result<ValueId, Mode
 }
 
 fn conv_norm(net: &mut Net<'_>, at: &str, x: ValueId, stride: usize) -> Result<ValueId, ModelError> {
-    let x = net.conv(&parts(at, "conv"), x, Stride::of(stride))?;
-    net.batch_norm(&parts(at, "bn"), x, EPS)
+    blocks::conv_norm(net, [&parts(at, "conv"), &parts(at, "bn")], x, Stride::of(stride), EPS)
 }
 
 /// A large kernel of depth groups at stride two, then a pixelwise block; the first stage has none.
@@ -105,10 +101,7 @@ fn downsample(net: &mut Net<'_>, at: &str, x: ValueId, act: Option<Fun>) -> Resu
         }
         total(net, &large, &terms)?
     };
-    let se = parts(&large, "se");
-    if net.has_module(&se) {
-        y = super::squeeze(net, &se, ["fc1", "fc2"], [Fun::Relu, Fun::Sigmoid], y)?;
-    }
+    y = blocks::squeeze_where(net, &large, y)?;
     if let Some(act) = act {
         y = net.map(&parts(&large, "act"), act, y)?;
     }
@@ -195,16 +188,9 @@ fn mlp(net: &mut Net<'_>, at: &str, x: ValueId) -> Result<ValueId, ModelError> {
 fn attention(net: &mut Net<'_>, at: &str, x: ValueId) -> Result<ValueId, ModelError> {
     let channels = net.dim(x, 1).unwrap_or(0);
     let sides = [2, 3].map(|axis| net.dim(x, axis).unwrap_or(0) as i64);
-    let heads = channels / HEAD;
-    let pixels =
-        net.reshape(&parts(at, "pixels"), x, &[0, channels as i64, sides[0].saturating_mul(sides[1])])?;
-    let rows = net.transpose(&parts(at, "rows"), pixels, &[0, 2, 1])?;
-    let qkv = net.linear(&parts(at, "qkv"), rows)?;
-    let qkv = net.parts(&parts(at, "split"), Split { axis: -1, parts: 3 }, &[qkv], 3)?;
-    let op =
-        Attend { heads, kv_heads: heads, scale: None, causal: false, softcap: 0.0, blank: false, scores: 0 };
-    let y = net.node(&parts(at, "attend"), op, &qkv)?;
-    let y = net.linear(&parts(at, "proj"), y)?;
+    let rows = blocks::pixels(net, at, x)?;
+    let qkv = blocks::stacked(net, at, &parts(at, "qkv"), rows)?;
+    let y = blocks::attention(net, at, &parts(at, "proj"), channels / HEAD, &qkv)?;
     let y = net.transpose(&parts(at, "columns"), y, &[0, 2, 1])?;
     net.reshape(&parts(at, "planes"), y, &[0, channels as i64, sides[0], sides[1]])
 }

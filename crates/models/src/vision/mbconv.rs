@@ -6,7 +6,7 @@ use kinglet_graph::ValueId;
 use kinglet_graph::ops::{Clip, Fun};
 
 use super::net::{EACH, Net, Stride};
-use super::{Given, parts};
+use super::{Given, blocks, parts};
 use crate::ModelError;
 
 /// Functions between the layers.
@@ -175,7 +175,7 @@ impl Stack<'_, '_> {
             Act::HardSwish => Fun::HardSwish,
             Act::Silu => Fun::Swish(1.0),
         };
-        super::squeeze(self.net, at, ["conv_reduce", "conv_expand"], [inner, self.variant.gate], x)
+        blocks::squeeze(self.net, at, ["conv_reduce", "conv_expand"], [inner, self.variant.gate], x)
     }
 
     fn layer(
@@ -186,8 +186,8 @@ impl Stack<'_, '_> {
         stride: usize,
         act: Option<Act>,
     ) -> Result<ValueId, ModelError> {
-        let x = self.net.conv(conv, x, Stride { by: stride, same: self.same })?;
-        let x = self.net.batch_norm(norm, x, self.eps)?;
+        let stride = Stride { by: stride, same: self.same };
+        let x = blocks::conv_norm(self.net, [conv, norm], x, stride, self.eps)?;
         act.map_or(Ok(x), |act| activate(self.net, &parts(norm, "act"), act, x))
     }
 

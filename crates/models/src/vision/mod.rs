@@ -3,6 +3,7 @@
 //! A family is one file and a line of `TIMM` or `TRANSFORMERS`. Contract: a key that would change the computation and is not
 //! understood, and a tensor that nothing asks for, are errors. Deliberately absent: folding of norms and branches (the passes do it).
 
+mod blocks;
 mod config;
 mod detr;
 mod fastvit;
@@ -11,12 +12,11 @@ mod net;
 mod resnet;
 mod vit;
 
-use kinglet_graph::ops::Fun;
 use kinglet_graph::{Graph, Type, ValueId};
 use kinglet_tensor::{Metadata, WeightSource};
 
 use self::config::Given;
-use self::net::{EACH, Net};
+use self::net::Net;
 use crate::ModelError;
 use crate::image::Recipe;
 
@@ -104,20 +104,4 @@ fn classifier(net: &mut Net<'_>, at: &str, features: ValueId) -> Result<(), Mode
     }
     let logits = net.linear(at, features)?;
     net.output("logits", logits)
-}
-
-/// `x * gate(expand(act(reduce(mean(x)))))`: squeeze and excitation.
-fn squeeze(
-    net: &mut Net<'_>,
-    at: &str,
-    [reduce, expand]: [&str; 2],
-    [act, gate]: [Fun; 2],
-    x: ValueId,
-) -> Result<ValueId, ModelError> {
-    let y = net.mean(&parts(at, "mean"), x, &[2, 3], true)?;
-    let y = net.conv(&parts(at, reduce), y, EACH)?;
-    let y = net.map(&parts(at, "act"), act, y)?;
-    let y = net.conv(&parts(at, expand), y, EACH)?;
-    let y = net.map(&parts(at, "gate"), gate, y)?;
-    net.mul(at, x, y)
 }

@@ -6,7 +6,7 @@ use kinglet_graph::ValueId;
 use kinglet_graph::ops::Fun;
 
 use super::net::{EACH, Net, Stride};
-use super::{Given, parts};
+use super::{Given, blocks, parts};
 use crate::ModelError;
 
 const EPS: f32 = 1e-5;
@@ -70,16 +70,13 @@ fn timm_block(net: &mut Net<'_>, at: &str, x: ValueId, stride: usize) -> Result<
     let mut y = x;
     for i in 1..=last {
         let by = if i == last - 1 { stride } else { 1 };
-        y = net.conv(&parts(at, &format!("conv{i}")), y, Stride::of(by))?;
-        y = net.batch_norm(&parts(at, &format!("bn{i}")), y, EPS)?;
+        let [conv, norm] = ["conv", "bn"].map(|part| format!("{at}.{part}{i}"));
+        y = blocks::conv_norm(net, [&conv, &norm], y, Stride::of(by), EPS)?;
         if i < last {
             y = net.map(&parts(at, &format!("act{i}")), Fun::Relu, y)?;
         }
     }
-    let se = parts(at, "se");
-    if net.has_module(&se) {
-        y = super::squeeze(net, &se, ["fc1", "fc2"], [Fun::Relu, Fun::Sigmoid], y)?;
-    }
+    y = blocks::squeeze_where(net, at, y)?;
     let short = timm_shortcut(net, &parts(at, "downsample"), x, stride)?;
     let sum = net.add(&parts(at, "sum"), y, short)?;
     net.map(&parts(at, "act"), Fun::Relu, sum)
@@ -91,12 +88,10 @@ fn timm_shortcut(net: &mut Net<'_>, at: &str, x: ValueId, stride: usize) -> Resu
         return Ok(x);
     }
     if net.has(&parts(at, "0.weight")) {
-        let x = net.conv(&parts(at, "0"), x, Stride::of(stride))?;
-        return net.batch_norm(&parts(at, "1"), x, EPS);
+        return blocks::conv_norm(net, [&parts(at, "0"), &parts(at, "1")], x, Stride::of(stride), EPS);
     }
     let x = if stride > 1 { net.average_pool(&parts(at, "0"), x, stride)? } else { x };
-    let x = net.conv(&parts(at, "1"), x, EACH)?;
-    net.batch_norm(&parts(at, "2"), x, EPS)
+    blocks::conv_norm(net, [&parts(at, "1"), &parts(at, "2")], x, EACH, EPS)
 }
 
 fn norm_relu(net: &mut Net<'_>, at: &str, x: ValueId) -> Result<ValueId, ModelError> {
@@ -131,7 +126,9 @@ pub(super) fn trunk(
     for key in ["embedding_size", "hidden_sizes", "depths", "layer_type"] {
         given.keys.get(key);
     }
-    let mut x = layer(net, &format!("{root}embedder.embedder"), image, 2, Some(act))?;
+    let embedder = format!("{root}embedder.embedder");
+    let mut x = layer(net, &embedder, image, 2)?;
+    x = net.map(&parts(&embedder, "activation"), act, x)?;
     x = net.max_pool(&format!("{root}embedder.pooler"), x, 3, 2)?;
     for (s, stage) in net.modules(&format!("{root}encoder.stages")).iter().enumerate() {
         for (i, at) in net.modules(&format!("{stage}.layers")).iter().enumerate() {
@@ -155,22 +152,18 @@ fn block(
     let strided = if first || last < 2 { 0 } else { 1 };
     let mut y = x;
     for (i, path) in layers.iter().enumerate() {
-        y = layer(net, path, y, if i == strided { stride } else { 1 }, (i < last).then_some(act))?;
+        y = layer(net, path, y, if i == strided { stride } else { 1 })?;
+        if i < last {
+            y = net.map(&parts(path, "activation"), act, y)?;
+        }
     }
     let shortcut = parts(at, "shortcut");
-    let short = if net.has_module(&shortcut) { layer(net, &shortcut, x, stride, None)? } else { x };
+    let short = if net.has_module(&shortcut) { layer(net, &shortcut, x, stride)? } else { x };
     let sum = net.add(&parts(at, "sum"), y, short)?;
     net.map(&parts(at, "act"), act, sum)
 }
 
-fn layer(
-    net: &mut Net<'_>,
-    at: &str,
-    x: ValueId,
-    stride: usize,
-    act: Option<Fun>,
-) -> Result<ValueId, ModelError> {
-    let x = net.conv(&parts(at, "convolution"), x, Stride::of(stride))?;
-    let x = net.batch_norm(&parts(at, "normalization"), x, EPS)?;
-    act.map_or(Ok(x), |act| net.map(&parts(at, "activation"), act, x))
+fn layer(net: &mut Net<'_>, at: &str, x: ValueId, stride: usize) -> Result<ValueId, ModelError> {
+    let [conv, norm] = ["convolution", "normalization"].map(|part| parts(at, part));
+    blocks::conv_norm(net, [&conv, &norm], x, Stride::of(stride), EPS)
 }

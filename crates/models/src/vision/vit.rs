@@ -3,10 +3,10 @@
 //! Depth, widths, class and register tokens, position vectors, layer scales and norms follow from the tensors.
 
 use kinglet_graph::ValueId;
-use kinglet_graph::ops::{Attend, Concat, Expand, Fun, Gather, Shape, Slice, Split};
+use kinglet_graph::ops::{Concat, Expand, Fun, Gather, Shape, Slice};
 
 use super::net::Net;
-use super::{Given, parts};
+use super::{Given, blocks, parts};
 use crate::ModelError;
 
 /// How a library spells the modules of a transformer.
@@ -161,7 +161,8 @@ impl Transformer<'_> {
         let at = self.path(self.spelling.patches);
         let kernel = net.shape(&parts(&at, "weight"))?;
         let side = kernel.last().copied().unwrap_or(1).max(1);
-        let x = patches(net, &at, image, side)?;
+        let planes = net.conv_apart(&at, image, side)?;
+        let x = blocks::pixels(net, &at, planes)?;
         let class = self.path(self.spelling.class);
         let distilled = self.path("embeddings.distillation_token");
         let mut tokens = Vec::new();
@@ -189,21 +190,16 @@ impl Transformer<'_> {
             let y = self.attention(net, &at, normed)?;
             x = self.residual(net, &at, 0, x, y)?;
             let normed = net.layer_norm(&parts(&at, self.spelling.norms[1]), x, self.eps)?;
-            let y = net.linear(&parts(&at, self.spelling.mlp[0]), normed)?;
-            let y = net.map(&parts(&at, "act"), self.act, y)?;
-            let y = net.linear(&parts(&at, self.spelling.mlp[1]), y)?;
+            let [first, last] = self.spelling.mlp.map(|product| parts(&at, product));
+            let y = blocks::mlp(net, &at, [&first, &last], self.act, normed)?;
             x = self.residual(net, &at, 1, x, y)?;
         }
         Ok(x)
     }
 
     fn attention(&self, net: &mut Net<'_>, at: &str, x: ValueId) -> Result<ValueId, ModelError> {
-        let heads = self.heads;
         let mut qkv = match self.spelling.qkv {
-            Qkv::Stacked(name) => {
-                let all = net.linear(&parts(at, name), x)?;
-                net.parts(&parts(at, "split"), Split { axis: -1, parts: 3 }, &[all], 3)?
-            }
+            Qkv::Stacked(name) => blocks::stacked(net, at, &parts(at, name), x)?,
             Qkv::Apart(names) => {
                 let products = names.iter().map(|name| net.linear(&parts(at, name), x));
                 products.collect::<Result<_, _>>()?
@@ -215,17 +211,7 @@ impl Transformer<'_> {
                 qkv[i] = self.norm_heads(net, &name, qkv[i])?;
             }
         }
-        let op = Attend {
-            heads,
-            kv_heads: heads,
-            scale: None,
-            causal: false,
-            softcap: 0.0,
-            blank: false,
-            scores: 0,
-        };
-        let y = net.node(&parts(at, "attend"), op, &qkv)?;
-        net.linear(&parts(at, self.spelling.out), y)
+        blocks::attention(net, at, &parts(at, self.spelling.out), self.heads, &qkv)
     }
 
     /// A norm of each head's part of a row.
@@ -252,14 +238,6 @@ impl Transformer<'_> {
         }
         net.add(&parts(at, "sum"), x, y)
     }
-}
-
-/// `[N, patches, width]` of pictures.
-fn patches(net: &mut Net<'_>, at: &str, image: ValueId, side: usize) -> Result<ValueId, ModelError> {
-    let planes = net.conv_apart(at, image, side)?;
-    let [width, rows, columns] = [1, 2, 3].map(|axis| net.dim(planes, axis).unwrap_or(0) as i64);
-    let rows = net.reshape(&parts(at, "pixels"), planes, &[0, width, rows.saturating_mul(columns)])?;
-    net.transpose(&parts(at, "rows"), rows, &[0, 2, 1])
 }
 
 /// Tokens before the rows of each picture.
