@@ -7,6 +7,7 @@
 mod attributes;
 mod custom;
 mod error;
+mod families;
 mod node;
 mod ops;
 pub mod proto;

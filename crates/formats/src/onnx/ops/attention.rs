@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[("", "Attention", attention), ("", "RotaryEmbedding", rotary)];
+pub(in crate::onnx) const OPS: &[Entry] = &[("", "Attention", attention), ("", "RotaryEmbedding", rotary)];
 
 fn size(cx: &Cx<'_, '_>, name: &str) -> usize {
     usize::try_from(cx.int(name, 0)).unwrap_or(0)

@@ -10,7 +10,7 @@ use crate::onnx::node::Cx;
 use crate::onnx::proto;
 use crate::onnx::tensor::{External, dtype_of, tensor, texts};
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "Constant", constant),
     ("", "ConstantOfShape", constant_of_shape),
     ("", "Identity", |cx| cx.emit(Identity)),

@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[("", "If", branch), ("", "Loop", repeat), ("", "Scan", scan)];
+pub(in crate::onnx) const OPS: &[Entry] = &[("", "If", branch), ("", "Loop", repeat), ("", "Scan", scan)];
 
 fn branch(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     let (then, mut reads) = cx.body("then_branch")?;

@@ -11,7 +11,7 @@ use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 use crate::onnx::tensor::dtype_of;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "Abs", |cx| cx.emit(Unary(Fun::Abs))),
     ("", "Neg", |cx| cx.emit(Unary(Fun::Neg))),
     ("", "Sign", |cx| cx.emit(Unary(Fun::Sign))),

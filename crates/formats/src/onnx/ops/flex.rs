@@ -11,7 +11,7 @@ use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 use crate::onnx::tensor::dtype_of;
 
-pub(super) const OPS: &[Entry] = &[("ai.onnx.preview", "FlexAttention", flex)];
+pub(in crate::onnx) const OPS: &[Entry] = &[("ai.onnx.preview", "FlexAttention", flex)];
 
 /// Inputs: queries `[B, H, L, D]`, keys `[B, kv heads, S, D]`, values `[B, kv heads, S, E]`.
 fn flex(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {

@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "Gather", |cx| cx.emit(Gather { axis: cx.int("axis", 0) })),
     ("", "GatherElements", |cx| cx.emit(GatherElements { axis: cx.int("axis", 0) })),
     ("", "GatherND", |cx| cx.emit(GatherNd { batch_dims: cx.int("batch_dims", 0).max(0) as usize })),

@@ -9,7 +9,7 @@ use super::Entry;
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "Reshape", reshape),
     ("", "Flatten", |cx| cx.emit(Flatten { axis: cx.int("axis", 1) })),
     ("", "Squeeze", |cx| {

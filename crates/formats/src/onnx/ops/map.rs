@@ -6,7 +6,7 @@ use crate::onnx::node::Cx;
 use crate::onnx::proto::{Attribute, Graph, Node, ValueInfo};
 use kinglet_graph::Type;
 
-pub(super) const OPS: &[Entry] = &[("", "SequenceMap", map)];
+pub(in crate::onnx) const OPS: &[Entry] = &[("", "SequenceMap", map)];
 
 /// Inputs: a list, and further lists of its length or tensors that each round takes whole.
 fn map(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {

@@ -1,31 +1,32 @@
-//! The registry of importers: one file a family of operators, each with a table of its operators.
+//! The importers: one file a family of operators, each with a table of its operators; `FAMILIES` gathers them.
 
-mod attention;
-mod constant;
-mod control;
-mod elementwise;
-mod flex;
-mod index;
-mod layout;
-mod linear;
-mod map;
-mod microsoft;
-mod norm;
-mod order;
-mod pool;
-mod quantize;
-mod random;
-mod recurrent;
-mod reduce;
-mod resize;
-mod sample;
-mod sequence;
-mod signal;
-mod text;
+pub(in crate::onnx) mod attention;
+pub(in crate::onnx) mod constant;
+pub(in crate::onnx) mod control;
+pub(in crate::onnx) mod elementwise;
+pub(in crate::onnx) mod flex;
+pub(in crate::onnx) mod index;
+pub(in crate::onnx) mod layout;
+pub(in crate::onnx) mod linear;
+pub(in crate::onnx) mod map;
+pub(in crate::onnx) mod microsoft;
+pub(in crate::onnx) mod norm;
+pub(in crate::onnx) mod order;
+pub(in crate::onnx) mod pool;
+pub(in crate::onnx) mod quantize;
+pub(in crate::onnx) mod random;
+pub(in crate::onnx) mod recurrent;
+pub(in crate::onnx) mod reduce;
+pub(in crate::onnx) mod resize;
+pub(in crate::onnx) mod sample;
+pub(in crate::onnx) mod sequence;
+pub(in crate::onnx) mod signal;
+pub(in crate::onnx) mod text;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use super::families::FAMILIES;
 use super::node::Import;
 
 pub(crate) use constant::{dense, text_constant};
@@ -33,40 +34,12 @@ pub(crate) use constant::{dense, text_constant};
 /// Domain, operator, importer.
 pub(crate) type Entry = (&'static str, &'static str, Import);
 
-const FAMILIES: &[&[Entry]] = &[
-    attention::OPS,
-    constant::OPS,
-    control::OPS,
-    elementwise::OPS,
-    flex::OPS,
-    index::OPS,
-    layout::OPS,
-    linear::OPS,
-    map::OPS,
-    norm::OPS,
-    order::OPS,
-    pool::OPS,
-    quantize::OPS,
-    random::OPS,
-    recurrent::OPS,
-    reduce::OPS,
-    resize::OPS,
-    sample::OPS,
-    sequence::OPS,
-    signal::OPS,
-    text::OPS,
-];
-
 /// The importer of an operator, when there is one.
 pub(crate) fn importer(domain: &str, op: &str) -> Option<Import> {
     static TABLE: OnceLock<HashMap<(&'static str, &'static str), Import>> = OnceLock::new();
     let table = TABLE.get_or_init(|| {
-        FAMILIES
-            .iter()
-            .chain(microsoft::FAMILIES)
-            .flat_map(|family| family.iter())
-            .map(|(domain, op, import)| ((*domain, *op), *import))
-            .collect()
+        let rows = FAMILIES.iter().flat_map(|family| family.importers);
+        rows.map(|(domain, op, import)| ((*domain, *op), *import)).collect()
     });
     table.get(&(domain, op)).copied()
 }

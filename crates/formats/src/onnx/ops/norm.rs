@@ -9,7 +9,7 @@ use super::Entry;
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "BatchNormalization", batch_norm),
     ("", "InstanceNormalization", |cx| cx.emit(GroupNorm { groups: None, eps: cx.float("epsilon", 1e-5) })),
     ("", "GroupNormalization", |cx| {

@@ -9,7 +9,7 @@ use super::Entry;
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "TopK", top_k),
     ("", "Unique", |cx| cx.emit(Unique { axis: cx.attrs.int("axis"), sorted: cx.flag("sorted", true) })),
     ("", "NonZero", |cx| cx.emit(NonZero)),

@@ -7,7 +7,7 @@ use super::linear::window;
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "MaxPool", |cx| {
         let column_major = cx.flag("storage_order", false);
         pool(cx, PoolKind::Max { column_major })

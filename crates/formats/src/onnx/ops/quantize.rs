@@ -12,7 +12,7 @@ use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 use crate::onnx::tensor::dtype_of;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "QuantizeLinear", quantize),
     ("", "DequantizeLinear", dequantize),
     ("com.microsoft", "QuantizeLinear", quantize),

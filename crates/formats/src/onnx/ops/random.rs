@@ -11,7 +11,7 @@ use crate::onnx::tensor::dtype_of;
 
 type Done = Result<(), OnnxError>;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "Bernoulli", bernoulli),
     ("", "Multinomial", multinomial),
     ("", "RandomNormal", |cx| of_shape(cx, normal(cx))),

@@ -9,7 +9,7 @@ use super::Entry;
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "RNN", |cx| recurrent(cx, Cell::Plain)),
     ("", "GRU", |cx| {
         let reset_after = cx.flag("linear_before_reset", false);

@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "ReduceSum", |cx| reduce(cx, ReduceKind::Sum, 13)),
     ("", "ReduceMean", |cx| reduce(cx, ReduceKind::Mean, 18)),
     ("", "ReduceMax", |cx| reduce(cx, ReduceKind::Max, 18)),

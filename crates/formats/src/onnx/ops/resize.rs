@@ -7,7 +7,7 @@ use super::Entry;
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[("", "Resize", resize), ("", "Upsample", upsample)];
+pub(in crate::onnx) const OPS: &[Entry] = &[("", "Resize", resize), ("", "Upsample", upsample)];
 
 fn mode(cx: &Cx<'_, '_>, rule: NearestRule) -> Result<ResizeMode, OnnxError> {
     Ok(match cx.attrs.text("mode").unwrap_or("nearest") {

@@ -10,7 +10,7 @@ use super::linear::{groups, window};
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "GridSample", grid_sample),
     ("", "AffineGrid", |cx| cx.emit(AffineGrid { align_corners: cx.flag("align_corners", false) })),
     ("", "RoiAlign", roi_align),

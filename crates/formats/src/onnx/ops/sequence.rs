@@ -4,7 +4,7 @@ use kinglet_graph::ops::Sequence;
 
 use super::Entry;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "SequenceEmpty", |cx| cx.emit(Sequence::Empty)),
     ("", "SequenceConstruct", |cx| cx.emit(Sequence::Construct)),
     ("", "SequenceAt", |cx| cx.emit(Sequence::At)),

@@ -9,7 +9,7 @@ use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 use crate::onnx::tensor::dtype_of;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "DFT", dft),
     ("", "STFT", |cx| cx.emit(Stft { onesided: cx.flag("onesided", true) })),
     ("", "MelWeightMatrix", |cx| {

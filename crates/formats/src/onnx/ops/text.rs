@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "StringConcat", |cx| cx.emit(Text::Join)),
     ("", "StringNormalizer", normalise),
     ("", "StringSplit", |cx| {

@@ -8,7 +8,7 @@
 mod attribute;
 mod body;
 mod node;
-mod ops;
+pub(super) mod ops;
 mod tensor;
 mod types;
 

@@ -7,10 +7,10 @@ use super::{Frame, Writer, tensor, types};
 use crate::onnx::proto;
 
 /// Adds the nodes for one op; an error says why ONNX cannot express it.
-pub(super) type Export = fn(&mut Ex<'_, '_>) -> Result<(), String>;
+pub(in crate::onnx) type Export = fn(&mut Ex<'_, '_>) -> Result<(), String>;
 
 /// A node being written.
-pub(super) struct Ex<'w, 'a> {
+pub(in crate::onnx) struct Ex<'w, 'a> {
     pub(super) writer: &'w mut Writer<'a>,
     pub(super) graph: &'w Graph,
     pub(super) node: &'w Node,

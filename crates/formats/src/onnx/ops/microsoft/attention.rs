@@ -11,7 +11,7 @@ use super::{Entry, MS, columns, count, refuse, tensor, width};
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] =
+pub(in crate::onnx) const OPS: &[Entry] =
     &[(MS, "MultiHeadAttention", multi_head), (MS, "Attention", projected), (MS, "RotaryEmbedding", rotary)];
 
 /// What both kinds of attention have in common.

@@ -16,7 +16,7 @@ use super::{Entry, MS, count, tensor, width};
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[(MS, "GroupQueryAttention", grouped)];
+pub(in crate::onnx) const OPS: &[Entry] = &[(MS, "GroupQueryAttention", grouped)];
 
 type Made = Result<ValueId, OnnxError>;
 

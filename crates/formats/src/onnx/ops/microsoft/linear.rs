@@ -9,7 +9,7 @@ use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 use crate::onnx::ops::linear::{groups, window};
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     (MS, "FusedMatMul", matmul),
     (MS, "TransposeMatMul", matmul),
     (MS, "FusedGemm", gemm),

@@ -1,12 +1,12 @@
 //! Operators of the domain `com.microsoft` as ONNX Runtime defines them in its document of contrib operators: exporters and
 //! ONNX Runtime's own optimiser write them. They become the ops that the standard operators become.
 
-mod attention;
-mod grouped;
-mod linear;
-mod norm;
+pub(in crate::onnx) mod attention;
+pub(in crate::onnx) mod grouped;
+pub(in crate::onnx) mod linear;
+pub(in crate::onnx) mod norm;
 mod packed;
-mod quantized;
+pub(in crate::onnx) mod quantized;
 
 use kinglet_graph::ops::{Binary, Cast, Fun, Fun2, Reshape, Slice, Trilu, Unary, Unsqueeze};
 use kinglet_graph::{TensorType, ValueId};
@@ -16,13 +16,10 @@ use super::Entry;
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const FAMILIES: &[&[Entry]] =
-    &[OPS, attention::OPS, grouped::OPS, linear::OPS, norm::OPS, quantized::OPS];
-
 /// The domain.
 const MS: &str = "com.microsoft";
 
-const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     (MS, "Gelu", |cx| cx.emit(Unary(Fun::Gelu { tanh: false }))),
     (MS, "QuickGelu", |cx| cx.emit(Unary(Fun::Swish(cx.float("alpha", 1.702))))),
     (MS, "BiasGelu", |cx| biased(cx, Fun::Gelu { tanh: false })),

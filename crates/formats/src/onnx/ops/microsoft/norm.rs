@@ -9,7 +9,7 @@ use super::{Entry, MS, summed};
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     // ONNX Runtime registers these two in the standard domain.
     ("", "SimplifiedLayerNormalization", |cx| plain(cx, false)),
     (MS, "SimplifiedLayerNormalization", |cx| plain(cx, false)),

@@ -13,7 +13,7 @@ use crate::onnx::node::Cx;
 use crate::onnx::ops::linear::window;
 use crate::onnx::ops::quantize::numbers;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     (MS, "QLinearAdd", |cx| binary(cx, Fun2::Add)),
     (MS, "QLinearMul", |cx| binary(cx, Fun2::Mul)),
     (MS, "QLinearSigmoid", |cx| single(cx, Unary(Fun::Sigmoid))),

@@ -7,7 +7,7 @@ use super::Entry;
 use crate::onnx::write::attribute::{flag, float, int, size, sizes};
 use crate::onnx::write::node::Ex;
 
-pub(super) const OPS: &[Entry] = &[("Attend", attend), ("Rotate", rotate)];
+pub(in crate::onnx) const OPS: &[Entry] = &[("Attend", attend), ("Rotate", rotate)];
 
 /// The operator where the set has it; spelled out in plain ones where these can say the same.
 fn attend(ex: &mut Ex<'_, '_>) -> Result<(), String> {

@@ -7,7 +7,7 @@ use super::Entry;
 use crate::onnx::write::attribute::{int, tensor};
 use crate::onnx::write::tensor as stored;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("TextConstant", |ex| {
         let TextConstant { shape, texts } = ex.op()?;
         ex.emit("Constant", vec![tensor("value", stored::texts(shape, texts))])

@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::write::attribute::{graph, ints, size};
 use crate::onnx::write::node::Ex;
 
-pub(super) const OPS: &[Entry] = &[("If", branch), ("Loop", repeat), ("Scan", scan)];
+pub(in crate::onnx) const OPS: &[Entry] = &[("If", branch), ("Loop", repeat), ("Scan", scan)];
 
 fn branch(ex: &mut Ex<'_, '_>) -> Result<(), String> {
     let If { then, otherwise } = ex.op()?;

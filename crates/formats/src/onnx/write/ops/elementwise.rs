@@ -9,7 +9,7 @@ use crate::onnx::write::attribute::{flag, float, int, text};
 use crate::onnx::write::node::Ex;
 use crate::onnx::write::tensor::number_of;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("Unary", unary),
     ("Binary", binary),
     ("Where", |ex| ex.emit("Where", vec![])),

@@ -7,7 +7,7 @@ use super::Entry;
 use crate::onnx::write::attribute::{flag, int, sizes};
 use crate::onnx::write::node::Ex;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("Add", |ex| ex.emit("Add", vec![])),
     ("Scale", |ex| {
         let factor = ex.op::<Scale>()?.factor;

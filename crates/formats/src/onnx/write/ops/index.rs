@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::proto::Attribute;
 use crate::onnx::write::attribute::{int, size, text};
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("Gather", |ex| {
         let axis = ex.op::<Gather>()?.axis;
         ex.emit("Gather", vec![int("axis", axis)])

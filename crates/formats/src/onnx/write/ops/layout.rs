@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::write::attribute::{flag, int, size, sizes, text};
 use crate::onnx::write::node::Ex;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("Reshape", |ex| {
         let allow_zero = ex.op::<Reshape>()?.allow_zero;
         ex.emit("Reshape", if allow_zero { vec![flag("allowzero", true)] } else { vec![] })

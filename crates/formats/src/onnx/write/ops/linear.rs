@@ -7,7 +7,7 @@ use super::Entry;
 use crate::onnx::proto::Attribute;
 use crate::onnx::write::attribute::{flag, float, ints, size, sizes, text};
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("MatMul", |ex| ex.emit("MatMul", vec![])),
     ("Gemm", |ex| {
         let Gemm { alpha, beta, trans_a, trans_b } = *ex.op()?;

@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::write::attribute::{flag, float, int, size};
 use crate::onnx::write::node::Ex;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("BatchNorm", |ex| {
         let BatchNorm { eps, momentum, training } = *ex.op()?;
         let attributes =

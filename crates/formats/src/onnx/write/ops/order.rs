@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::write::attribute::{flag, int, size, text};
 use crate::onnx::write::node::Ex;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("TopK", top_k),
     ("Unique", |ex| {
         let Unique { axis, sorted } = *ex.op()?;

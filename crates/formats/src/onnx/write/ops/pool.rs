@@ -7,7 +7,7 @@ use super::linear::attributes;
 use crate::onnx::write::attribute::{flag, int, sizes};
 use crate::onnx::write::node::Ex;
 
-pub(super) const OPS: &[Entry] = &[("Pool", pool)];
+pub(in crate::onnx) const OPS: &[Entry] = &[("Pool", pool)];
 
 fn pool(ex: &mut Ex<'_, '_>) -> Result<(), String> {
     let Pool { kind, kernel, window, ceil } = ex.op()?;

@@ -8,7 +8,7 @@ use crate::onnx::write::attribute::{flag, int, size};
 use crate::onnx::write::node::Ex;
 use crate::onnx::write::tensor::number_of;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("Quantize", quantize),
     ("Dequantize", dequantize),
     ("DynamicQuantize", |ex| {

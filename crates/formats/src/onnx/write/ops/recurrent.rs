@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::write::attribute::{flag, float, floats, size, text, texts};
 use crate::onnx::write::node::Ex;
 
-pub(super) const OPS: &[Entry] = &[("Recurrent", recurrent)];
+pub(in crate::onnx) const OPS: &[Entry] = &[("Recurrent", recurrent)];
 
 fn recurrent(ex: &mut Ex<'_, '_>) -> Result<(), String> {
     let op = ex.op::<Recurrent>()?;

@@ -5,7 +5,7 @@ use kinglet_graph::ops::{ArgReduce, Reduce, ReduceKind};
 use super::Entry;
 use crate::onnx::write::attribute::{flag, int};
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("Reduce", |ex| {
         let Reduce { kind, keep_dims, keep_all } = *ex.op()?;
         let name = match kind {

@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::write::attribute::{flag, float, ints, text};
 use crate::onnx::write::node::Ex;
 
-pub(super) const OPS: &[Entry] = &[("Resize", resize)];
+pub(in crate::onnx) const OPS: &[Entry] = &[("Resize", resize)];
 
 fn resize(ex: &mut Ex<'_, '_>) -> Result<(), String> {
     let op = ex.op::<Resize>()?;

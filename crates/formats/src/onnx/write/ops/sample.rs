@@ -10,7 +10,7 @@ use super::linear::attributes;
 use crate::onnx::write::attribute::{flag, float, int, ints, size, sizes, text};
 use crate::onnx::write::node::Ex;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("GridSample", grid_sample),
     ("AffineGrid", |ex| {
         ex.needs(20)?;

@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::write::attribute::{flag, int};
 use crate::onnx::write::node::Ex;
 
-pub(super) const OPS: &[Entry] = &[("Sequence", sequence)];
+pub(in crate::onnx) const OPS: &[Entry] = &[("Sequence", sequence)];
 
 fn sequence(ex: &mut Ex<'_, '_>) -> Result<(), String> {
     let (name, attributes) = match *ex.op()? {

@@ -5,7 +5,7 @@ use kinglet_graph::ops::{Dft, Stft};
 use super::Entry;
 use crate::onnx::write::attribute::flag;
 
-pub(super) const OPS: &[Entry] = &[
+pub(in crate::onnx) const OPS: &[Entry] = &[
     ("Dft", |ex| {
         ex.needs(20)?;
         let Dft { inverse, onesided } = *ex.op()?;

@@ -6,7 +6,7 @@ use super::Entry;
 use crate::onnx::write::attribute::{flag, floats, size, sizes, text, texts};
 use crate::onnx::write::node::Ex;
 
-pub(super) const OPS: &[Entry] = &[("Text", words), ("TfIdf", tf_idf)];
+pub(in crate::onnx) const OPS: &[Entry] = &[("Text", words), ("TfIdf", tf_idf)];
 
 fn words(ex: &mut Ex<'_, '_>) -> Result<(), String> {
     match ex.op()? {
