@@ -5,7 +5,7 @@ mod real;
 
 use std::path::{Path, PathBuf};
 
-use kinglet::formats::npy;
+use kinglet::formats::{npy, onnx};
 use kinglet::graphs::{Embedder, GraphModel, floats, write_npz};
 use kinglet::models::task::cosine;
 use kinglet::tensor::{DType, Tensor};
@@ -136,4 +136,111 @@ mod custom_op;
 #[test]
 fn operators_can_be_registered_from_outside() {
     custom_op::main().expect("the example runs");
+}
+
+/// Models with external data `w.data`, reached through links: the hub's cache, and places that nobody vouches for.
+#[cfg(unix)]
+mod links {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use kinglet::Error;
+    use kinglet::graphs::GraphFiles;
+
+    use super::*;
+
+    /// `nn-full` with its weights in a file of their own, which it calls `location`: both files.
+    fn split(location: &str) -> [Vec<u8>; 2] {
+        let graph = GraphFiles::open(&fixture("nn-full.mlmodel")).expect("opens").graph;
+        let options =
+            onnx::WriteOptions { inline: Some(1000), data_name: location.into(), ..Default::default() };
+        let written = onnx::write(&graph, &options).expect("written");
+        let mut data = Vec::new();
+        written.write_data(&mut data, &mut |_| ()).expect("in memory");
+        assert!(data.len() >= 2048, "the weights lie outside");
+        [written.model, data]
+    }
+
+    /// A folder with `blobs` (a model and its data, named by content), `other` (data alone) and an empty `home/sub`.
+    fn store(location: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a folder");
+        let [model, data] = split(location);
+        for folder in ["blobs", "other", "home/sub"] {
+            fs::create_dir_all(root.path().join(folder)).expect("a folder");
+        }
+        for (name, bytes) in [("blobs/1", &model), ("blobs/2", &data), ("other/w.data", &data)] {
+            fs::write(root.path().join(name), bytes).expect("written");
+        }
+        root
+    }
+
+    fn link(target: &str, root: &Path, name: &str) {
+        symlink(target, root.join(name)).expect("linked");
+    }
+
+    /// Fails unless the model opens, computes what it did in one file, and says that it was read from both files.
+    fn check_followed(root: &Path) {
+        let path = root.join("home/m.onnx");
+        let files = GraphFiles::open(&path).map_err(|e| e.to_string()).expect("followed");
+        assert_eq!(files.sources, [path.clone(), root.join("home/w.data")]);
+        let x: Vec<f32> = (0..32).map(|i| i as f32 * 0.1).collect();
+        let run = |path: &Path| {
+            let mut model = GraphModel::open(path, &LoadOptions::default()).expect("opens");
+            floats(&model.run(&[tensor("x", &[32], &x)]).expect("runs")[0]).expect("numbers").data
+        };
+        check_near("the linked model", &run(&path), &run(&fixture("nn-full.mlmodel")), 1e-6);
+    }
+
+    /// Fails unless the model is refused for the link `location`.
+    fn check_refused(root: &Path, location: &str) {
+        let error = GraphFiles::open(&root.join("home/m.onnx")).err().expect("refused");
+        let shown = error.to_string();
+        let Error::Onnx { source, .. } = error else { panic!("{shown}") };
+        let onnx::OnnxError::External {
+            source: onnx::ExternalError::Link { location: found, target }, ..
+        } = *source
+        else {
+            panic!("{shown}")
+        };
+        assert_eq!(found, location);
+        assert!(target.ends_with("other/w.data"), "{target}");
+        assert!(shown.contains("is not followed") && shown.contains("put a copy"), "{shown}");
+    }
+
+    #[test]
+    fn a_linked_model_finds_data_beside_its_own_target() {
+        let root = store("w.data");
+        link("../blobs/1", root.path(), "home/m.onnx");
+        link("../blobs/2", root.path(), "home/w.data");
+        check_followed(root.path());
+    }
+
+    #[test]
+    fn links_within_the_folder_are_followed() {
+        let root = store("w.data");
+        fs::copy(root.path().join("blobs/1"), root.path().join("home/m.onnx")).expect("copied");
+        fs::copy(root.path().join("blobs/2"), root.path().join("home/sub/2")).expect("copied");
+        link("sub/2", root.path(), "home/w.data");
+        check_followed(root.path());
+    }
+
+    #[test]
+    fn links_to_elsewhere_are_refused() {
+        // A model in the hub's cache.
+        let root = store("w.data");
+        link("../blobs/1", root.path(), "home/m.onnx");
+        link("../other/w.data", root.path(), "home/w.data");
+        check_refused(root.path(), "w.data");
+        // A model that is no link itself, and two links in a row.
+        let root = store("w.data");
+        fs::copy(root.path().join("blobs/1"), root.path().join("home/m.onnx")).expect("copied");
+        link("w", root.path(), "home/w.data");
+        link("../other/w.data", root.path(), "home/w");
+        check_refused(root.path(), "w.data");
+        // A link in the middle of the way.
+        let root = store("away/w.data");
+        link("../blobs/1", root.path(), "home/m.onnx");
+        link("../other", root.path(), "home/away");
+        check_refused(root.path(), "away/w.data");
+    }
 }

@@ -27,12 +27,35 @@ pub enum OnnxError {
     Cycle(String),
     #[error("constant `{name}`: {reason}")]
     Tensor { name: String, reason: String },
+    #[error("constant `{name}`: {source}")]
+    External { name: String, source: ExternalError },
     #[error("output `{0}` is made by no node; the model is damaged, export it again")]
     Output(String),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error("functions call each other more than {0} deep; the model is damaged, export it again")]
     Depth(usize),
+}
+
+/// Why a file beside a model cannot be read; `location` is what the model calls it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "fields are named by the message")]
+#[non_exhaustive]
+pub enum ExternalError {
+    #[error("its data lies in `{location}`, and no folder was given")]
+    NoFolder { location: String },
+    #[error("`{location}` points outside the model's folder; do not trust this model")]
+    Outside { location: String },
+    #[error(
+        "`{location}` is a link to {target}, outside the model's folder, and is not followed; if you trust this model, put a copy of that file in the link's place"
+    )]
+    Link { location: String, target: String },
+    #[error("`{location}` is missing: copy or download the files beside the model, too")]
+    Missing { location: String },
+    #[error("`{location}` has {bytes} bytes, fewer than the model says")]
+    Short { location: String, bytes: usize },
+    #[error("{reason}")]
+    Open { location: String, reason: String },
 }
 
 /// At most ten operators, each with at most three of its nodes.

@@ -20,7 +20,7 @@ mod write;
 pub use prost;
 
 pub use custom::{CustomNode, CustomOps};
-pub use error::OnnxError;
+pub use error::{ExternalError, OnnxError};
 pub use read::{OnnxModel, read, read_with};
 pub(crate) use scope::closed;
 pub use tensor::{External, NoExternal, dtype_of, tensor};

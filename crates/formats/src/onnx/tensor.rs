@@ -2,22 +2,25 @@
 
 use kinglet_tensor::{Bytes, DType, Tensor};
 
-use super::error::OnnxError;
+use super::error::{ExternalError, OnnxError};
 use super::proto;
+
+/// `TensorProto.DataLocation` of data that lies in another file.
+const EXTERNAL: i32 = 1;
 
 /// Where a model's external data lies.
 pub trait External {
     /// The bytes `offset..offset + length` (to the end without a length) of a file beside the model. `location` is as the
-    /// model gives it: whoever opens files must refuse paths that leave the model's folder.
-    fn read(&self, location: &str, offset: u64, length: Option<u64>) -> Result<Bytes, String>;
+    /// model gives it: whoever opens files must refuse paths and links that leave the model's folder.
+    fn read(&self, location: &str, offset: u64, length: Option<u64>) -> Result<Bytes, ExternalError>;
 }
 
 /// No external data: for models in one piece.
 pub struct NoExternal;
 
 impl External for NoExternal {
-    fn read(&self, location: &str, _: u64, _: Option<u64>) -> Result<Bytes, String> {
-        Err(format!("its data lies in `{location}`, and no folder was given"))
+    fn read(&self, location: &str, _: u64, _: Option<u64>) -> Result<Bytes, ExternalError> {
+        Err(ExternalError::NoFolder { location: location.into() })
     }
 }
 
@@ -67,7 +70,19 @@ pub fn tensor(message: &proto::Tensor, external: &dyn External) -> Result<Tensor
     let (Some(shape), Some(elements)) = (shape, elements) else {
         return Err(fail(format!("the shape {:?} is impossible", message.dims)));
     };
-    let data = bytes(message, dtype, elements, external).map_err(fail)?;
+    let raw = if message.data_location == EXTERNAL {
+        let (location, offset, length) = place(message, dtype, elements).map_err(fail)?;
+        let read = external.read(location, offset, Some(length));
+        Some(read.map_err(|source| OnnxError::External { name: message.name.clone(), source })?)
+    } else {
+        message.raw_data.clone()
+    };
+    let data = match (raw, bits(dtype)) {
+        (Some(raw), 8) => raw,
+        (Some(raw), bits) => unpack(&raw, dtype, bits, elements).map_err(fail)?,
+        (None, 8) => typed(message, dtype),
+        (None, bits) => unpack(&typed(message, dtype), dtype, bits, elements).map_err(fail)?,
+    };
     Tensor::new(message.name.clone(), dtype, shape, data).map_err(|e| fail(e.to_string()))
 }
 
@@ -80,40 +95,18 @@ pub(crate) fn texts(message: &proto::Tensor) -> Option<(Vec<usize>, Vec<String>)
     (dtype_of(message.data_type) == Some(DType::Str) && elements == texts.len()).then_some((shape, texts))
 }
 
-fn bytes(
-    message: &proto::Tensor,
-    dtype: DType,
-    elements: usize,
-    external: &dyn External,
-) -> Result<Bytes, String> {
-    let raw = match (&message.raw_data, message.data_location) {
-        (_, 1) => Some(external_bytes(message, dtype, elements, external)?),
-        (Some(raw), _) => Some(raw.clone()),
-        (None, _) => None,
-    };
-    match (raw, bits(dtype)) {
-        (Some(raw), 8) => Ok(raw),
-        (Some(raw), bits) => unpack(&raw, dtype, bits, elements),
-        (None, 8) => Ok(typed(message, dtype)),
-        (None, bits) => unpack(&typed(message, dtype), dtype, bits, elements),
-    }
-}
-
-fn external_bytes(
-    message: &proto::Tensor,
-    dtype: DType,
-    elements: usize,
-    external: &dyn External,
-) -> Result<Bytes, String> {
+/// Location, offset and length in bytes of a tensor's external data.
+fn place(message: &proto::Tensor, dtype: DType, elements: usize) -> Result<(&str, u64, u64), String> {
     let entry = |key: &str| message.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
     let number = |key: &str| match entry(key) {
         None => Ok(None),
         Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("`{key}` is `{text}`, not a number")),
     };
     let location = entry("location").ok_or("external data without a location")?;
-    let expected = (elements as u64).checked_mul(dtype.block_bytes() as u64).ok_or("the size overflows")?;
-    let length = number("length")?.unwrap_or(expected * bits(dtype) as u64 / 8);
-    external.read(location, number("offset")?.unwrap_or(0), Some(length))
+    let expected = (elements as u64).checked_mul((dtype.block_bytes() * bits(dtype)) as u64);
+    let expected = expected.ok_or("the size overflows")?.div_ceil(8);
+    let length = number("length")?.unwrap_or(expected);
+    Ok((location, number("offset")?.unwrap_or(0), length))
 }
 
 /// Bits that an element takes in a file; here each takes whole bytes.

@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 
 use kinglet_formats::coreml::{Blobs, CoreMl, CoreMlError, Interface, Package};
-use kinglet_formats::onnx::{self, CustomOps};
+use kinglet_formats::onnx::{self, CustomOps, ExternalError};
 use kinglet_graph::{Graph, Type, ValueId};
 use kinglet_models::image::Recipe;
 use kinglet_models::vision;
@@ -99,8 +99,8 @@ impl GraphFiles {
 
     fn onnx(path: &Path, custom: &CustomOps) -> Result<Self, Error> {
         let sources = RefCell::new(vec![path.to_owned()]);
-        let folder = Folder(path.parent().unwrap_or(Path::new("")), &sources);
-        let model = onnx::read_with(map(path)?, &folder, custom).map_err(|e| Error::onnx(path, e))?;
+        let beside = Beside { model: path, sources: &sources };
+        let model = onnx::read_with(map(path)?, &beside, custom).map_err(|e| Error::onnx(path, e))?;
         Ok(Self {
             path: path.to_owned(),
             graph: model.graph,
@@ -199,19 +199,44 @@ fn parse(bytes: Bytes, blobs: &dyn Blobs, function: Option<&str>) -> Result<Core
 }
 
 /// Files beside an ONNX model.
-struct Folder<'a>(&'a Path, &'a RefCell<Vec<PathBuf>>);
+struct Beside<'a> {
+    model: &'a Path,
+    sources: &'a RefCell<Vec<PathBuf>>,
+}
 
-impl onnx::External for Folder<'_> {
-    fn read(&self, location: &str, offset: u64, length: Option<u64>) -> Result<Bytes, String> {
-        let inside = Path::new(location).components().all(|part| matches!(part, Component::Normal(_)));
-        if !inside {
-            return Err(format!("`{location}` points outside the model's folder; do not trust this model"));
+impl Beside<'_> {
+    fn folder(&self) -> &Path {
+        self.model.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The file that `location` leads to. Links must end in the model's folder; those of a model file that is a link
+    /// itself may also end where that one does, as in the cache of the Hugging Face hub.
+    fn target(&self, location: &str) -> Result<PathBuf, ExternalError> {
+        let real = |path: &Path| fs::canonicalize(path).map_err(|e| unopened(location, Error::open(path, e)));
+        let target = real(&self.folder().join(location))?;
+        let here = self.folder().as_os_str().is_empty();
+        let mut homes = vec![real(if here { Path::new(".") } else { self.folder() })?];
+        if self.model.is_symlink() {
+            homes.extend(real(self.model)?.parent().map(Path::to_owned));
         }
-        let path = self.0.join(location);
-        let missing = || format!("`{location}` is missing: copy or download the files beside the model, too");
-        let bytes =
-            if path.exists() { map(&path).map_err(|e| e.to_string())? } else { return Err(missing()) };
-        let mut sources = self.1.borrow_mut();
+        if homes.iter().any(|home| target.starts_with(home)) {
+            return Ok(target);
+        }
+        Err(ExternalError::Link { location: location.into(), target: target.display().to_string() })
+    }
+}
+
+impl onnx::External for Beside<'_> {
+    fn read(&self, location: &str, offset: u64, length: Option<u64>) -> Result<Bytes, ExternalError> {
+        if !Path::new(location).components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(ExternalError::Outside { location: location.into() });
+        }
+        let path = self.folder().join(location);
+        if !path.exists() {
+            return Err(ExternalError::Missing { location: location.into() });
+        }
+        let bytes = map(&self.target(location)?).map_err(|e| unopened(location, e))?;
+        let mut sources = self.sources.borrow_mut();
         if !sources.contains(&path) {
             sources.push(path);
         }
@@ -222,9 +247,13 @@ impl onnx::External for Folder<'_> {
         });
         match (start, end.filter(|end| *end <= bytes.len())) {
             (Some(start), Some(end)) => Ok(bytes.slice(start..end)),
-            _ => Err(format!("`{location}` has {} bytes, fewer than the model says", bytes.len())),
+            _ => Err(ExternalError::Short { location: location.into(), bytes: bytes.len() }),
         }
     }
+}
+
+fn unopened(location: &str, error: Error) -> ExternalError {
+    ExternalError::Open { location: location.into(), reason: error.to_string() }
 }
 
 pub(super) fn map(path: &Path) -> Result<Bytes, Error> {

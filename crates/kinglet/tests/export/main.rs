@@ -351,7 +351,12 @@ fn check_only_newest(what: &str, build: impl Fn(&mut Made) -> ValueId) {
 fn weights_may_lie_in_a_file_of_their_own() {
     struct Beside(Bytes);
     impl onnx::External for Beside {
-        fn read(&self, location: &str, offset: u64, length: Option<u64>) -> Result<Bytes, String> {
+        fn read(
+            &self,
+            location: &str,
+            offset: u64,
+            length: Option<u64>,
+        ) -> Result<Bytes, onnx::ExternalError> {
             assert_eq!((location, offset % 4096), ("w.data", 0));
             Ok(self.0.slice(offset as usize..(offset + length.unwrap_or(0)) as usize))
         }
