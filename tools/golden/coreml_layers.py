@@ -236,10 +236,106 @@ def recurrence():
     return case
 
 
+class Layers(NeuralNetworkBuilder):
+    """A builder of the layers of a network within a layer."""
+
+    def __init__(self, network):
+        super().__init__(nn_spec=network, disable_rank5_shape_mapping=True)
+
+
+def flow():
+    """Branches and loops: names that are written again, counted and conditional rounds, jumps out of them, loops in loops."""
+    x = np.array([1, -2, 3], np.float32)
+    builder = NeuralNetworkBuilder([("x", datatypes.Array(3))], [(name, None) for name in ["either", "rounds", "doubled", "picked", "grown", "late", "nested"]],
+                                   disable_rank5_shape_mapping=True)
+    counter = lambda name, value=0.0: builder.add_load_constant_nd(f"{name}.0", name, np.array([value]), (1,))
+    start = lambda name: builder.add_copy(f"{name}.first", "x", name)
+
+    builder.add_reduce_sum("sum", "x", "sum", axes=[0], keepdims=True)
+    builder.add_greater_than("positive", ["sum"], "positive", alpha=5.0)
+    branch = builder.add_branch("branch", "positive").branch
+    Layers(branch.ifBranch).add_elementwise("double", ["x"], "either", "MULTIPLY", 2.0)
+    Layers(branch.elseBranch).add_elementwise("ten", ["x"], "either", "ADD", 10.0)
+    wanted = {"either": x * 2 if x.sum() > 5 else x + 10}
+
+    start("doubled"), counter("rounds")
+    loop = builder.add_loop("while", condition="small").loop
+    test = Layers(loop.conditionNetwork)
+    test.add_reduce_sum("total", "doubled", "total", axes=[0], keepdims=True)
+    test.add_less_than("small", ["total"], "small", alpha=100.0)
+    body = Layers(loop.bodyNetwork)
+    body.add_elementwise("twice", ["doubled"], "twice", "MULTIPLY", 2.0), body.add_copy("twice.copy", "twice", "doubled")
+    body.add_elementwise("next", ["rounds"], "next", "ADD", 1.0), body.add_copy("next.copy", "next", "rounds")
+    wanted["doubled"], wanted["rounds"] = x.copy(), np.zeros(1)
+    while wanted["doubled"].sum() < 100:
+        wanted["doubled"], wanted["rounds"] = wanted["doubled"] * 2, wanted["rounds"] + 1
+
+    counter("i"), counter("picked")
+    body = Layers(builder.add_loop("jumps", max_iterations=20).loop.bodyNetwork)
+    body.add_elementwise("i.next", ["i"], "i.next", "ADD", 1.0), body.add_copy("i.copy", "i.next", "i")
+    body.add_greater_than("big", ["i"], "big", alpha=10.0)
+    Layers(body.add_branch("leave", "big").branch.ifBranch).add_loop_break("break")
+    body.add_load_constant_nd("three", "three", np.array([3.0]), (1,)), body.add_mod_broadcastable("mod", ["i", "three"], "mod")
+    body.add_equal("third", ["mod"], "third", alpha=0.0)
+    Layers(body.add_branch("skip", "third").branch.ifBranch).add_loop_continue("continue")
+    body.add_add_broadcastable("more", ["picked", "i"], "more"), body.add_copy("more.copy", "more", "picked")
+    wanted["picked"] = np.array([sum(i for i in range(1, 11) if i % 3)])
+
+    start("grown")
+    body = Layers(builder.add_loop("grow", max_iterations=3).loop.bodyNetwork)
+    body.add_concat_nd("longer", ["grown", "x"], "longer", axis=0), body.add_copy("longer.copy", "longer", "grown")
+    wanted["grown"] = np.tile(x, 4)
+
+    Layers(builder.add_loop("first", max_iterations=2).loop.bodyNetwork).add_elementwise("made", ["x"], "made", "MULTIPLY", 3.0)
+    builder.add_elementwise("late", ["made"], "late", "ADD", 1.0)
+    wanted["late"] = x * 3 + 1
+
+    start("nested"), counter("j")
+    body = Layers(builder.add_loop("outer", max_iterations=3).loop.bodyNetwork)
+    body.add_elementwise("j.next", ["j"], "j.next", "ADD", 1.0), body.add_copy("j.copy", "j.next", "j")
+    inner = Layers(body.add_loop("inner", input_name="j").loop.bodyNetwork)
+    inner.add_add_broadcastable("plus", ["nested", "j"], "plus"), inner.add_copy("plus.copy", "plus", "nested")
+    inner.add_greater_than("far", ["j"], "far", alpha=2.0)
+    branch = inner.add_branch("stop", "far").branch
+    Layers(branch.ifBranch).add_loop_break("stop.break")
+    other = Layers(branch.elseBranch)
+    other.add_elementwise("again", ["nested"], "again", "MULTIPLY", 2.0), other.add_copy("again.copy", "again", "nested")
+    y = x.copy()
+    for j in range(1, 4):
+        for _ in range(j):
+            y = y + j
+            if j > 2:
+                break
+            y = y * 2
+    wanted["nested"] = y
+
+    case = Case(x=x)
+    case.outputs = {name: np.array(value, np.float32) for name, value in wanted.items()}
+    for feature in builder.spec.description.output:
+        feature.type.multiArrayType.shape.extend(case.outputs[feature.name].shape)
+        feature.type.multiArrayType.dataType = ct.proto.FeatureTypes_pb2.ArrayFeatureType.FLOAT32
+    case.build = lambda: builder.spec
+    return case
+
+
+def custom():
+    """A layer of class `Affine`, which a test registers: `slope * x` plus the weights of the layer."""
+    x, shift = np.array([1, -2, 3], np.float32), np.array([0.5, 1, 2], np.float32)
+    case = Case(x=x)
+    case.outputs = {"y": 3 * x + shift}
+    builder = NeuralNetworkBuilder([("x", datatypes.Array(3))], [("y", datatypes.Array(3))], disable_rank5_shape_mapping=True)
+    layer = builder.nn_spec.layers.add(name="affine", input=["x"], output=["y"])
+    layer.custom.className = "Affine"
+    layer.custom.parameters["slope"].doubleValue = 3.0
+    layer.custom.weights.add().floatValue.extend(shift)
+    case.build = lambda: builder.spec
+    return case
+
+
 def main():
     root = pathlib.Path(sys.argv[1])
     root.mkdir(parents=True, exist_ok=True)
-    for build in [picking, shapes, numbers, pictures, volumes, recurrence]:
+    for build in [picking, shapes, numbers, pictures, volumes, recurrence, flow, custom]:
         case = build()
         name = f"layers-{build.__name__}"
         ct.models.utils.save_spec(case.build(), str(root / f"{name}.mlmodel"))

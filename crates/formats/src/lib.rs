@@ -9,6 +9,7 @@
 
 pub mod coreml;
 mod cursor;
+mod custom;
 mod error;
 mod export;
 pub mod gguf;

@@ -2,10 +2,14 @@
 //! of operations and of layers of networks against NumPy.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kinglet::LoadOptions;
+use kinglet::formats::onnx::CustomOps;
 use kinglet::formats::{Limits, Safetensors};
-use kinglet::graphs::{GraphModel, floats};
+use kinglet::graph::ops::CustomOp;
+use kinglet::graph::{Args, Type};
+use kinglet::graphs::{GraphFiles, GraphModel, floats};
 use kinglet::tensor::{Tensor, WeightSource};
 
 fn folder() -> PathBuf {
@@ -81,9 +85,52 @@ fn operations_without_a_module_compute_what_their_definitions_say() {
 /// Outputs from the definitions of the layers, see `tools/golden/coreml_layers.py`.
 #[test]
 fn layers_of_networks_compute_what_their_definitions_say() {
-    for name in ["numbers", "picking", "pictures", "recurrence", "shapes", "volumes"] {
+    for name in ["flow", "numbers", "picking", "pictures", "recurrence", "shapes", "volumes"] {
         check(&format!("layers-{name}"), 1, 2e-5);
     }
+}
+
+/// `slope * x + shift`, the class of the custom layer of `layers-custom`.
+#[derive(Debug)]
+struct Affine {
+    slope: f32,
+}
+
+impl CustomOp for Affine {
+    fn name(&self) -> &'static str {
+        "Affine"
+    }
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let [x, _] = args.tensors::<2>()?;
+        Ok(vec![x.clone().into()])
+    }
+
+    fn compute(&self, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, String> {
+        let [Some(x), Some(shift)] = inputs else { return Err("takes two inputs".into()) };
+        let (x, shift) = (floats(x).ok_or("no numbers")?, floats(shift).ok_or("no numbers")?);
+        let y = x.data.iter().zip(&shift.data).map(|(x, shift)| self.slope * x + shift);
+        let bytes: Vec<u8> = y.flat_map(f32::to_le_bytes).collect();
+        let y = Tensor::new("", kinglet::tensor::DType::F32, x.shape, bytes.into());
+        y.map(|y| vec![y]).map_err(|e| e.to_string())
+    }
+}
+
+#[test]
+fn a_custom_layer_is_what_is_registered_for_its_class() {
+    let path = folder().join("layers-custom.mlmodel");
+    let error = GraphFiles::open(&path).err().expect("nothing is registered").to_string();
+    assert!(error.contains("class `Affine`") && error.contains("(affine)"), "{error}");
+    let ops = CustomOps::new().with(CustomOps::CORE_ML, "Affine", |node| {
+        let slope = node.float("slope").ok_or("`slope` is missing")?;
+        Ok(Arc::new(Affine { slope }))
+    });
+    let files = GraphFiles::open_with(&path, &ops).expect("registered");
+    let mut model = GraphModel::new(files, &LoadOptions::default()).expect("loads");
+    let x: Vec<u8> = [1.0f32, -2.0, 3.0].into_iter().flat_map(f32::to_le_bytes).collect();
+    let x = Tensor::new("x", kinglet::tensor::DType::F32, vec![3], x.into()).expect("three numbers");
+    let made = model.run(&[x]).expect("runs");
+    assert_eq!(floats(&made[0]).expect("numbers").data, [3.5, -5.0, 11.0]);
 }
 
 /// Outputs from the definitions of the models, see `tools/golden/coreml_pipelines.py`.

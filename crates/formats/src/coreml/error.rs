@@ -22,6 +22,8 @@ pub enum CoreMlError {
     Kind(&'static str),
     #[error("pipelines are nested more than {0} deep; the file is damaged")]
     Depth(usize),
+    #[error("networks are nested more than {0} deep; build the model flatter")]
+    Nested(usize),
     #[error("Manifest.json: {0}; the package is damaged, copy it as a whole folder again")]
     Manifest(String),
     #[error("`{0}` points outside the package; do not trust this model")]

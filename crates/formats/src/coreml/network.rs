@@ -1,6 +1,7 @@
 //! Neural networks: layers with their parameters by field number.
 
 use kinglet_tensor::Bytes;
+use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::{CoreMlError, Weights, proto};
@@ -8,6 +9,8 @@ use crate::error::printable;
 
 /// Most layers of a network.
 const MAX_LAYERS: usize = 1 << 18;
+/// Networks within layers within networks.
+const MAX_DEPTH: usize = 16;
 
 /// A neural network.
 #[derive(Clone, Debug)]
@@ -35,6 +38,8 @@ pub struct Layer {
     pub outputs: Vec<String>,
     /// Its parameters.
     pub params: Fields,
+    /// Layers of networks inside it: both sides of a branch; the condition and the body of a loop.
+    pub bodies: Vec<Vec<Layer>>,
 }
 
 /// `value * scale + bias` for each channel of a picture input.
@@ -56,13 +61,20 @@ pub(super) fn read(network: proto::Network) -> Result<Network, CoreMlError> {
     if network.layers.len() > MAX_LAYERS {
         return Err(CoreMlError::value("network", format!("it has more than {MAX_LAYERS} layers")));
     }
-    let layers = network.layers.into_iter().enumerate().map(|(at, bytes)| Layer::read(at, bytes));
     Ok(Network {
-        layers: layers.collect::<Result<_, _>>()?,
+        layers: layers(network.layers, 0)?,
         scalers: network.preprocessing.into_iter().map(Scaler::of).collect(),
         exact_arrays: network.array_mapping == 1,
         exact_images: network.image_mapping == 1,
     })
+}
+
+/// Reads layers that stand in `depth` others.
+fn layers(layers: Vec<Bytes>, depth: usize) -> Result<Vec<Layer>, CoreMlError> {
+    if depth > MAX_DEPTH {
+        return Err(CoreMlError::Nested(MAX_DEPTH));
+    }
+    layers.into_iter().enumerate().map(|(at, bytes)| Layer::read(at, bytes, depth)).collect()
 }
 
 impl Scaler {
@@ -79,7 +91,7 @@ impl Scaler {
 }
 
 impl Layer {
-    fn read(at: usize, bytes: Bytes) -> Result<Self, CoreMlError> {
+    fn read(at: usize, bytes: Bytes, depth: usize) -> Result<Self, CoreMlError> {
         let fields = Fields::parse(&format!("layer {at}"), bytes)?;
         let name = fields.texts(1).pop().unwrap_or_else(|| format!("layer {at}"));
         let known = LAYERS.iter().find_map(|(tag, kind)| Some((*tag, *kind, fields.find(*tag)?)));
@@ -92,7 +104,13 @@ impl Layer {
             });
         };
         let params = Fields::parse(&name, params.clone())?;
-        Ok(Self { name, kind, inputs: fields.texts(2), outputs: fields.texts(3), params })
+        let tags: &[u32] = match kind {
+            "branch" => &[1, 2],
+            "loop" => &[3, 4],
+            _ => &[],
+        };
+        let bodies = tags.iter().map(|tag| body(&name, &params, *tag, depth)).collect::<Result<_, _>>()?;
+        Ok(Self { name, kind, inputs: fields.texts(2), outputs: fields.texts(3), params, bodies })
     }
 
     /// An error about this layer.
@@ -100,10 +118,22 @@ impl Layer {
         CoreMlError::Layer { layer: printable(&self.name), kind: self.kind.into(), why: why.into() }
     }
 
+    /// The class of a custom layer.
+    pub fn class(&self) -> String {
+        self.params.texts(10).pop().unwrap_or_default()
+    }
+
     /// The weights in field `tag`, when there are any.
     pub fn weights(&self, tag: u32) -> Result<Option<Weights>, CoreMlError> {
         self.params.message(tag)?.map(|fields| Weights::of(&self.name, &fields)).transpose()
     }
+}
+
+/// The layers of the network in field `tag`; none when it is not there.
+fn body(layer: &str, params: &Fields, tag: u32, depth: usize) -> Result<Vec<Layer>, CoreMlError> {
+    let Some(bytes) = params.bytes(tag) else { return Ok(Vec::new()) };
+    let network = proto::Network::decode(bytes.clone()).map_err(|e| CoreMlError::protobuf(layer, &e))?;
+    layers(network.layers, depth + 1)
 }
 
 /// A message whose fields are read by number.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::proto::{Attribute, Graph, Node, Tensor};
+use crate::custom::Parameters;
 
 /// Attributes by name. References to a function's attributes are already replaced.
 pub(crate) struct Attributes<'a>(HashMap<&'a str, &'a Attribute>);
@@ -43,5 +44,27 @@ impl<'a> Attributes<'a> {
 
     pub(crate) fn graph(&self, name: &str) -> Option<&'a Graph> {
         self.0.get(name)?.g.as_ref()
+    }
+}
+
+impl Parameters for Attributes<'_> {
+    fn int(&self, name: &str) -> Option<i64> {
+        self.int(name)
+    }
+
+    fn float(&self, name: &str) -> Option<f32> {
+        self.float(name)
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.text(name)
+    }
+
+    fn ints(&self, name: &str) -> Option<&[i64]> {
+        self.ints(name)
+    }
+
+    fn floats(&self, name: &str) -> Option<&[f32]> {
+        self.floats(name)
     }
 }

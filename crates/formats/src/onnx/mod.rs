@@ -5,7 +5,6 @@
 //! through [`External`]), training graphs, and evaluating anything.
 
 mod attributes;
-mod custom;
 mod error;
 mod families;
 mod node;
@@ -19,7 +18,7 @@ mod write;
 /// Encoding and decoding of the messages in [`proto`].
 pub use prost;
 
-pub use custom::{CustomNode, CustomOps};
+pub use crate::custom::{CustomNode, CustomOps};
 pub use error::{ExternalError, OnnxError};
 pub use read::{OnnxModel, read, read_with};
 pub(crate) use scope::closed;

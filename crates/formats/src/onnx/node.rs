@@ -10,6 +10,7 @@ use super::attributes::Attributes;
 use super::error::OnnxError;
 use super::proto;
 use super::read::Reader;
+use crate::custom::{CustomNode, CustomOps};
 
 /// Adds the ops for one node.
 pub(crate) type Import = fn(&mut Cx<'_, '_>) -> Result<(), OnnxError>;
@@ -64,6 +65,14 @@ impl<'r, 'a> Cx<'r, 'a> {
 
     pub(crate) fn builder(&mut self) -> &mut GraphBuilder {
         &mut self.reader.scopes.top().builder
+    }
+
+    /// The node as the op that is registered for it.
+    pub(crate) fn custom(mut self, custom: &CustomOps, domain: &str) -> Result<(), OnnxError> {
+        let (inputs, outputs) = (self.inputs.len(), self.node.output.len());
+        let node = CustomNode { parameters: &self.attrs, opset: self.opset, inputs, outputs };
+        let op = custom.make(domain, &self.node.op_type, &node).map_err(|reason| self.fail(reason))?;
+        self.emit(op)
     }
 
     /// The node as one op with the inputs it has.

@@ -7,12 +7,12 @@ use kinglet_graph::{BuildError, Dim, Graph, GraphBuilder, TensorType, Type, Valu
 use kinglet_tensor::{Bytes, DType};
 use prost::Message;
 
-use super::custom::CustomOps;
 use super::error::OnnxError;
 use super::node::Cx;
 use super::proto::{self, DimensionValue, TypeValue};
 use super::scope::{Frame, Scopes};
 use super::tensor::{External, dtype_of, tensor};
+use crate::custom::CustomOps;
 
 /// Newest version of the file format.
 const IR_VERSION: i64 = 14;
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
         let domain = domain(&node.domain);
         let (custom, opset) = (self.custom, self.opsets.version(domain));
         if custom.has(domain, &node.op_type) {
-            return custom.import(domain, &mut Cx::new(self, node, opset, inputs));
+            return Cx::new(self, node, opset, inputs).custom(custom, domain);
         }
         if let Some(function) = self.functions.get(&(domain, node.op_type.as_str())).copied()
             && super::ops::importer(domain, &node.op_type).is_none()

@@ -71,19 +71,39 @@ impl Op for Loop {
         "Loop"
     }
 
-    /// A carried value that starts with the number of dimensions that each round leaves has as many.
+    /// A carried value that starts with the number of dimensions that each round leaves has as many; its sizes are those of
+    /// the start where all rounds keep what the body says of its inputs.
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        let kept = (0..self.carried).all(|i| self.keeps(i, args));
         let made = self.body.outputs().iter().skip(1).enumerate();
         let ty = |(i, id): (usize, &ValueId)| {
             let (first, round) = (args.optional(2 + i)?, self.body.tensor_type(*id)?);
             let same = i < self.carried && first.dtype == round.dtype && first.rank() == round.rank();
-            same.then(|| TensorType::of_rank(first.dtype, first.rank()).into())
+            let open = || TensorType::of_rank(first.dtype, first.rank());
+            let joined = || join(&first.clone().into(), &round.clone().into());
+            same.then(|| if kept { joined() } else { open().into() })
         };
         Ok(made.map(|value| ty(value).unwrap_or(Type::Unknown)).collect())
     }
 
     fn bodies(&self) -> Vec<&Graph> {
         vec![&self.body]
+    }
+}
+
+impl Loop {
+    /// Whether carried value `i`, at the start and after a round, has every size that the body's input of it tells.
+    fn keeps(&self, i: usize, args: &Args<'_>) -> bool {
+        let told = self.body.inputs().get(2 + i).map(|id| &self.body.value(*id).ty);
+        let made = self.body.outputs().get(1 + i).and_then(|id| self.body.tensor_type(*id));
+        let Some(Type::Tensor(told)) = told else { return matches!(told, Some(Type::Unknown)) };
+        let fits = |ty: &TensorType| {
+            let sizes = told.shape.iter().zip(&ty.shape);
+            ty.dtype == told.dtype
+                && ty.rank() == told.rank()
+                && sizes.into_iter().all(|(told, size)| *told == Dim::Unknown || told == size)
+        };
+        args.optional(2 + i).is_some_and(fits) && made.is_some_and(fits)
     }
 }
 

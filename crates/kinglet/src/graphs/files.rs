@@ -74,7 +74,7 @@ impl GraphFiles {
         Self::read(path, &CustomOps::new(), Some(function))
     }
 
-    /// The same for a model that may use these operators besides Kinglet's own; only ONNX files do.
+    /// The same for a model that may use these operators besides Kinglet's own; checkpoints use none.
     pub fn open_with(path: &Path, custom: &CustomOps) -> Result<Self, Error> {
         Self::read(path, custom, None)
     }
@@ -83,9 +83,9 @@ impl GraphFiles {
         match path.extension().and_then(|end| end.to_str()).map(str::to_lowercase).as_deref() {
             Some("mlmodel") => {
                 let model = parse(map(path)?, &kinglet_formats::coreml::NoBlobs, function);
-                Self::core_ml(path, model, vec![path.to_owned()])
+                Self::core_ml(path, model, custom, vec![path.to_owned()])
             }
-            Some("mlpackage") => Self::package(path, function),
+            Some("mlpackage") => Self::package(path, custom, function),
             _ if function.is_some() => Err(Error::Option {
                 option: "function",
                 found: function.unwrap_or_default().into(),
@@ -134,7 +134,7 @@ impl GraphFiles {
         })
     }
 
-    fn package(path: &Path, function: Option<&str>) -> Result<Self, Error> {
+    fn package(path: &Path, custom: &CustomOps, function: Option<&str>) -> Result<Self, Error> {
         let fail = |e| Error::core_ml(path, e);
         let manifest = path.join("Manifest.json");
         if !manifest.is_file() {
@@ -155,17 +155,18 @@ impl GraphFiles {
             bytes
         };
         let model = parse(map(&path.join(&package.model))?, &blobs, function);
-        Self::core_ml(path, model, sources.into_inner())
+        Self::core_ml(path, model, custom, sources.into_inner())
     }
 
     fn core_ml(
         path: &Path,
         model: Result<CoreMl, CoreMlError>,
+        custom: &CustomOps,
         sources: Vec<PathBuf>,
     ) -> Result<Self, Error> {
         let fail = |e| Error::core_ml(path, e);
         let model = model.map_err(fail)?;
-        let imported = model.graph().map_err(fail)?;
+        let imported = model.graph_with(custom).map_err(fail)?;
         let output = |id: &ValueId| {
             let value = imported.graph.value(*id);
             (value.name.clone(), value.ty.clone())

@@ -1,6 +1,6 @@
 //! A graph under construction, by the names of the model.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kinglet_graph::ops::{Aspect, Coordinates, Resize, ResizeMode, int_tensor};
@@ -21,6 +21,8 @@ pub(super) struct Making {
     pub(super) prefix: String,
     /// Inputs of the graph by name.
     inputs: HashMap<String, ValueId>,
+    /// Names that are kept for what is made last under them.
+    pub(super) kept: HashSet<String>,
 }
 
 impl Making {
@@ -41,7 +43,9 @@ impl Making {
 
     /// A name for a value that no other has.
     fn fresh(&mut self, stem: &str) -> String {
-        if self.prefix.is_empty() {
+        if self.kept.contains(stem) {
+            self.builder.fresh(&format!("{}{stem}.first", self.prefix))
+        } else if self.prefix.is_empty() {
             self.builder.fresh(stem)
         } else {
             self.builder.fresh(&format!("{}{stem}", self.prefix))

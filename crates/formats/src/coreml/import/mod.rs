@@ -4,6 +4,8 @@
 //! that the model's interface tells; what a network does to pictures first is part of the graph. Each operation and each
 //! layer is one line of a registry; everything without such a line is told at once.
 
+mod body;
+mod branching;
 mod layers;
 mod making;
 mod network;
@@ -20,6 +22,7 @@ use kinglet_graph::{Graph, ValueId};
 
 use self::making::Making;
 use super::{CoreMl, CoreMlError};
+use crate::custom::CustomOps;
 
 /// A model as a graph.
 #[derive(Debug)]
@@ -47,8 +50,15 @@ struct Stage {
 impl CoreMl {
     /// The computation of the model.
     pub fn graph(&self) -> Result<Imported, CoreMlError> {
+        self.graph_with(&CustomOps::new())
+    }
+
+    /// The same for a model whose custom layers are these operators, by the names of their classes in the domain
+    /// [`CustomOps::CORE_ML`].
+    pub fn graph_with(&self, custom: &CustomOps) -> Result<Imported, CoreMlError> {
         let mut making = Making::default();
-        let stage = pipeline::stage(self, &mut making)?;
+        let stage = pipeline::stage(self, custom, &mut making)?;
+        making.kept.clear();
         let mut results = Vec::new();
         for (name, id) in stage.outputs {
             let named = making.builder.graph().value(id).name == name;
@@ -63,14 +73,11 @@ impl CoreMl {
     }
 }
 
-/// Every kind without an importer, with the names of those that need it.
-fn check_supported<'a>(
-    used: impl Iterator<Item = (&'a str, &'a str)>,
-    supported: impl Fn(&str) -> bool,
-) -> Result<(), CoreMlError> {
-    let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (kind, name) in used.filter(|(kind, _)| !supported(kind)) {
-        missing.entry(kind.into()).or_default().push(crate::error::printable(name));
+/// An error with every kind that has no importer, and the names of what needs it, when there are any.
+fn refuse<'a, K: Into<String>>(missing: impl Iterator<Item = (K, &'a str)>) -> Result<(), CoreMlError> {
+    let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (kind, name) in missing {
+        kinds.entry(kind.into()).or_default().push(crate::error::printable(name));
     }
-    if missing.is_empty() { Ok(()) } else { Err(CoreMlError::Unsupported(missing.into_iter().collect())) }
+    if kinds.is_empty() { Ok(()) } else { Err(CoreMlError::Unsupported(kinds.into_iter().collect())) }
 }

@@ -8,26 +8,28 @@ use kinglet_graph::{BuildError, Dim, Op, TensorType, ValueId};
 use kinglet_tensor::DType;
 
 use super::making::Making;
-use super::{Stage, check_supported, layers};
+use super::{Stage, branching, layers, refuse};
 use crate::coreml::CoreMlError;
 use crate::coreml::interface::{Colour, FeatureKind, Interface, Size};
 use crate::coreml::network::{Fields, Layer, Network, Scaler};
+use crate::custom::CustomOps;
+use crate::error::printable;
 
 /// Adds the layers of a network.
 pub(super) fn stage(
     network: &Network,
     interface: &Interface,
+    custom: &CustomOps,
     making: &mut Making,
 ) -> Result<Stage, CoreMlError> {
-    let used = network.layers.iter().map(|layer| (layer.kind, layer.name.as_str()));
-    check_supported(used, |kind| layers::importer(kind).is_some())?;
+    let mut missing = Vec::new();
+    unsupported(&network.layers, custom, &mut missing);
+    refuse(missing.into_iter())?;
     for feature in &interface.inputs {
         input(making, network, &feature.name, &feature.kind)?;
     }
-    for layer in &network.layers {
-        let import = layers::importer(layer.kind).ok_or_else(|| layer.fails("it cannot be imported"))?;
-        import(&mut Cx { layer, making, temps: 0 })?;
-    }
+    let outputs: Vec<&str> = interface.outputs.iter().map(|feature| feature.name.as_str()).collect();
+    branching::network(&network.layers, &outputs, custom, making)?;
     let mut stage = Stage::default();
     let classes = interface.classes.as_ref().and_then(|classes| classes.layer.as_deref());
     // The class is the best of the probabilities: the caller's part.
@@ -39,6 +41,26 @@ pub(super) fn stage(
         stage.outputs.push((name.clone(), made.ok_or_else(|| CoreMlError::Dangling(name.clone()))?));
     }
     Ok(stage)
+}
+
+/// Kind and name of each layer that has no importer, of nested networks too.
+fn unsupported<'a>(layers: &'a [Layer], custom: &CustomOps, missing: &mut Vec<(String, &'a str)>) {
+    for layer in layers {
+        let class = layer.class();
+        if layer.kind == "custom" && !custom.has(CustomOps::CORE_ML, &class) {
+            let kind = format!("custom layer of class `{}`, to be registered from Rust", printable(&class));
+            missing.push((kind, &layer.name));
+        } else if !branching::knows(layer.kind) && layers::importer(layer.kind).is_none() {
+            missing.push((layer.kind.into(), &layer.name));
+        }
+        layer.bodies.iter().for_each(|body| unsupported(body, custom, missing));
+    }
+}
+
+/// Adds the ops for one layer that owns no others.
+pub(super) fn layer(layer: &Layer, custom: &CustomOps, making: &mut Making) -> Result<(), CoreMlError> {
+    let import = layers::importer(layer.kind).ok_or_else(|| layer.fails("it cannot be imported"))?;
+    import(&mut Cx { layer, custom, making, temps: 0 })
 }
 
 /// Declares an input; a picture goes through the network's scaler.
@@ -116,6 +138,7 @@ pub(super) type Import = fn(&mut Cx<'_>) -> Result<(), CoreMlError>;
 /// A layer being imported.
 pub(super) struct Cx<'a> {
     pub(super) layer: &'a Layer,
+    pub(super) custom: &'a CustomOps,
     pub(super) making: &'a mut Making,
     temps: usize,
 }

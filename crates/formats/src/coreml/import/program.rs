@@ -6,7 +6,7 @@ use kinglet_graph::{BuildError, Dim, Op as GraphOp, TensorType, Type, ValueId};
 use kinglet_tensor::{DType, Tensor};
 
 use super::making::Making;
-use super::{Stage, check_supported, ops};
+use super::{Stage, ops, refuse};
 use crate::coreml::CoreMlError;
 use crate::coreml::program::{Argument, Block, Function, Op, ValueType};
 use crate::coreml::value::{self, Literal};
@@ -16,7 +16,8 @@ pub(super) fn stage(function: &Function, making: &mut Making) -> Result<Stage, C
     let block = &function.block;
     let mut used = Vec::new();
     all_operations(block, &mut used);
-    check_supported(used.into_iter(), |kind| is_constant(kind) || ops::importer(kind).is_some())?;
+    let known = |kind: &str| is_constant(kind) || ops::importer(kind).is_some();
+    refuse(used.into_iter().filter(|(kind, _)| !known(kind)))?;
     let state = |ty: &ValueType| matches!(ty, ValueType::State(_));
     let (states, inputs): (Vec<_>, Vec<_>) = function.inputs.iter().partition(|(_, ty)| state(ty));
     for (name, ty) in inputs.into_iter().chain(states.iter().copied()) {

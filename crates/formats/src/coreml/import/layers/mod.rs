@@ -1,5 +1,6 @@
 //! The registry of layers: one file a family, each with a table of its layers.
 
+mod custom;
 mod elementwise;
 mod layout;
 mod linear;
@@ -15,6 +16,7 @@ use super::network::Import;
 type Entry = (&'static str, Import);
 
 const FAMILIES: &[&[Entry]] = &[
+    custom::LAYERS,
     elementwise::LAYERS,
     layout::LAYERS,
     linear::LAYERS,

@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use kinglet_graph::ops::{Custom, CustomOp};
 
-use super::attributes::Attributes;
-use super::error::OnnxError;
-use super::node::Cx;
-
 type Make = dyn Fn(&CustomNode<'_>) -> Result<Arc<dyn CustomOp>, String> + Send + Sync;
 
-/// Operators beyond those that Kinglet knows. One of its own name and domain replaces Kinglet's.
+/// Operators beyond those that Kinglet knows. One of its own name and domain replaces Kinglet's. Classes of Core ML's custom
+/// layers are operators of the domain [`CustomOps::CORE_ML`].
 #[derive(Clone, Default)]
 pub struct CustomOps(HashMap<(String, String), Arc<Make>>);
 
 impl CustomOps {
+    /// The domain of the classes of Core ML's custom layers.
+    pub const CORE_ML: &str = "coreml";
+
     /// None.
     pub fn new() -> Self {
         Self::default()
@@ -41,13 +41,10 @@ impl CustomOps {
         if self.0.is_empty() { None } else { self.0.get(&(domain.to_owned(), operator.to_owned())) }
     }
 
-    /// Adds the op of a node that is registered here.
-    pub(crate) fn import(&self, domain: &str, cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
-        let make = self.get(domain, &cx.node.op_type).ok_or_else(|| cx.fail("is not registered"))?;
-        let outputs = cx.node.output.len();
-        let node = CustomNode { attributes: &cx.attrs, opset: cx.opset, inputs: cx.inputs().len(), outputs };
-        let op = make(&node).map_err(|reason| cx.fail(reason))?;
-        cx.emit(Custom(op))
+    /// The op of a node whose operator is registered here, or what is wrong with it.
+    pub(crate) fn make(&self, domain: &str, operator: &str, node: &CustomNode<'_>) -> Result<Custom, String> {
+        let make = self.get(domain, operator).ok_or("is not registered")?;
+        make(node).map(Custom)
     }
 }
 
@@ -57,12 +54,21 @@ impl fmt::Debug for CustomOps {
     }
 }
 
-/// A node of a registered operator.
+/// What a file says about a node besides its inputs, by name.
+pub(crate) trait Parameters {
+    fn int(&self, name: &str) -> Option<i64>;
+    fn float(&self, name: &str) -> Option<f32>;
+    fn text(&self, name: &str) -> Option<&str>;
+    fn ints(&self, name: &str) -> Option<&[i64]>;
+    fn floats(&self, name: &str) -> Option<&[f32]>;
+}
+
+/// A node of a registered operator, or a custom layer.
 pub struct CustomNode<'a> {
-    attributes: &'a Attributes<'a>,
-    /// Version of the operator set that the model imports the domain with.
+    pub(crate) parameters: &'a dyn Parameters,
+    /// Version of the operator set that the model imports the domain with; 0 for a layer.
     pub opset: i64,
-    /// Number of inputs, absent ones in between included.
+    /// Number of inputs, absent ones in between included; the weights of a layer are its last ones.
     pub inputs: usize,
     /// Number of outputs.
     pub outputs: usize,
@@ -71,26 +77,26 @@ pub struct CustomNode<'a> {
 impl CustomNode<'_> {
     /// An integer attribute.
     pub fn int(&self, name: &str) -> Option<i64> {
-        self.attributes.int(name)
+        self.parameters.int(name)
     }
 
     /// A floating-point attribute.
     pub fn float(&self, name: &str) -> Option<f32> {
-        self.attributes.float(name)
+        self.parameters.float(name)
     }
 
     /// A text attribute.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.attributes.text(name)
+        self.parameters.text(name)
     }
 
     /// A list of integers.
     pub fn ints(&self, name: &str) -> Option<&[i64]> {
-        self.attributes.ints(name)
+        self.parameters.ints(name)
     }
 
     /// A list of floating-point numbers.
     pub fn floats(&self, name: &str) -> Option<&[f32]> {
-        self.attributes.floats(name)
+        self.parameters.floats(name)
     }
 }
