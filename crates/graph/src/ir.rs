@@ -132,6 +132,31 @@ impl Type {
     pub fn known(&self) -> Option<&TensorType> {
         self.tensor().filter(|ty| ty.shape.iter().all(|dim| dim.fixed().is_some()))
     }
+
+    /// The type without the names of its graph's dims, which mean nothing in another graph.
+    pub fn closed(self) -> Self {
+        match self {
+            Self::Tensor(mut ty) => {
+                ty.shape.iter_mut().for_each(|dim| *dim = dim.fixed().map_or(Dim::Unknown, Dim::Fixed));
+                ty.into()
+            }
+            other => other,
+        }
+    }
+
+    /// What is known, in another graph, of a value that has one of two types.
+    pub fn join(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Tensor(a), Self::Tensor(b)) if a.dtype == b.dtype && a.rank() == b.rank() => {
+                let one = |(a, b): (&Dim, &Dim)| match (a.fixed(), b.fixed()) {
+                    (Some(a), Some(b)) if a == b => Dim::Fixed(a),
+                    _ => Dim::Unknown,
+                };
+                TensorType { dtype: a.dtype, shape: a.shape.iter().zip(&b.shape).map(one).collect() }.into()
+            }
+            _ => Self::Unknown,
+        }
+    }
 }
 
 impl From<TensorType> for Type {

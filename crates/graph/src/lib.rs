@@ -18,4 +18,4 @@ pub use exec::{Backend, Call, CancelToken, ExecError, Executable, Input, PlanRep
 pub use ir::{Def, Dim, Graph, Node, SymDim, TensorType, Type, Value, ValueId};
 pub use memory::{Layout, Lifetime, plan_memory};
 pub use ops::Op;
-pub use specialise::{Binding, Evaluate, specialise};
+pub use specialise::{Binding, Evaluate, specialise, specialise_bodies};

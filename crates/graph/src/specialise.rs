@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use kinglet_tensor::Tensor;
+use kinglet_tensor::{DType, Tensor};
 
 use crate::args::{Arg, Args};
-use crate::ops::{Dequantize, If, Op};
+use crate::ops::{Dequantize, If, Loop, Op};
 use crate::passes::prune;
-use crate::{BuildError, Def, Graph, GraphBuilder, Node, Type, ValueId};
+use crate::{BuildError, Def, Graph, GraphBuilder, Node, TensorType, Type, ValueId};
 
 /// Folded constants may always be this large; larger ones only when they are no larger than what they are made of.
 const SMALL: usize = 1 << 20;
@@ -33,7 +33,25 @@ pub enum Binding {
 
 /// The graph for inputs of these types, one a graph input in order.
 pub fn specialise(graph: &Graph, inputs: &[Binding], evaluate: &dyn Evaluate) -> Result<Graph, BuildError> {
-    let mut walk = Walk { new: GraphBuilder::new(), evaluate };
+    bound(graph, inputs, evaluate, false)
+}
+
+/// The same, with the bodies of branches and loops bound to what is around them, too.
+pub fn specialise_bodies(
+    graph: &Graph,
+    inputs: &[Binding],
+    evaluate: &dyn Evaluate,
+) -> Result<Graph, BuildError> {
+    bound(graph, inputs, evaluate, true)
+}
+
+fn bound(
+    graph: &Graph,
+    inputs: &[Binding],
+    evaluate: &dyn Evaluate,
+    bodies: bool,
+) -> Result<Graph, BuildError> {
+    let mut walk = Walk { new: GraphBuilder::new(), evaluate, bodies };
     // Bindings may leave dims open by their names.
     for dim in graph.dims() {
         walk.new.dim(&dim.name, dim.max);
@@ -54,9 +72,14 @@ pub fn specialise(graph: &Graph, inputs: &[Binding], evaluate: &dyn Evaluate) ->
     prune(&walk.new.finish())
 }
 
+/// An op, and the inputs that it reads.
+type BoundOp = (Arc<dyn Op>, Vec<ValueId>);
+
 struct Walk<'a> {
     new: GraphBuilder,
     evaluate: &'a dyn Evaluate,
+    /// Whether bodies are bound, too.
+    bodies: bool,
 }
 
 impl Walk<'_> {
@@ -122,7 +145,57 @@ impl Walk<'_> {
         }
         let names: Vec<String> = names.iter().map(|name| self.new.fresh(name)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        self.new.push(&names, node.op.clone(), inputs, node.note.clone())
+        // Bodies that cannot be bound may never run.
+        let inner = if self.bodies { self.bound_bodies(&*node.op, inputs).unwrap_or_default() } else { None };
+        let (op, inputs) = inner.unwrap_or_else(|| (node.op.clone(), inputs.to_vec()));
+        self.new.push(&names, op, &inputs, node.note.clone())
+    }
+
+    /// A branch or loop whose bodies are bound to these inputs, and the inputs that they still read.
+    fn bound_bodies(&self, op: &dyn Op, inputs: &[ValueId]) -> Result<Option<BoundOp>, BuildError> {
+        if let Some(op) = op.downcast::<If>() {
+            let mut reads = vec![inputs[0]];
+            let mut side = |taken: bool| {
+                let (body, args) = op.branch(taken, inputs);
+                reads.extend(args.iter().filter(|id| self.new.graph().weight(**id).is_none()));
+                self.body(body, args.iter().map(|id| self.binding(*id)).collect())
+            };
+            let (then, otherwise) = (side(true)?, side(false)?);
+            return Ok(Some((Arc::new(If { then, otherwise }), reads)));
+        }
+        let Some(Loop { body, carried }) = op.downcast::<Loop>() else { return Ok(None) };
+        let own = (2 + carried).min(inputs.len());
+        let (own, around) = inputs.split_at(own);
+        let scalar = |dtype| Type::from(TensorType { dtype, shape: Vec::new() });
+        let mut types = vec![scalar(DType::I64), scalar(DType::Bool)];
+        types.extend(own.iter().skip(2).map(|id| self.new.ty(*id).clone().closed()));
+        let body = loop {
+            let mut bindings: Vec<Binding> = types.iter().cloned().map(Binding::Input).collect();
+            bindings.extend(around.iter().map(|id| self.binding(*id)));
+            let bound = self.body(body, bindings)?;
+            let made = bound.outputs().iter().skip(1).map(|id| &bound.value(*id).ty);
+            let joined = types[2..].iter().zip(made).map(|(held, made)| held.join(made));
+            let next: Vec<Type> = types[..2].iter().cloned().chain(joined).collect();
+            if next == types {
+                break bound;
+            }
+            types = next;
+        };
+        let open = around.iter().filter(|id| self.new.graph().weight(**id).is_none());
+        let reads = own.iter().chain(open).copied().collect();
+        Ok(Some((Arc::new(Loop { body, carried: *carried }), reads)))
+    }
+
+    fn body(&self, body: &Graph, bindings: Vec<Binding>) -> Result<Arc<Graph>, BuildError> {
+        specialise_bodies(body, &bindings, self.evaluate).map(Arc::new)
+    }
+
+    /// What is known of a value for a body that reads it.
+    fn binding(&self, id: ValueId) -> Binding {
+        match self.new.graph().weight(id) {
+            Some(tensor) => Binding::Constant(tensor.clone()),
+            None => Binding::Input(self.new.ty(id).clone().closed()),
+        }
     }
 
     fn constants(&mut self, names: &[&str], tensors: Vec<Tensor>) -> Result<Vec<ValueId>, BuildError> {

@@ -371,6 +371,8 @@ pub(super) struct Constant {
 pub(super) struct ListType {
     #[prost(message, optional, boxed, tag = "1")]
     pub(super) item: Option<Box<ValueType>>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) length: Option<Dimension>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -21,6 +21,5 @@ pub use prost;
 pub use crate::custom::{CustomNode, CustomOps};
 pub use error::{ExternalError, OnnxError};
 pub use read::{OnnxModel, read, read_with};
-pub(crate) use scope::closed;
 pub use tensor::{External, NoExternal, dtype_of, tensor};
 pub use write::{NEWEST_OPSET, OLDEST_OPSET, OPSET, WriteOptions, Written, write};

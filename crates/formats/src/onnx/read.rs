@@ -68,7 +68,7 @@ pub fn read_with(data: Bytes, external: &dyn External, custom: &CustomOps) -> Re
 fn declared(info: &proto::ValueInfo) -> (String, Type) {
     let (mut builder, mut dims) = (GraphBuilder::new(), HashMap::new());
     let ty = info.r#type.as_ref().map_or(Type::Unknown, |ty| type_of(ty, &mut builder, &mut dims));
-    (info.name.clone(), super::scope::closed(ty))
+    (info.name.clone(), ty.closed())
 }
 
 fn finish(mut builder: GraphBuilder, outputs: &[ValueId]) -> Graph {

@@ -47,22 +47,10 @@ impl Scopes {
             Def::Absent => frame.builder.absent(),
             _ => {
                 frame.captures.push(outer);
-                frame.builder.input(&local, closed(value.ty))?
+                frame.builder.input(&local, value.ty.closed())?
             }
         };
         frame.names.insert(name.into(), inner);
         Ok(Some(inner))
-    }
-}
-
-/// A type without the names of the outer graph's dims.
-pub(crate) fn closed(ty: kinglet_graph::Type) -> kinglet_graph::Type {
-    use kinglet_graph::{Dim, Type};
-    match ty {
-        Type::Tensor(mut ty) => {
-            ty.shape.iter_mut().for_each(|dim| *dim = dim.fixed().map_or(Dim::Unknown, Dim::Fixed));
-            ty.into()
-        }
-        other => other,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Op;
-use crate::{Args, Dim, Graph, TensorType, Type, ValueId};
+use crate::{Args, Dim, Graph, TensorType, Type};
 
 /// Inputs: a truth value, then the inputs of the first branch, then those of the second.
 #[derive(Clone, Debug)]
@@ -29,28 +29,12 @@ impl Op for If {
 
     fn infer(&self, _: &Args<'_>) -> Result<Vec<Type>, String> {
         let pairs = self.then.outputs().iter().zip(self.otherwise.outputs());
-        Ok(pairs.map(|(a, b)| join(&self.then.value(*a).ty, &self.otherwise.value(*b).ty)).collect())
+        Ok(pairs.map(|(a, b)| self.then.value(*a).ty.join(&self.otherwise.value(*b).ty)).collect())
     }
 
     fn bodies(&self) -> Vec<&Graph> {
         vec![&self.then, &self.otherwise]
     }
-}
-
-/// What is known of a value that is one of two.
-fn join(a: &Type, b: &Type) -> Type {
-    match (a, b) {
-        (Type::Tensor(a), Type::Tensor(b)) if a.dtype == b.dtype && a.rank() == b.rank() => {
-            let one = |(x, y): (&Dim, &Dim)| if x == y { open(x) } else { Dim::Unknown };
-            TensorType { dtype: a.dtype, shape: a.shape.iter().zip(&b.shape).map(one).collect() }.into()
-        }
-        _ => Type::Unknown,
-    }
-}
-
-/// A body's dimension outside of it: its names mean nothing there.
-fn open(dim: &Dim) -> Dim {
-    dim.map(|n| n)
 }
 
 /// Runs its body while a condition holds.
@@ -71,19 +55,12 @@ impl Op for Loop {
         "Loop"
     }
 
-    /// A carried value that starts with the number of dimensions that each round leaves has as many; its sizes are those of
-    /// the start where all rounds keep what the body says of its inputs.
+    /// A carried value that starts with the number of dimensions that each round leaves has as many. Where all rounds keep
+    /// what the body says of its inputs, sizes are those of the start, and scan outputs are as the body tells.
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
         let kept = (0..self.carried).all(|i| self.keeps(i, args));
         let made = self.body.outputs().iter().skip(1).enumerate();
-        let ty = |(i, id): (usize, &ValueId)| {
-            let (first, round) = (args.optional(2 + i)?, self.body.tensor_type(*id)?);
-            let same = i < self.carried && first.dtype == round.dtype && first.rank() == round.rank();
-            let open = || TensorType::of_rank(first.dtype, first.rank());
-            let joined = || join(&first.clone().into(), &round.clone().into());
-            same.then(|| if kept { joined() } else { open().into() })
-        };
-        Ok(made.map(|value| ty(value).unwrap_or(Type::Unknown)).collect())
+        Ok(made.map(|(i, id)| self.left(i, &self.body.value(*id).ty, kept, args)).collect())
     }
 
     fn bodies(&self) -> Vec<&Graph> {
@@ -92,6 +69,20 @@ impl Op for Loop {
 }
 
 impl Loop {
+    /// The type of output `i`, which a round makes as `round`.
+    fn left(&self, i: usize, round: &Type, kept: bool, args: &Args<'_>) -> Type {
+        let Type::Tensor(ty) = round else { return Type::Unknown };
+        if i >= self.carried {
+            let shape =
+                std::iter::once(Dim::Unknown).chain(ty.shape.iter().map(|dim| dim.map(|n| n))).collect();
+            return if kept { TensorType { dtype: ty.dtype, shape }.into() } else { Type::Unknown };
+        }
+        match args.ty(2 + i).join(round) {
+            Type::Tensor(ty) if !kept => TensorType::of_rank(ty.dtype, ty.rank()).into(),
+            joined => joined,
+        }
+    }
+
     /// Whether carried value `i`, at the start and after a round, has every size that the body's input of it tells.
     fn keeps(&self, i: usize, args: &Args<'_>) -> bool {
         let told = self.body.inputs().get(2 + i).map(|id| &self.body.value(*id).ty);

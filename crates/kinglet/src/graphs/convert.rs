@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use kinglet_cpu::{CpuBackend, Fold, SessionOptions};
 use kinglet_formats::coreml::write as coreml;
 use kinglet_formats::onnx;
-use kinglet_graph::{Binding, Dim, Graph, TensorType, Type, specialise};
+use kinglet_graph::ops::Dequantize;
+use kinglet_graph::{Binding, Dim, Evaluate, Graph, Op, TensorType, Type, specialise_bodies};
+use kinglet_tensor::{DType, Tensor};
 
 use super::files::GraphFiles;
 use super::place::Staged;
@@ -70,7 +72,10 @@ impl GraphFiles {
             return self.write(&self.graph, out, options, progress);
         }
         let bindings = bindings(&self.graph, &options.dims)?;
-        let folded = specialise(&self.graph, &bindings, &fold()).map_err(Error::passes)?;
+        let target = Target::of(out)?;
+        let (all, codes) = (fold(), KeptCodes(fold()));
+        let evaluate: &dyn Evaluate = if target == Target::Package { &codes } else { &all };
+        let folded = specialise_bodies(&self.graph, &bindings, evaluate).map_err(Error::passes)?;
         self.write(&folded, out, options, progress)
     }
 
@@ -153,7 +158,7 @@ impl GraphFiles {
         })?;
         let files = vec![manifest, model, weights];
         package.commit()?;
-        let format = format!("Core ML, specification {}", coreml::SPECIFICATION);
+        let format = format!("Core ML, specification {}", written.specification);
         Ok(Converted { format, nodes: written.nodes, files, notes: written.notes })
     }
 }
@@ -163,24 +168,48 @@ pub(super) fn fold() -> Fold {
     Fold::new(&SessionOptions::new(CpuBackend::new(1)))
 }
 
-/// The inputs of a graph, with open dimensions of these names fixed.
+/// Computes constants but those that packages keep as codes of 8 bits, with a scale for all or for each index of an axis.
+struct KeptCodes(Fold);
+
+impl Evaluate for KeptCodes {
+    fn evaluate(&self, op: &dyn Op, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Option<Vec<Tensor>> {
+        let bytes = |t: &Tensor| matches!(t.dtype(), DType::I8 | DType::U8) && t.shape().len() > 1;
+        let code = inputs.first().copied().flatten().is_some_and(bytes);
+        let kept = op.downcast::<Dequantize>().is_some_and(|op| op.block == 0 && code);
+        if kept { None } else { self.0.evaluate(op, inputs, outputs) }
+    }
+}
+
+/// The inputs of a graph, with open dimensions of these names fixed; `INPUT.AXIS` names those without a name.
 pub(super) fn bindings(graph: &Graph, dims: &[(String, usize)]) -> Result<Vec<Binding>, Error> {
-    let unknown = dims.iter().find(|(name, _)| graph.dims().iter().all(|d| d.name != *name));
-    if let Some((name, _)) = unknown {
-        let known: Vec<&str> = graph.dims().iter().map(|d| d.name.as_str()).collect();
+    let mut known: Vec<String> = graph.dims().iter().map(|dim| dim.name.clone()).collect();
+    let mut bound = Vec::new();
+    for id in graph.inputs() {
+        let value = graph.value(*id);
+        let Type::Tensor(ty) = &value.ty else {
+            bound.push(Binding::Input(value.ty.clone()));
+            continue;
+        };
+        let mut shape = ty.shape.clone();
+        for (axis, dim) in shape.iter_mut().enumerate() {
+            let name = match dim {
+                Dim::Sym(s) => graph.dims().get(*s).map(|dim| dim.name.clone()),
+                Dim::Unknown => Some(format!("{}.{axis}", value.name)),
+                _ => None,
+            };
+            let Some(name) = name else { continue };
+            if let Some((_, n)) = dims.iter().find(|(wanted, _)| *wanted == name) {
+                *dim = Dim::Fixed(*n);
+            }
+            known.push(name);
+        }
+        bound.push(Binding::Input(TensorType { dtype: ty.dtype, shape }.into()));
+    }
+    if let Some((name, _)) = dims.iter().find(|(name, _)| !known.contains(name)) {
+        known.sort_unstable();
+        known.dedup();
         let expected = if known.is_empty() { "none, all are fixed".into() } else { known.join(", ") };
         return Err(Error::Option { option: "dim", found: name.clone(), expected });
     }
-    let size = |dim: &Dim| match dim {
-        Dim::Sym(s) => {
-            let name = graph.dims().get(*s).map(|d| &d.name);
-            dims.iter().find(|(wanted, _)| Some(wanted) == name).map_or(*dim, |(_, n)| Dim::Fixed(*n))
-        }
-        other => *other,
-    };
-    let bound = |ty: &Type| match ty {
-        Type::Tensor(ty) => TensorType { dtype: ty.dtype, shape: ty.shape.iter().map(size).collect() }.into(),
-        other => other.clone(),
-    };
-    Ok(graph.inputs().iter().map(|id| Binding::Input(bound(&graph.value(*id).ty))).collect())
+    Ok(bound)
 }

@@ -186,7 +186,7 @@ impl Port {
         self.text == Graph::default().type_text(&Type::Unknown)
     }
 
-    /// A tensor as this port takes it: floats of another width become its own, and whole numbers that fit into 32 bits do so.
+    /// A tensor as this port takes it: floats of another width become its own, truth values and whole numbers of 32 bits do so.
     /// Any other tensor stays as it is, for a run to refuse.
     pub fn fitted(&self, tensor: &Tensor) -> Result<Tensor, Error> {
         let float = |dtype| matches!(dtype, DType::F16 | DType::BF16 | DType::F32);
@@ -196,15 +196,25 @@ impl Port {
             }
             (DType::I64, Some(DType::I32)) => {
                 let numbers = tensor.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b));
-                let short: Option<Vec<[u8; 4]>> =
-                    numbers.map(|n| Some(i32::try_from(n).ok()?.to_le_bytes())).collect();
-                let Some(short) = short else { return Ok(tensor.clone()) };
-                let data = short.concat().into();
-                Tensor::new(&self.name, DType::I32, tensor.shape().to_vec(), data)
-                    .map_err(|e| Error::Model(e.into()))
+                let short: Option<Vec<i32>> = numbers.map(|n| i32::try_from(n).ok()).collect();
+                short.map_or_else(|| Ok(tensor.clone()), |short| self.shorts(tensor, short))
+            }
+            (DType::Bool, Some(DType::I32)) => {
+                self.shorts(tensor, tensor.data().iter().map(|b| i32::from(*b != 0)).collect())
             }
             _ => Ok(tensor.clone()),
         }
+    }
+
+    /// These integers in the shape of the tensor; a single number in that of the port, where it has one element.
+    fn shorts(&self, tensor: &Tensor, values: Vec<i32>) -> Result<Tensor, Error> {
+        let mut shape = tensor.shape().to_vec();
+        let one = self.shape.iter().all(|dim| *dim == Some(1));
+        if shape.is_empty() && one {
+            shape.resize(self.shape.len(), 1);
+        }
+        let data: Vec<u8> = values.into_iter().flat_map(i32::to_le_bytes).collect();
+        Tensor::new(&self.name, DType::I32, shape, data.into()).map_err(|e| Error::Model(e.into()))
     }
 
     /// The array as a tensor of this port's element type.

@@ -1,5 +1,6 @@
 //! Graphs that are written and read again compute the same values, in ONNX and in Core ML; passes keep values, too.
 
+mod flow;
 mod made;
 mod passes;
 mod real_models;

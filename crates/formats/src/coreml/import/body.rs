@@ -8,7 +8,6 @@ use kinglet_graph::{Def, Graph, Type, ValueId};
 use super::making::Making;
 use crate::coreml::CoreMlError;
 use crate::coreml::network::Layer;
-use crate::onnx::closed;
 
 /// Names of truth values: the rest of a round is left out; the loop is left. No layer can have them.
 pub(super) const LEFT: &str = "\0left";
@@ -46,7 +45,7 @@ impl Body {
                 let inner = body.making.weight("constant", tensor.clone())?;
                 body.making.bind(name, inner);
             } else {
-                body.input(name, closed(value.ty.clone()))?;
+                body.input(name, value.ty.clone().closed())?;
                 body.outer.push(id);
             }
         }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kinglet_graph::ops::{Cast, If, Loop, Reshape, Where};
-use kinglet_graph::{Dim, Graph, Op, TensorType, Type, ValueId};
+use kinglet_graph::{Graph, Op, TensorType, Type, ValueId};
 use kinglet_tensor::{DType, Tensor};
 
 use super::body::{BROKEN, Body, LEFT, Reads, nothing, written};
@@ -19,7 +19,6 @@ use super::network;
 use crate::coreml::CoreMlError;
 use crate::coreml::network::Layer;
 use crate::custom::CustomOps;
-use crate::onnx::closed;
 
 type Done = Result<(), CoreMlError>;
 
@@ -148,7 +147,7 @@ impl Walk<'_> {
         let (mut firsts, mut types) = (Vec::new(), Vec::new());
         for name in &carried {
             let (first, ty) = match making.find(name) {
-                Some(id) => (id, closed(making.builder.ty(id).clone())),
+                Some(id) => (id, making.builder.ty(id).clone().closed()),
                 None => (nothing(making)?, Type::Unknown),
             };
             firsts.push(first);
@@ -157,7 +156,7 @@ impl Walk<'_> {
         let (graph, outer) = loop {
             let (graph, outer) = self.round(layer, &carried, &types, making)?;
             let made = graph.outputs().iter().skip(1).map(|id| &graph.value(*id).ty);
-            let next: Vec<Type> = types.iter().zip(made).map(|(held, made)| both(held, made)).collect();
+            let next: Vec<Type> = types.iter().zip(made).map(|(held, made)| held.join(made)).collect();
             if next == types {
                 break (graph, outer);
             }
@@ -305,21 +304,4 @@ fn truth_value(making: &mut Making, value: bool) -> Result<ValueId, CoreMlError>
 fn unless(making: &mut Making, broken: ValueId, go: ValueId) -> Result<ValueId, CoreMlError> {
     let no = truth_value(making, false)?;
     Ok(making.op("flag", Where, &[broken, no, go])?)
-}
-
-/// What is known of a carried value that has one type, or the other after a round.
-fn both(held: &Type, made: &Type) -> Type {
-    match (held, made) {
-        (Type::Tensor(held), Type::Tensor(made))
-            if held.dtype == made.dtype && held.rank() == made.rank() =>
-        {
-            let one = |(a, b): (&Dim, &Dim)| match (a.fixed(), b.fixed()) {
-                (Some(a), Some(b)) if a == b => Dim::Fixed(a),
-                _ => Dim::Unknown,
-            };
-            TensorType { dtype: held.dtype, shape: held.shape.iter().zip(&made.shape).map(one).collect() }
-                .into()
-        }
-        _ => Type::Unknown,
-    }
 }

@@ -1,9 +1,10 @@
-//! Graphs to Core ML packages: ML Programs of specification 7 with their weight file.
+//! Graphs to Core ML packages: ML Programs of specification 7 (8 where activations are quantised) with their weight file.
 //!
 //! A package has the parts of [`Written`]. Programs know floats, 32-bit integers and truth values: 64-bit integers become
 //! 32-bit ones, and results that are truth values leave as integers. Names become identifiers, which Core ML asks for.
 //! Everything that cannot be expressed is told at once. Deliberately absent: paths, and changing the graph.
 
+mod block;
 mod node;
 mod ops;
 mod weights;
@@ -20,10 +21,9 @@ use crate::export::{ExportError, Gathered};
 use node::Ex;
 use weights::Weights;
 
-/// The specification that is written.
-pub const SPECIFICATION: i32 = 7;
-/// The set of operations that came with it.
-const OPSET: &str = "CoreML6";
+/// Specifications that are written, and the sets of operations that came with them. The second one is for what has no
+/// operation in the first: codes of activations.
+const SPECIFICATIONS: [(i32, &str); 2] = [(7, "CoreML6"), (8, "CoreML7")];
 /// Where the model lies in a package.
 pub const MODEL_PATH: &str = "Data/com.apple.CoreML/model.mlmodel";
 /// Where the weights lie in a package.
@@ -51,6 +51,8 @@ pub struct Written {
     pub model: Vec<u8>,
     /// The file at [`WEIGHTS_PATH`], in pieces.
     pub weights: Vec<Bytes>,
+    /// The specification that it follows.
+    pub specification: i32,
     /// Operations, constants not counted.
     pub nodes: usize,
     /// What is written otherwise than it stands in the graph.
@@ -66,6 +68,7 @@ pub fn write(graph: &Graph, options: &WriteOptions) -> Result<Written, ExportErr
     writer.nodes(graph);
     let outputs = writer.outputs(graph, &names);
     writer.missing.finish("Core ML")?;
+    let (specification, opset) = SPECIFICATIONS[usize::from(writer.newer)];
     let block = proto::Block {
         inputs: Vec::new(),
         outputs: outputs.iter().map(|feature| feature.name.clone()).collect(),
@@ -73,12 +76,12 @@ pub fn write(graph: &Graph, options: &WriteOptions) -> Result<Written, ExportErr
     };
     let function = proto::Function {
         inputs: inputs.iter().map(|(_, named)| named.clone()).collect(),
-        opset: OPSET.into(),
-        blocks: [(OPSET.to_owned(), block)].into(),
+        opset: opset.into(),
+        blocks: [(opset.to_owned(), block)].into(),
     };
     let program = proto::Program { version: 1, functions: [("main".to_owned(), function)].into() };
     let model = proto::Model {
-        version: SPECIFICATION,
+        version: specification,
         description: Some(proto::Description {
             inputs: inputs.into_iter().map(|(feature, _)| feature).collect(),
             outputs,
@@ -91,6 +94,7 @@ pub fn write(graph: &Graph, options: &WriteOptions) -> Result<Written, ExportErr
         manifest: MANIFEST.into(),
         model: model.encode_to_vec(),
         weights: writer.weights.finish(),
+        specification,
         nodes: writer.count,
         notes: writer.notes,
     })
@@ -128,6 +132,10 @@ pub(super) struct Writer<'a> {
     weights: Weights,
     missing: Gathered,
     notes: Vec<String>,
+    /// Codes by the value that they stand for as 32-bit integers.
+    codes: HashMap<ValueId, String>,
+    /// Whether operations of the next specification are needed.
+    newer: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -142,6 +150,8 @@ impl<'a> Writer<'a> {
             weights: Weights::default(),
             missing: Gathered::default(),
             notes: Vec::new(),
+            codes: HashMap::new(),
+            newer: false,
         }
     }
 
@@ -150,23 +160,57 @@ impl<'a> Writer<'a> {
         for id in graph.inputs() {
             let value = graph.value(*id);
             let name = self.interface_name(&value.name);
-            self.names.insert(*id, name.clone());
-            let Some(ty) = value.ty.tensor().filter(|ty| ty.rank() > 0 && ty.dtype != DType::Bool) else {
-                self.missing.add(
-                    "input",
-                    "which is no tensor of numbers with dimensions".into(),
-                    &value.name,
-                );
+            let Some(ty) = value.ty.tensor() else {
+                self.missing.add("input", "which is no tensor".into(), &value.name);
                 continue;
             };
-            match self.feature(&name, ty) {
-                Ok(feature) => inputs.push((feature, self.named(&name, ty))),
+            let given = self.given(*id, &name, ty);
+            match self.feature(&name, &given) {
+                Ok(feature) => inputs.push((feature, self.named(&name, &given))),
                 Err(why) => self.missing.add("input", why, &value.name),
             }
         }
         inputs
     }
 
+    /// The type of an input as the interface has it: numbers, with dimensions. Operations make what the graph reads of it.
+    fn given(&mut self, id: ValueId, name: &str, ty: &TensorType) -> TensorType {
+        let (truth, scalar) = (ty.dtype == DType::Bool, ty.rank() == 0);
+        let mut given = if truth { ty.with(DType::I32) } else { ty.clone() };
+        let mut made = name.to_owned();
+        if scalar {
+            given.shape.push(Dim::Fixed(1));
+            let inputs = [("x".to_owned(), node::bound(&made))].into();
+            made = self.derived(&format!("{name}_scalar"), "squeeze", inputs, &ty.with(given.dtype));
+        }
+        if truth {
+            let dtype = self.text_constant(&format!("{name}_dtype"), "bool");
+            let inputs = [("x", node::bound(&made)), ("dtype", node::bound(&dtype))];
+            let inputs = inputs.map(|(name, argument)| (name.to_owned(), argument)).into();
+            made = self.derived(&format!("{name}_truth"), "cast", inputs, ty);
+        }
+        if scalar || truth {
+            self.notes.push(format!("`{name}` takes {given:?} in the place of {ty:?}"));
+        }
+        self.names.insert(id, made);
+        given
+    }
+
+    /// A value that one operation makes, under a name like `stem`.
+    fn derived(
+        &mut self,
+        stem: &str,
+        kind: &str,
+        inputs: BTreeMap<String, proto::Argument>,
+        ty: &TensorType,
+    ) -> String {
+        let name = self.fresh(stem);
+        let named = self.named(&name, ty);
+        self.push(kind, inputs, vec![named]);
+        name
+    }
+
+    /// Adds what the nodes of a graph compute.
     fn nodes(&mut self, graph: &Graph) {
         let inputs = graph.nodes().iter().flat_map(|node| &node.inputs);
         self.read = inputs.chain(graph.outputs()).copied().collect();
@@ -255,6 +299,11 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Lets the program use operations of the next specification.
+    pub(super) fn newer(&mut self) {
+        self.newer = true;
+    }
+
     /// Adds a constant text under a name like `stem`; its name.
     pub(super) fn text_constant(&mut self, stem: &str, text: &str) -> String {
         let name = self.fresh(stem);
@@ -270,16 +319,21 @@ impl<'a> Writer<'a> {
         inputs: BTreeMap<String, proto::Argument>,
         outputs: Vec<proto::NamedType>,
     ) {
+        self.push_blocks(kind, inputs, outputs, Vec::new());
+    }
+
+    /// Adds an operation that owns blocks.
+    pub(super) fn push_blocks(
+        &mut self,
+        kind: &str,
+        inputs: BTreeMap<String, proto::Argument>,
+        outputs: Vec<proto::NamedType>,
+        blocks: Vec<proto::Block>,
+    ) {
         self.count += 1;
         let name = outputs.first().map_or("", |named| named.name.as_str());
         let attributes = [("name".to_owned(), weights::text(name))].into();
-        self.operations.push(proto::Operation {
-            kind: kind.into(),
-            inputs,
-            outputs,
-            blocks: Vec::new(),
-            attributes,
-        });
+        self.operations.push(proto::Operation { kind: kind.into(), inputs, outputs, blocks, attributes });
     }
 
     /// An identifier like `stem` that is not taken yet, now taken.

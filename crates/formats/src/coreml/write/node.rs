@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kinglet_graph::{Arg as Known, Args, Dim, Graph, Node, Op, TensorType, Type};
+use kinglet_graph::ops::Dequantize;
+use kinglet_graph::{Arg as Known, Args, Def, Dim, Graph, Node, Op, TensorType, Type, ValueId};
 use kinglet_tensor::{Bytes, DType, Tensor};
 
 use super::{Writer, weights};
@@ -107,6 +108,17 @@ impl<'w, 'a> Ex<'w, 'a> {
         constant.ok_or_else(|| format!("whose input {i} is no constant"))
     }
 
+    /// An error unless input `i` is a constant, or made of constant codes alone.
+    pub(super) fn fixed(&self, i: usize) -> Result<(), String> {
+        let made = |id: &ValueId| {
+            let Def::Node(node, _) = self.graph.value(*id).def else { return false };
+            let node = &self.graph.nodes()[node];
+            node.op.downcast::<Dequantize>().is_some() && self.graph.weight(node.inputs[0]).is_some()
+        };
+        let codes = self.node.inputs.get(i).is_some_and(made);
+        if codes { Ok(()) } else { self.weight(i).map(|_| ()) }
+    }
+
     /// The whole numbers of the constant at input `i`.
     pub(super) fn ints(&self, i: usize) -> Result<Vec<i64>, String> {
         kinglet_graph::ints(self.weight(i)?).ok_or_else(|| format!("whose input {i} holds no integers"))
@@ -156,13 +168,92 @@ impl<'w, 'a> Ex<'w, 'a> {
         Ok(())
     }
 
-    /// A value between the operations of a spelling, of this type.
-    pub(super) fn temp(&mut self, kind: &str, given: Given<'_>, ty: &TensorType) -> String {
-        let name = self.writer.fresh(&format!("{}_{kind}", self.node.name));
+    /// Output `i` of the node as that of one operation.
+    pub(super) fn emit_at(&mut self, i: usize, kind: &str, given: Given<'_>) -> Result<(), String> {
+        let ty = self.made(i)?;
+        weights::computed(ty.dtype, false)?;
+        let name = self.writer.name_of(self.graph, self.node.outputs[i]);
         let inputs = self.arguments(&name, given);
         let named = self.writer.named(&name, ty);
         self.writer.push(kind, inputs, vec![named]);
+        Ok(())
+    }
+
+    /// A value between the operations of a spelling, of this type.
+    pub(super) fn temp(&mut self, kind: &str, given: Given<'_>, ty: &TensorType) -> String {
+        self.temp_of(kind, given, weights::value_type(ty, self.writer.options.half))
+    }
+
+    /// The same for a value of any type.
+    pub(super) fn temp_of(&mut self, kind: &str, given: Given<'_>, ty: proto::ValueType) -> String {
+        let name = self.writer.fresh(&format!("{}_{kind}", self.node.name));
+        let inputs = self.arguments(&name, given);
+        let named = proto::NamedType { name: name.clone(), ty: Some(ty) };
+        self.writer.push(kind, inputs, vec![named]);
         name
+    }
+
+    /// Whether the node's result is read by `Dequantize` alone.
+    pub(super) fn only_dequantized(&self) -> bool {
+        let id = self.node.outputs[0];
+        let others = |node: &&Node| node.inputs.contains(&id) && node.op.downcast::<Dequantize>().is_none();
+        !self.graph.outputs().contains(&id) && !self.graph.nodes().iter().any(|node| others(&node))
+    }
+
+    /// Codes of 8 bits as a constant under a name like `stem`.
+    pub(super) fn codes(&mut self, stem: &str, tensor: &Tensor) -> Result<String, String> {
+        let name = self.writer.fresh(&format!("{}_{stem}", self.node.name));
+        let value = weights::codes(tensor, &mut self.writer.weights);
+        let value = value.ok_or_else(|| format!("with codes of {}", tensor.dtype()))?;
+        let named = proto::NamedType { name: name.clone(), ty: value.ty.clone() };
+        self.writer.operations.push(constant(named, value));
+        Ok(name)
+    }
+
+    /// The node's result as the numbers that constant codes stand for, which stay codes in the file.
+    pub(super) fn compressed(
+        &mut self,
+        codes: &Tensor,
+        scale: &Tensor,
+        zero: Option<&Tensor>,
+        axis: usize,
+    ) -> Result<(), String> {
+        let ty = self.made(0)?;
+        let zeros = Tensor::new("", codes.dtype(), Vec::new(), vec![0].into()).map_err(|e| e.to_string())?;
+        let zero = zero.unwrap_or(&zeros);
+        let (half, weights) = (self.writer.options.half, &mut self.writer.weights);
+        let codes = weights::codes(codes, weights).ok_or("with codes of another type")?;
+        let zero = weights::codes(zero, weights).ok_or("with zero points of another type")?;
+        let (scale, _) = weights::value(scale, half, weights)?;
+        let axis = Tensor::new("", DType::I32, Vec::new(), (axis as i32).to_le_bytes().to_vec().into());
+        let (axis, _) = weights::value(&axis.map_err(|e| e.to_string())?, half, weights)?;
+        let name = self.writer.name_of(self.graph, self.node.outputs[0]);
+        let named = self.writer.named(&name, ty);
+        let attributes = [
+            ("name", weights::text(&name)),
+            ("quantized_data", codes),
+            ("zero_point", zero),
+            ("scale", scale),
+            ("axis", axis),
+        ];
+        self.writer.operations.push(proto::Operation {
+            kind: "constexpr_affine_dequantize".into(),
+            inputs: BTreeMap::new(),
+            outputs: vec![named],
+            blocks: Vec::new(),
+            attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into(),
+        });
+        Ok(())
+    }
+
+    /// Several results of one operation between those of a spelling.
+    pub(super) fn temps(&mut self, kind: &str, given: Given<'_>, types: &[TensorType]) -> Vec<String> {
+        let names: Vec<String> =
+            types.iter().map(|_| self.writer.fresh(&format!("{}_{kind}", self.node.name))).collect();
+        let inputs = self.arguments(&names[0], given);
+        let outputs = names.iter().zip(types).map(|(name, ty)| self.writer.named(name, ty)).collect();
+        self.writer.push(kind, inputs, outputs);
+        names
     }
 
     /// A constant under a name like `stem`.
@@ -179,7 +270,7 @@ impl<'w, 'a> Ex<'w, 'a> {
         Ok(name)
     }
 
-    fn arguments(&mut self, stem: &str, given: Given<'_>) -> BTreeMap<String, proto::Argument> {
+    pub(super) fn arguments(&mut self, stem: &str, given: Given<'_>) -> BTreeMap<String, proto::Argument> {
         given.into_iter().map(|(name, arg)| (name.to_owned(), self.argument(stem, name, arg))).collect()
     }
 

@@ -149,6 +149,33 @@ fn immediate(ty: Option<proto::ValueType>, elements: Elements) -> proto::Value {
     }
 }
 
+/// Codes of 8 bits as they are, when they are codes.
+pub(super) fn codes(tensor: &Tensor, weights: &mut Weights) -> Option<proto::Value> {
+    let storage = if tensor.dtype() == DType::I8 { 4 } else { 3 };
+    if !matches!(tensor.dtype(), DType::I8 | DType::U8) {
+        return None;
+    }
+    let ty = Some(code_type(&TensorType::fixed(tensor.dtype(), tensor.shape())));
+    if tensor.elements() > SMALL {
+        let blob =
+            proto::BlobValue { file: FILE.into(), offset: weights.add(tensor.data().clone(), storage) };
+        return Some(proto::Value { ty, blob: Some(blob), ..Default::default() });
+    }
+    Some(immediate(ty, Elements::Bytes(proto::RawBytes { values: tensor.data().clone() })))
+}
+
+/// The type of codes of 8 bits.
+pub(super) fn code_type(ty: &TensorType) -> proto::ValueType {
+    tensor_type(ty, if ty.dtype == DType::I8 { 21 } else { 31 })
+}
+
+/// The type of a list of values of this type.
+pub(super) fn list_type(ty: &TensorType, half: bool) -> proto::ValueType {
+    let length = Some(proto::Dimension { constant: None, unknown: Some(proto::Unknown { variadic: false }) });
+    let list = proto::ListType { item: Some(Box::new(value_type(ty, half))), length };
+    proto::ValueType { kind: Some(TypeKind::List(Box::new(list))) }
+}
+
 /// The type of a value that is computed in the place of this one.
 pub(super) fn value_type(ty: &TensorType, half: bool) -> proto::ValueType {
     let number = match computed(ty.dtype, half) {
@@ -157,6 +184,11 @@ pub(super) fn value_type(ty: &TensorType, half: bool) -> proto::ValueType {
         Ok(DType::I32) => 23,
         _ => 11,
     };
+    tensor_type(ty, number)
+}
+
+/// A type of this shape, with elements of a number.
+fn tensor_type(ty: &TensorType, number: i32) -> proto::ValueType {
     let dimension = |dim: &kinglet_graph::Dim| match dim.fixed() {
         Some(n) => proto::Dimension { constant: Some(proto::Constant { size: n as u64 }), unknown: None },
         None => proto::Dimension { constant: None, unknown: Some(proto::Unknown { variadic: false }) },

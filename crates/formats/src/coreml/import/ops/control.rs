@@ -13,7 +13,6 @@ use crate::coreml::import::making::Making;
 use crate::coreml::import::program::{Cx, operations, outputs, widened};
 use crate::coreml::program::{Argument, Block, ValueType};
 use crate::coreml::value::{self, Literal};
-use crate::onnx::closed;
 
 type Done = Result<(), CoreMlError>;
 
@@ -109,7 +108,7 @@ impl Body {
                     body.making.bind(&name, inner);
                 }
                 _ => {
-                    body.types.push(closed(cx.making.builder.ty(id).clone()));
+                    body.types.push(cx.making.builder.ty(id).clone().closed());
                     body.reads.push((name, id));
                 }
             }

@@ -60,7 +60,7 @@ fn matmul(ex: &mut Ex<'_, '_>) -> Done {
 }
 
 fn linear(ex: &mut Ex<'_, '_>, biased: bool) -> Done {
-    ex.weight(1)?;
+    ex.fixed(1)?;
     let (x, weight) = (ex.input(0)?, ex.input(1)?);
     let mut given = vec![("x", Arg::Name(x)), ("weight", Arg::Name(weight))];
     if biased {

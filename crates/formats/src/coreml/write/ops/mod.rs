@@ -1,10 +1,14 @@
 //! The registry of exporters: one file a family of ops, each with a table of its ops.
 
 mod attention;
+mod cells;
+mod control;
 mod elementwise;
 mod layout;
 mod linear;
 mod norm;
+mod quantize;
+mod recurrent;
 mod windows;
 
 use super::node::Export;
@@ -12,8 +16,17 @@ use super::node::Export;
 /// Name of an op in the IR, and its exporter.
 type Entry = (&'static str, Export);
 
-const FAMILIES: &[&[Entry]] =
-    &[attention::OPS, elementwise::OPS, layout::OPS, linear::OPS, norm::OPS, windows::OPS];
+const FAMILIES: &[&[Entry]] = &[
+    attention::OPS,
+    control::OPS,
+    elementwise::OPS,
+    layout::OPS,
+    linear::OPS,
+    norm::OPS,
+    quantize::OPS,
+    recurrent::OPS,
+    windows::OPS,
+];
 
 /// The exporter of an op, when there is one.
 pub(super) fn exporter(op: &str) -> Option<Export> {
