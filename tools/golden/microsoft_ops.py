@@ -306,9 +306,20 @@ def quantised():
     )
 
 
+def channels_last():
+    """What ONNX Runtime's layout passes make of quantised convolutions and pools."""
+    x = [("a", u8(1, 6, 5, 4)), ("a_s", np.array(0.05, np.float32)), ("a_z", np.array(120, np.uint8))]
+    out = [("y_s", np.array(0.2, np.float32)), ("y_z", np.array(130, np.uint8))]
+    w = [("w", i8(6, 2, 3, 3)), ("w_s", np.full(6, 0.02, np.float32)), ("w_z", np.zeros(6, np.int8))]
+    bias = ("c", RNG.integers(-500, 500, (6,), dtype=np.int32))
+    shared = dict(group=2, pads=[1, 0, 1, 1], strides=[2, 1], channels_last=1)
+    case("qlinear_conv_channels_last", "QLinearConv", [*x, *w, *out, bias], ["y"], ("w", "w_s", "w_z", "c"), **shared)
+    case("qlinear_global_pool_channels_last", "QLinearGlobalAveragePool", [*x, *out], ["y"], channels_last=1)
+
+
 def main():
     shutil.rmtree(ROOT, ignore_errors=True)
-    for part in (elementwise, norms, products, weights, attentions, decoders, quantised, more_decoders):
+    for part in (elementwise, norms, products, weights, attentions, decoders, quantised, more_decoders, channels_last):
         part()
     print(f"{len(list(ROOT.iterdir()))} cases")
 

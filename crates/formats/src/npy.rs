@@ -1,6 +1,6 @@
 //! NumPy's `.npy` arrays, versions 1 to 3, read and written over bytes.
 //!
-//! Deliberately absent: `.npz` (a ZIP of these), arrays in Fortran order, texts, records and big-endian numbers.
+//! Deliberately absent: `.npz` (a ZIP of these), texts, records and big-endian numbers.
 
 use bytes::Bytes;
 use kinglet_tensor::{DType, Tensor};
@@ -42,16 +42,43 @@ pub fn read(name: &str, bytes: &Bytes) -> Result<Tensor, FormatError> {
     let end = Some(start + len).filter(|end| len <= MAX_HEADER && *end <= bytes.len());
     let end = end.ok_or_else(|| wrong("its header is longer than the file, or than any header"))?;
     let header = std::str::from_utf8(&bytes[start..end]).map_err(|_| wrong("its header is no text"))?;
-    if value(header, "fortran_order") != Some("False") {
-        return Err(wrong("it is in Fortran order; save it with numpy.ascontiguousarray"));
-    }
+    let columns = match value(header, "fortran_order") {
+        Some("False") => false,
+        Some("True") => true,
+        _ => return Err(wrong("it does not tell its order")),
+    };
     let spelt = value(header, "descr").unwrap_or_default().trim_matches(['\'', '"']);
     let known = TYPES.iter().find(|(numpy, _)| *numpy == spelt);
     let unknown = || wrong(&format!("elements of type {} cannot be read", printable(spelt)));
     let (_, dtype) = *known.ok_or_else(unknown)?;
     let shape =
         shape(value(header, "shape").unwrap_or_default()).ok_or_else(|| wrong("its shape is impossible"))?;
-    Tensor::new(name, dtype, shape, bytes.slice(end..)).map_err(|e| Place::named(name).has(e.into()))
+    let tensor =
+        Tensor::new(name, dtype, shape, bytes.slice(end..)).map_err(|e| Place::named(name).has(e.into()))?;
+    if columns { by_rows(&tensor).map_err(|e| Place::named(name).has(e.into())) } else { Ok(tensor) }
+}
+
+/// An array whose first dimension varies fastest, with the last one varying fastest.
+fn by_rows(tensor: &Tensor) -> Result<Tensor, kinglet_tensor::TensorError> {
+    let (shape, size) = (tensor.shape(), tensor.dtype().block_bytes());
+    let mut strides = vec![size; shape.len()];
+    for i in 1..shape.len() {
+        strides[i] = strides[i - 1] * shape[i - 1];
+    }
+    let mut data = Vec::with_capacity(tensor.data().len());
+    let mut at = vec![0; shape.len()];
+    for _ in 0..tensor.elements() {
+        let from: usize = at.iter().zip(&strides).map(|(i, stride)| i * stride).sum();
+        data.extend_from_slice(&tensor.data()[from..from + size]);
+        for i in (0..shape.len()).rev() {
+            at[i] += 1;
+            if at[i] < shape[i] {
+                break;
+            }
+            at[i] = 0;
+        }
+    }
+    Tensor::new(tensor.name(), tensor.dtype(), shape.to_vec(), data.into())
 }
 
 /// Writes an array; none for types that NumPy has no spelling for.
@@ -119,6 +146,16 @@ mod tests {
     }
 
     #[test]
+    fn arrays_by_columns_are_turned() {
+        let mut bytes = numpy();
+        let at = bytes.windows(5).position(|w| w == b"False").expect("is there");
+        bytes.splice(at..at + 5, *b"True ");
+        let tensor = read("x", &bytes.into()).expect("an array");
+        let rows: Vec<u8> = [0i16, 2, 4, 1, 3, 5].iter().flat_map(|i| i.to_le_bytes()).collect();
+        assert_eq!((tensor.shape(), &tensor.data()[..]), (&[2, 3][..], &rows[..]));
+    }
+
+    #[test]
     fn damaged_arrays_are_refused() {
         let check = |from: &[u8], to: &[u8], expected: &str| {
             let text = numpy();
@@ -131,7 +168,7 @@ mod tests {
         check(b"\x01\x00\x76\x00", b"\x01\x00\xff\xff", "header is longer than the file");
         check(b"\x01\x00\x76", b"\x09\x00\x76", "version is not 1, 2 or 3");
         check(b"'<i2'", b"'|O' ", "elements of type |O cannot be read");
-        check(b"False", b"True ", "Fortran order");
+        check(b"False", b"Maybe", "does not tell its order");
         check(b"(2, 3)", b"(2, 4)", "takes 16 bytes, found 12");
         check(b"(2, 3)", b"(-1,3)", "shape is impossible");
         assert!(read("x", &Bytes::new()).is_err());

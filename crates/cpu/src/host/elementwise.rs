@@ -413,7 +413,10 @@ impl HostOp for Cast {
         }
         let values = x.f64s()?;
         if self.to.is_integer() && self.to != DType::Bool && self.to != DType::U64 {
-            let ints: Vec<i64> = values.iter().map(|x| *x as i64).collect();
+            // Codes of fewer bits than a byte are rounded.
+            let few = matches!(self.to, DType::I4 | DType::U4 | DType::I2 | DType::U2);
+            let whole = |x: &f64| if few { x.round_ties_even() as i64 } else { *x as i64 };
+            let ints: Vec<i64> = values.iter().map(whole).collect();
             return from_i64(self.to, &ints, outs.make(0, self.to, &shape)?);
         }
         from_f64(self.to, &values, outs.make(0, self.to, &shape)?)

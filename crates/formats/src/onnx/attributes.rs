@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::proto::{Attribute, Graph, Node, Tensor};
+use super::proto::{Attribute, Graph, Node, SparseTensor, Tensor};
 use crate::custom::Parameters;
 
 /// Attributes by name. References to a function's attributes are already replaced.
@@ -40,6 +40,10 @@ impl<'a> Attributes<'a> {
 
     pub(crate) fn tensor(&self, name: &str) -> Option<&'a Tensor> {
         self.0.get(name)?.t.as_ref()
+    }
+
+    pub(crate) fn sparse(&self, name: &str) -> Option<&'a SparseTensor> {
+        self.0.get(name)?.sparse_tensor.as_ref()
     }
 
     pub(crate) fn graph(&self, name: &str) -> Option<&'a Graph> {

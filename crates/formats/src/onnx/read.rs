@@ -354,12 +354,18 @@ fn running_order(nodes: &[proto::Node]) -> Result<Vec<usize>, OnnxError> {
     }
 }
 
-/// Every name that a node or its bodies read.
+/// Every name that a node reads, and that its bodies read and do not have themselves.
 fn names_read<'n>(node: &'n proto::Node, names: &mut BTreeSet<&'n str>) {
     names.extend(node.input.iter().filter(|name| !name.is_empty()).map(String::as_str));
     for graph in node.attribute.iter().filter_map(|a| a.g.as_ref()) {
-        graph.node.iter().for_each(|n| names_read(n, names));
-        names.extend(graph.output.iter().map(|o| o.name.as_str()));
+        let mut read = BTreeSet::new();
+        graph.node.iter().for_each(|n| names_read(n, &mut read));
+        read.extend(graph.output.iter().map(|o| o.name.as_str()));
+        let made = graph.node.iter().flat_map(|n| &n.output).map(String::as_str);
+        let given = graph.input.iter().map(|i| i.name.as_str());
+        let constants = graph.initializer.iter().map(|t| t.name.as_str());
+        made.chain(given).chain(constants).for_each(|name| _ = read.remove(name));
+        names.extend(read);
     }
 }
 

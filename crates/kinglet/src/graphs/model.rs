@@ -53,6 +53,10 @@ impl GraphModel {
         let graph = std::mem::take(&mut files.graph);
         let (mut inputs, mut outputs) = (ports(&graph, graph.inputs()), ports(&graph, graph.outputs()));
         outputs.truncate(outputs.len().saturating_sub(files.states));
+        // Values that several outputs share, and those of functions, have other names in the graph.
+        for (port, (name, _)) in outputs.iter_mut().zip(&files.outputs) {
+            port.name.clone_from(name);
+        }
         let states = inputs.split_off(inputs.len().saturating_sub(files.states));
         let states = states.iter().map(zeros).collect::<Result<_, _>>()?;
         let session = Session::new(graph, &session_options(&files, options)?)?;

@@ -29,6 +29,10 @@ fn constant(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
         let tensor = tensor(message, cx.reader.external)?;
         return bind(cx, tensor);
     }
+    if let Some(message) = cx.attrs.sparse("sparse_value") {
+        let (_, tensor) = dense(message, cx.reader.external)?;
+        return bind(cx, tensor);
+    }
     if let Some(texts) = cx.attrs.texts("value_strings") {
         return cx.emit(TextConstant { shape: vec![texts.len()], texts });
     }

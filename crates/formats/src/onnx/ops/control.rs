@@ -1,6 +1,9 @@
 //! Control flow: bodies become graphs of their own.
 
+use std::sync::Arc;
+
 use kinglet_graph::ops::{If, Loop, Scan};
+use kinglet_graph::{Graph, GraphBuilder, Type, ValueId};
 
 use super::Entry;
 use crate::onnx::error::OnnxError;
@@ -34,7 +37,7 @@ fn repeat(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
 fn scan(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     let (body, reads) = cx.body("body")?;
     if cx.opset < 9 {
-        return Err(cx.fail("the batched form of version 8 is not supported; convert the model to version 9"));
+        return batched(cx, body, reads);
     }
     let scanned = usize::try_from(cx.int("num_scan_inputs", 0)).unwrap_or(0);
     let carried = cx.inputs().len().checked_sub(scanned).ok_or_else(|| cx.fail("too few inputs"))?;
@@ -53,4 +56,43 @@ fn scan(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     let outs = pairs("scan_output_axes", "scan_output_directions", made - carried);
     let inputs: Vec<_> = cx.inputs().iter().copied().chain(reads).collect();
     cx.emit_with(Scan { body, carried, inputs: ins, outputs: outs }, &inputs)
+}
+
+/// Version 8: inputs are lengths, states and sequences, all with a batch in front; each of its elements is scanned by itself.
+fn batched(cx: &mut Cx<'_, '_>, body: Arc<Graph>, reads: Vec<ValueId>) -> Result<(), OnnxError> {
+    if cx.has(0) {
+        return Err(cx.fail("lengths of version 8 are not supported; convert the model to version 9"));
+    }
+    let scanned = usize::try_from(cx.int("num_scan_inputs", 0)).unwrap_or(0);
+    let given = cx.inputs().len().saturating_sub(1);
+    let carried = given.checked_sub(scanned).ok_or_else(|| cx.fail("too few inputs"))?;
+    let (taken, made) = (body.inputs().len() - reads.len(), body.outputs().len());
+    if taken != given || made < carried {
+        return Err(cx.fail(format!("a body from {taken} to {made} values, {carried} are carried")));
+    }
+    let back = cx.attrs.ints("directions").unwrap_or(&[]);
+    let inputs = (0..scanned).map(|i| (0, back.get(i).is_some_and(|d| *d != 0))).collect();
+    let around: Vec<(String, Type)> = body
+        .inputs()
+        .iter()
+        .enumerate()
+        .map(|(i, id)| {
+            (body.value(*id).name.clone(), if i < given { Type::Unknown } else { body.value(*id).ty.clone() })
+        })
+        .collect();
+    let scan = Scan { body, carried, inputs, outputs: vec![(0, false); made - carried] };
+    let mut b = GraphBuilder::new();
+    let taken = around.into_iter().map(|(name, ty)| b.input(&name, ty)).collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<String> = (0..made).map(|i| b.fresh(&format!("made.{i}"))).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let results = b.push(&names, Arc::new(scan), &taken, String::new())?;
+    results.into_iter().for_each(|id| b.output(id));
+    let each = Scan {
+        body: Arc::new(b.finish()),
+        carried: 0,
+        inputs: vec![(0, false); given],
+        outputs: vec![(0, false); made],
+    };
+    let inputs: Vec<ValueId> = cx.inputs()[1..].iter().copied().chain(reads).collect();
+    cx.emit_with(each, &inputs)
 }

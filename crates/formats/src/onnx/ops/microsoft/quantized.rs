@@ -7,11 +7,11 @@ use kinglet_graph::ops::{
 use kinglet_graph::{Op, ValueId};
 use kinglet_tensor::DType;
 
-use super::{Entry, MS, refuse};
+use super::{Entry, MS};
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 use crate::onnx::ops::linear::window;
-use crate::onnx::ops::quantize::numbers;
+use crate::onnx::ops::quantize::{channels_first, channels_last, numbers};
 
 pub(in crate::onnx) const OPS: &[Entry] = &[
     (MS, "QLinearAdd", |cx| binary(cx, Fun2::Add)),
@@ -22,9 +22,8 @@ pub(in crate::onnx) const OPS: &[Entry] = &[
         single(cx, Unary(Fun::LeakyRelu(slope)))
     }),
     (MS, "QLinearGlobalAveragePool", |cx| {
-        refuse(cx, &[("channels_last", 0)], &[])?;
         let kind = PoolKind::Average { count_pad: false };
-        single(cx, Pool { kind, kernel: Vec::new(), window: Window::default(), ceil: false })
+        picture(cx, Pool { kind, kernel: Vec::new(), window: Window::default(), ceil: false })
     }),
     (MS, "QLinearAveragePool", average_pool),
     (MS, "QLinearSoftmax", |cx| {
@@ -60,13 +59,21 @@ fn single(cx: &mut Cx<'_, '_>, op: impl Op) -> Result<(), OnnxError> {
 }
 
 fn average_pool(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
-    refuse(cx, &[("channels_last", 0)], &[])?;
     let kind = PoolKind::Average { count_pad: cx.flag("count_include_pad", false) };
     let (kernel, window, ceil) = (cx.sizes("kernel_shape")?, window(cx)?, cx.flag("ceil_mode", false));
     if kernel.is_empty() || kernel.contains(&0) {
         return Err(cx.fail(format!("a kernel of {kernel:?}")));
     }
-    single(cx, Pool { kind, kernel, window, ceil })
+    picture(cx, Pool { kind, kernel, window, ceil })
+}
+
+/// The same for pictures, whose channels may stand last.
+fn picture(cx: &mut Cx<'_, '_>, op: impl Op) -> Result<(), OnnxError> {
+    let x = numbers(cx, [0, 1, 2], -1)?;
+    let x = channels_first(cx, x)?;
+    let made = cx.temp(op, &[x])?;
+    let made = channels_last(cx, made)?;
+    codes(cx, made, [3, 4])
 }
 
 /// Inputs: scale and zero point of the result, then codes, scale and zero point of each part.
