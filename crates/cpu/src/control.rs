@@ -11,6 +11,11 @@ use crate::host::Arg;
 use crate::session::{Feed, Session, TensorView};
 use crate::value::{Array, Value};
 
+/// Rounds of a loop: more than any model means.
+const MAX_ROUNDS: i64 = 1 << 22;
+/// Elements of a list that a loop carries.
+const MAX_LIST: usize = 1 << 13;
+
 /// A node that runs other graphs.
 pub(crate) enum Control {
     If { then: Body, otherwise: Body },
@@ -66,7 +71,7 @@ impl Control {
     }
 
     /// The node's outputs.
-    pub(crate) fn run(&mut self, _: &Env, args: &[Arg<'_>]) -> Result<Vec<Value>, ExecError> {
+    pub(crate) fn run(&mut self, env: &Env, args: &[Arg<'_>]) -> Result<Vec<Value>, ExecError> {
         let owned: Vec<Value> = args.iter().map(owned).collect::<Option<_>>().ok_or(ExecError::Output(0))?;
         match self {
             Self::If { then, otherwise } => {
@@ -76,7 +81,7 @@ impl Control {
                     if condition { (then, &owned[1..split]) } else { (otherwise, &owned[split..]) };
                 body.run(&args.iter().map(Feed::Value).collect::<Vec<_>>())
             }
-            Self::Loop { op, body } => repeat(op, body, &owned),
+            Self::Loop { op, body } => repeat(op, body, &owned, env),
             Self::Scan { op, body } => scan(op, body, &owned),
         }
     }
@@ -101,11 +106,25 @@ fn truth(value: Option<&Value>) -> Option<bool> {
     Some(*value?.tensor()?.bytes().first()? != 0)
 }
 
+/// An error of the node itself, whose name its caller knows.
 fn fail(reason: &str) -> ExecError {
-    ExecError::Node { node: "control flow".into(), reason: reason.into() }
+    ExecError::Node { node: String::new(), reason: reason.into() }
 }
 
-fn repeat(op: &Loop, body: &mut Body, args: &[Value]) -> Result<Vec<Value>, ExecError> {
+/// An error when a loop gathers more than values may be large, or lists than can be handed from round to round.
+fn bounded(kept: usize, carried: &[Value], env: &Env) -> Result<(), ExecError> {
+    env.room
+        .admit(DType::U8, &[kept])
+        .map_err(|_| fail("a loop gathers more elements than values may have"))?;
+    let long = |value: &Value| matches!(value, Value::Sequence(list) if list.len() > MAX_LIST);
+    if carried.iter().any(long) {
+        Err(fail(&format!("a loop makes a list longer than {MAX_LIST}")))
+    } else {
+        Ok(())
+    }
+}
+
+fn repeat(op: &Loop, body: &mut Body, args: &[Value], env: &Env) -> Result<Vec<Value>, ExecError> {
     let most = match &args[0] {
         Value::Tensor(array) => array
             .bytes()
@@ -118,8 +137,11 @@ fn repeat(op: &Loop, body: &mut Body, args: &[Value]) -> Result<Vec<Value>, Exec
     let mut carried: Vec<Value> = args[2..2 + op.carried].to_vec();
     let around = &args[2 + op.carried..];
     let mut scans: Vec<Vec<Value>> = vec![Vec::new(); op.body.outputs().len() - 1 - op.carried];
-    let mut round = 0i64;
+    let (mut round, mut kept) = (0i64, 0);
     while go && round < most {
+        if round == MAX_ROUNDS {
+            return Err(fail(&format!("a loop goes on after {MAX_ROUNDS} rounds")));
+        }
         let (index, condition) = (round.to_le_bytes(), [u8::from(go)]);
         let scalar = |dtype, data| Feed::Tensor(TensorView { dtype, shape: &[], data });
         let mut feeds = vec![scalar(DType::I64, &index), scalar(DType::Bool, &condition)];
@@ -127,7 +149,11 @@ fn repeat(op: &Loop, body: &mut Body, args: &[Value]) -> Result<Vec<Value>, Exec
         let mut made = body.run(&feeds)?.into_iter();
         go = truth(made.next().as_ref()).ok_or_else(|| fail("a body makes no condition"))?;
         carried = made.by_ref().take(op.carried).collect();
-        scans.iter_mut().zip(made).for_each(|(list, value)| list.push(value));
+        for (list, value) in scans.iter_mut().zip(made) {
+            kept += value.tensor().map_or(1, |array| array.shape().iter().product::<usize>().max(1));
+            list.push(value);
+        }
+        bounded(kept, &carried, env)?;
         round += 1;
     }
     for (i, list) in scans.into_iter().enumerate() {

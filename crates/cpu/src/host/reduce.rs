@@ -64,7 +64,8 @@ fn of_ints(kind: ReduceKind, values: impl Iterator<Item = i64>, wide: bool, dtyp
 }
 
 fn of_floats(kind: ReduceKind, values: &[f64]) -> f64 {
-    let sum = |f: fn(f64) -> f64| values.iter().map(|x| f(*x)).sum::<f64>();
+    // The sum of nothing is no negative zero.
+    let sum = |f: fn(f64) -> f64| values.iter().map(|x| f(*x)).fold(0.0, |sum, x| sum + x);
     let extreme = |start: f64, f: fn(f64, f64) -> f64| {
         values.iter().fold(start, |a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { f(a, *b) })
     };
