@@ -113,6 +113,7 @@ impl Feed<'_> {
 impl Session {
     /// A session over a graph; nothing is planned yet.
     pub fn new(graph: Graph, options: &SessionOptions) -> Result<Self, ExecError> {
+        let graph = if options.fuse { kinglet_graph::passes::widen(graph) } else { graph };
         Self::within(Arc::new(Env::new(&graph, options)), Arc::new(graph), Vec::new())
     }
 
@@ -127,7 +128,7 @@ impl Session {
         Ok(Self { env, graph, constants, plans, arena, last: None, planned, arenas, runs })
     }
 
-    /// The graph as it was given.
+    /// The graph that is planned: as it was given, in floats of 32 bits where that had 16.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }

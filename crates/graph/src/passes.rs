@@ -20,6 +20,7 @@ mod share;
 mod siblings;
 mod simplify;
 mod spellings;
+mod widen;
 
 pub use add_norm::fuse_add_norm;
 pub use affine::fold_affine;
@@ -35,6 +36,7 @@ pub use share::share_equal;
 pub use siblings::share_input;
 pub use simplify::simplify;
 pub use spellings::name_activations;
+pub use widen::widen;
 
 use kinglet_tensor::Tensor;
 

@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     }
     print(&converted, ui)?;
     if args.report == Some(None) {
-        every_operation(&optimised, ui)?;
+        every_operation(&optimised, gain.as_ref(), ui)?;
     }
     summary(&optimised, gain.as_ref(), ui)
 }
@@ -90,8 +90,8 @@ fn measure(args: &Args, optimised: &Optimised, ui: &Ui) -> Result<Option<Gain>> 
     }
 }
 
-/// Each change and each thing that was left.
-fn every_operation(optimised: &Optimised, ui: &Ui) -> Result<()> {
+/// Each change, each thing that was left, and what a step of the plan computes at once.
+fn every_operation(optimised: &Optimised, gain: Option<&Gain>, ui: &Ui) -> Result<()> {
     let mut out = Sections::new(ui);
     for (title, list) in [("Done", &optimised.log.done), ("Left as it is", &optimised.log.left)] {
         if list.is_empty() {
@@ -108,6 +108,15 @@ fn every_operation(optimised: &Optimised, ui: &Ui) -> Result<()> {
         }
         ui.line("")?;
         out.table(title, &table)?;
+    }
+    let joined = gain.map_or(&[][..], |gain| &gain.joined);
+    if !joined.is_empty() {
+        let mut table = Table::new(&["OPERATION", "KERNEL", ""]);
+        for step in joined {
+            table.row([brief(&step.step, 60), step.kernel.clone(), brief(&step.with, 160)]);
+        }
+        ui.line("")?;
+        out.table("Computed in one step by Kinglet", &table)?;
     }
     ui.line("")
 }
@@ -186,6 +195,7 @@ fn gain_json(gain: &Gain) -> Value {
         "predicted_ms": { "as_it_stands": gain.predicted[0] * 1e3, "optimised": gain.predicted[1] * 1e3 },
         "measured_ms": { "as_it_stands": raw, "fused_at_load": fused, "optimised": best },
         "steps": { "as_it_stands": gain.steps[0], "fused_at_load": gain.steps[1], "optimised": gain.steps[2] },
+        "joined": gain.joined.iter().map(|j| json!({ "operation": j.step, "kernel": j.kernel, "with": j.with })).collect::<Vec<_>>(),
         "differences": gain.differences.iter().map(difference).collect::<Vec<_>>(),
     })
 }

@@ -26,7 +26,7 @@ pub use kinglet_cpu::{BufferStats, OutputFiles};
 pub use model::{GraphModel, Port, floats};
 pub use npz::write_npz;
 pub use ocr::Reader;
-pub use optimise::{Difference, Gain, Optimised};
+pub use optimise::{Difference, Gain, Joined, Optimised};
 pub use outputs::{OutputFile, OutputFolder};
 pub use picture::{Answer, Task};
 pub use trunk::PictureEmbedder;

@@ -46,8 +46,21 @@ pub struct Gain {
     pub runs: usize,
     /// Steps of the plan: as the file says, as Kinglet fuses it at load, and optimised.
     pub steps: [usize; 3],
+    /// Steps of the optimised plan that compute several operations at once: convolutions with their activation and residual.
+    pub joined: Vec<Joined>,
     /// How far outputs are from those of the file's graph.
     pub differences: Vec<Difference>,
+}
+
+/// A step of a plan that computes several operations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The operation that it is named after.
+    pub step: String,
+    /// What computes it.
+    pub kernel: String,
+    /// The others, and what else is to be said about it.
+    pub with: String,
 }
 
 /// How far an output is from what the file's graph makes.
@@ -114,6 +127,7 @@ impl Optimised {
             runs: times[0].len(),
             measured: times.map(|list| Samples::new(list).median()),
             steps: [raw, fused, optimised].map(|s| s.report().map_or(0, |report| report.steps.len())),
+            joined: joined(optimised),
             differences: self.differences(raw, optimised)?,
         })
     }
@@ -148,6 +162,12 @@ impl Optimised {
         }
         Ok(list)
     }
+}
+
+fn joined(session: &Session) -> Vec<Joined> {
+    let steps = session.report().map(|report| report.steps).unwrap_or_default();
+    let several = steps.into_iter().filter(|step| step.note.starts_with("with "));
+    several.map(|step| Joined { step: step.name, kernel: step.kernel, with: step.note }).collect()
 }
 
 /// The least seconds of both plans by this device's rates.

@@ -142,7 +142,7 @@ fn function(cx: &mut Cx<'_>) -> Done {
         6 => cx.emit(Unary(Fun::Abs), &[x]),
         7 => {
             let least = cx.scalar(alpha)?;
-            cx.emit(Binary(Fun2::Max), &[x, least])
+            cx.emit(Clip, &[x, least])
         }
         other => Err(cx.fail(format!("function {other} does not exist"))),
     }
