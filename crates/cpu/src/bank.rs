@@ -12,10 +12,10 @@ use kinglet_graph::{ExecError, Graph};
 use kinglet_kernels::matmul::{PackPlan, PackedMatrix};
 use kinglet_kernels::nd::{NdError, Packed, Packing, fingerprint};
 use kinglet_simd::Level;
-use kinglet_tensor::{AlignedBuf, Bytes, Tensor};
+use kinglet_tensor::{Bytes, Tensor};
 
 use crate::CpuBackend;
-use crate::pack_file::{self, Checked, PackFile, PackStore, check};
+use crate::pack_file::{self, Checked, PackFile, PackStore, check, copy_checked};
 use crate::reading::Reading;
 use crate::weights::release;
 
@@ -273,22 +273,20 @@ impl Job {
     /// Packs the weights, or takes what was kept of them; says whether it could.
     fn run(&self) -> bool {
         let promise = Promise(&self.packed);
-        let kept = self.kept.as_ref().filter(|(data, sum)| check(data) == *sum);
-        promise.0.fill(match kept {
-            Some((data, _)) => copied(data),
-            None => self.key.packing.pack(&self.key.reading.values(&self.tensor)),
-        });
+        let kept = self.kept.as_ref().and_then(|(data, sum)| copied(data, *sum).transpose());
+        let was_kept = kept.is_some();
+        promise.0.fill(kept.unwrap_or_else(|| self.key.packing.pack(&self.key.reading.values(&self.tensor))));
         release(self.tensor.data());
-        kept.is_some()
+        was_kept
     }
 }
 
-/// The bytes in memory of their own: products read large pages faster than a file's small ones, ViT-B/16 by a sixth.
-fn copied(data: &Bytes) -> Result<Bytes, NdError> {
-    let mut copy = AlignedBuf::<u8>::try_new(data.len())?;
-    copy.copy_from_slice(data);
+/// The bytes in memory of their own, if `sum` is their check: products read large pages faster than a file's small ones,
+/// ViT-B/16 by a sixth.
+fn copied(data: &Bytes, sum: u64) -> Result<Option<Bytes>, NdError> {
+    let (copy, found) = copy_checked(data)?;
     release(data);
-    Ok(copy.into())
+    Ok((found == sum).then(|| copy.into()))
 }
 
 /// Steps that wait learn of it when nothing comes.

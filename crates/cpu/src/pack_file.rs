@@ -11,7 +11,7 @@
 //! Deliberately absent: files; a [`PackStore`] brings bytes and takes them.
 
 use kinglet_kernels::matmul::{PackPlan, pack_fingerprint};
-use kinglet_tensor::{Bytes, Tensor};
+use kinglet_tensor::{AlignedBuf, AllocError, Bytes, COPY_PIECE, Tensor};
 
 /// Keeps packed weights between runs. Implemented above, where there are files.
 pub trait PackStore: std::fmt::Debug + Send + Sync {
@@ -154,16 +154,38 @@ pub(crate) fn read(file: &Bytes, description: &[u8], sizes: &[usize]) -> Option<
 
 /// A sum over bytes that any accident changes, at the speed of memory: four streams of multiplications.
 pub(crate) fn check(bytes: &[u8]) -> u64 {
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    let mut sums = START;
+    add(&mut sums, blocks);
+    total(sums, rest, bytes.len())
+}
+
+/// A copy of bytes, and the [`check`] of the copy.
+pub(crate) fn copy_checked(from: &[u8]) -> Result<(AlignedBuf<u8>, u64), AllocError> {
+    const { assert!(COPY_PIECE.is_multiple_of(BLOCK)) }
+    let mut sums = START;
+    let copy = AlignedBuf::<u8>::try_copy(from, |piece| add(&mut sums, piece.as_chunks::<BLOCK>().0))?;
+    let sum = total(sums, copy.as_chunks::<BLOCK>().1, copy.len());
+    Ok((copy, sum))
+}
+
+/// Bytes that are added at a time, a number to each stream.
+const BLOCK: usize = 32;
+const START: [u64; 4] = [1, 2, 3, 4];
+
+fn add(sums: &mut [u64; 4], blocks: &[[u8; BLOCK]]) {
     const PRIME: u64 = 0x9e37_79b1_85eb_ca87;
-    let mut sums = [1u64, 2, 3, 4];
-    let (blocks, rest) = bytes.as_chunks::<32>();
     for block in blocks {
         let (words, _) = block.as_chunks::<8>();
         for (sum, word) in sums.iter_mut().zip(words) {
             *sum = (*sum ^ u64::from_le_bytes(*word)).wrapping_mul(PRIME);
         }
     }
-    let end = sums.iter().fold(bytes.len() as u64, |end, sum| mix(end ^ sum));
+}
+
+/// The check of so many bytes, of which `rest` were not added.
+fn total(sums: [u64; 4], rest: &[u8], bytes: usize) -> u64 {
+    let end = sums.iter().fold(bytes as u64, |end, sum| mix(end ^ sum));
     rest.iter().fold(end, |end, byte| mix(end ^ u64::from(*byte)))
 }
 
@@ -213,6 +235,15 @@ mod tests {
             let mut bent = whole.to_vec();
             bent[at] ^= 4;
             assert!(read(&bent.into(), b"a model", &sizes).is_none(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_copy_is_checked_as_a_whole() {
+        for len in [0, 31, 64, (16 << 10) + 5, (48 << 10) + 32] {
+            let bytes: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
+            let (copy, sum) = copy_checked(&bytes).expect("memory");
+            assert!(*copy == *bytes && sum == check(&bytes), "{len}");
         }
     }
 

@@ -15,6 +15,8 @@ use bytes::Bytes;
 
 const CACHE_LINE: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
+/// Bytes that [`AlignedBuf::try_copy`] copies at a time.
+pub const COPY_PIECE: usize = 16 << 10;
 
 /// Memory that the system would not give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,9 +53,35 @@ impl<T: Pod> AlignedBuf<T> {
 
     /// A copy of `values`.
     pub fn try_from_slice(values: &[T]) -> Result<Self, AllocError> {
-        let mut copy = Self::try_new(values.len())?;
-        copy.copy_from_slice(values);
-        Ok(copy)
+        Self::try_copy(values, |_| ())
+    }
+
+    /// A copy of `values`. Each piece of it is shown to `seen` while it still lies in the nearest cache, in order; all of
+    /// them but the last are [`COPY_PIECE`] bytes, or one value when that is larger.
+    pub fn try_copy(values: &[T], mut seen: impl FnMut(&[T])) -> Result<Self, AllocError> {
+        const { assert!(align_of::<T>() <= CACHE_LINE && size_of::<T>() > 0) }
+        let len = values.len();
+        let error = AllocError { elements: len, size: size_of::<T>() };
+        let layout = Self::layout(len).ok_or(error)?;
+        if layout.size() == 0 {
+            return Ok(Self::default());
+        }
+        // SAFETY: the layout's size is not zero.
+        let raw = NonNull::new(unsafe { alloc(layout) }).ok_or(error)?;
+        if layout.size() >= HUGE_PAGE {
+            want_huge_pages(raw, layout.size());
+        }
+        let (data, each) = (raw.cast::<T>(), (COPY_PIECE / size_of::<T>()).max(1));
+        for (i, piece) in values.chunks(each).enumerate() {
+            // SAFETY: the memory is new and has room for as many values; this piece of it is read once it is written.
+            let copy = unsafe {
+                let to = data.as_ptr().add(i * each);
+                piece.as_ptr().copy_to_nonoverlapping(to, piece.len());
+                std::slice::from_raw_parts(to, piece.len())
+            };
+            seen(copy);
+        }
+        Ok(Self { data, len, owned: PhantomData })
     }
 
     /// The same memory as bytes.
@@ -182,6 +210,16 @@ mod tests {
     fn impossible_sizes_are_errors() {
         for len in [usize::MAX, usize::MAX / 4, isize::MAX as usize / 8 + 1, isize::MAX as usize / 16] {
             assert!(AlignedBuf::<f64>::try_new(len).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_copy_is_seen_in_pieces() {
+        for len in [0, 1, COPY_PIECE / 4, COPY_PIECE / 4 + 1, HUGE_PAGE / 4 + 3] {
+            let values: Vec<u32> = (0..len as u32).collect();
+            let mut seen = Vec::new();
+            let copy = AlignedBuf::try_copy(&values, |piece| seen.extend_from_slice(piece)).unwrap();
+            assert!(*copy == *values && seen == values, "{len}");
         }
     }
 

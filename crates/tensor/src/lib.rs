@@ -18,7 +18,7 @@ mod source;
 mod strlist;
 mod tensor;
 
-pub use aligned::{AlignedBuf, AllocError};
+pub use aligned::{AlignedBuf, AllocError, COPY_PIECE};
 pub use bytes::Bytes;
 pub use dtype::DType;
 pub use error::TensorError;
