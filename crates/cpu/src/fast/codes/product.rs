@@ -8,7 +8,7 @@ use kinglet_graph::{Def, ExecError, Node, ValueId};
 use kinglet_kernels::nd::codes::{
     CodeConv, CodeShape, CodeSpans, Ending, Join, Line, Recode, Result8, code_conv,
 };
-use kinglet_kernels::nd::{Act, Layout, Order};
+use kinglet_kernels::nd::{self, Act, Layout, Order};
 use kinglet_tensor::DType;
 
 use super::function::function;
@@ -136,55 +136,60 @@ fn bind(
     product: Product,
     x: BufferId,
 ) -> Result<bool, ExecError> {
-    let fail =
-        |e: kinglet_kernels::nd::NdError| ExecError::Node { node: node.name.clone(), reason: e.to_string() };
-    let Some((lo, hi)) = bounds(low, node, op, 1) else { return Ok(false) };
-    let to = if op.codes_out { result_scale(low, node) } else { Some(Scale { scale: 1.0, zero: 0 }) };
-    let Some(to) = to else { return Ok(false) };
-    let unit = f64::from(to.scale);
-    let scaled = |list: &[f64]| list.iter().map(|x| (x / unit) as f32).collect();
-    let (factor, shift) = (scaled(&product.factor), scaled(&product.shift));
-    let (mut reads, mut taken) = (vec![x], Vec::new());
-    let (result, out, residual) = if op.codes_out {
-        let tail = tail(low, node, to, (product.shape.outputs, product.layouts[1]))?;
-        let recode = Recode::new(to.zero, lo / to.scale, hi / to.scale);
-        let join = tail.join.map(|(join, _)| join);
-        let residual = tail.join.map(|(_, buffer)| buffer);
-        taken = tail.taken;
-        (
-            Result8::Codes { to: recode, line: tail.line, join, table: tail.table },
-            low.make_codes(tail.out)?,
-            residual,
-        )
-    } else {
-        let out =
-            match Image::of(low.graph, node.outputs[0]).filter(|_| product.layouts[1] == Layout::Blocked) {
-                Some(image) => low.make_blocked(node.outputs[0], image),
-                None => low.value(node.outputs[0])?,
-            };
-        (Result8::Floats(Act::Clip { lo, hi }), out, None)
-    };
-    reads.extend(residual);
-    let ending = Ending { factor, shift, result };
+    let fail = |e: nd::NdError| ExecError::Node { node: node.name.clone(), reason: e.to_string() };
+    let Some(end) = end(low, node, op, &product)? else { return Ok(false) };
+    let End { ending, out, residual, taken } = end;
     let Product { shape, order, layouts, images, from, reading, .. } = product;
     let conv = CodeConv::new(low.tuning.0, shape, order, layouts, from.zero, ending).map_err(fail)?;
     let weights = low.packed(node, node.inputs[3], reading, conv.packing())?;
     let conv = Arc::new(conv.with(weights).map_err(fail)?);
-    let per_image = shape.multiply_adds();
-    let rows = if layouts[1] == Layout::Rows { per_image / (shape.channels * shape.outputs) } else { images };
-    let work = Work {
-        multiply_adds: if layouts[1] == Layout::Rows { shape.channels * shape.outputs } else { per_image },
-        math: Math::Int8,
-        ..Work::bytes(conv.bytes())
-    };
-    debug_assert!(rows > 0);
-    let noted = noted(low, node, taken);
-    low.step(&noted, &reads, &[out], work, move |s| {
+    let per_row = shape.channels * shape.outputs;
+    let multiply_adds = if layouts[1] == Layout::Rows { per_row } else { shape.multiply_adds() };
+    let work = Work { multiply_adds, math: Math::Int8, ..Work::bytes(conv.bytes()) };
+    let reads: Vec<_> = [x].into_iter().chain(residual).collect();
+    low.step(&noted(low, node, taken), &reads, &[out], work, move |s| {
         let span = |id| rows_of(s, id, images);
         let (x, residual, out) = (span(x), residual.map(span), span(out));
         code_conv(conv.clone(), CodeSpans { x, given: None, residual, out })
     });
     Ok(true)
+}
+
+/// What becomes of a product's sums, and where it goes.
+struct End {
+    ending: Ending,
+    out: BufferId,
+    residual: Option<BufferId>,
+    taken: Vec<usize>,
+}
+
+/// The end of a product, with its followers when it makes codes; none when kernels cannot have it.
+fn end(low: &mut Lowering<'_>, node: &Node, op: &Coded, product: &Product) -> Result<Option<End>, ExecError> {
+    let to = if op.codes_out { result_scale(low, node) } else { Some(Scale { scale: 1.0, zero: 0 }) };
+    let (Some((lo, hi)), Some(to)) = (bounds(low, node, op, 1), to) else { return Ok(None) };
+    let unit = f64::from(to.scale);
+    let scaled = |list: &[f64]| list.iter().map(|x| (x / unit) as f32).collect();
+    let (factor, shift) = (scaled(&product.factor), scaled(&product.shift));
+    let end = |result, out| End {
+        ending: Ending { factor, shift, result },
+        out,
+        residual: None,
+        taken: Vec::new(),
+    };
+    if !op.codes_out {
+        let image = Image::of(low.graph, node.outputs[0]);
+        let out = match image.filter(|_| product.layouts[1] == Layout::Blocked) {
+            Some(image) => low.make_blocked(node.outputs[0], image),
+            None => low.value(node.outputs[0])?,
+        };
+        return Ok(Some(end(Result8::Floats(Act::Clip { lo, hi }), out)));
+    }
+    let Tail { line, join, table, out, taken } =
+        tail(low, node, to, (product.shape.outputs, product.layouts[1]))?;
+    let recode = Recode::new(to.zero, lo / to.scale, hi / to.scale);
+    let result = Result8::Codes { to: recode, line, join: join.map(|(join, _)| join), table };
+    let out = low.make_codes(out)?;
+    Ok(Some(End { residual: join.map(|(_, buffer)| buffer), taken, ..end(result, out) }))
 }
 
 /// Follows the readers of a product's codes as far as they can be taken in, and marks them as done.

@@ -44,7 +44,7 @@ pub(crate) fn rounded(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecE
         return Ok(false);
     };
     let along = if product.out.is_some() { Outputs::Channels } else { Outputs::Last };
-    let chain = Chain::follow(low, node, along, bias, outputs);
+    let chain = Chain::follow(low, node, along, Some(bias), outputs);
     bind(low, node, &product, chain, (reading, factor))?;
     Ok(true)
 }
@@ -72,14 +72,14 @@ fn rows(low: &Lowering<'_>, node: &Node, op: &DynamicProduct) -> Option<Product>
     Some(Product { shape: CodeShape::rows(rows, k, outputs), order, numbers, scales, out: None })
 }
 
-/// What is added to each output; the outer one is none when only the run knows.
-fn bias(low: &Lowering<'_>, node: &Node, outputs: usize) -> Option<Option<Vec<f32>>> {
+/// What is added to each output; none when only the run knows.
+fn bias(low: &Lowering<'_>, node: &Node, outputs: usize) -> Option<Vec<f32>> {
     let given = |id: &&ValueId| !matches!(low.graph.value(**id).def, Def::Absent);
-    let Some(id) = node.inputs.get(4).filter(given) else { return Some(None) };
+    let Some(id) = node.inputs.get(4).filter(given) else { return Some(vec![0.0; outputs]) };
     let bias = constant(low.graph, *id)?;
     match bias.len() {
-        1 => Some(Some(vec![bias[0]; outputs])),
-        n => (n == outputs).then_some(Some(bias)),
+        1 => Some(vec![bias[0]; outputs]),
+        n => (n == outputs).then_some(bias),
     }
 }
 
