@@ -113,7 +113,7 @@ impl Feed<'_> {
 impl Session {
     /// A session over a graph; nothing is planned yet.
     pub fn new(graph: Graph, options: &SessionOptions) -> Result<Self, ExecError> {
-        let graph = if options.fuse { kinglet_graph::passes::widen(graph) } else { graph };
+        let graph = if options.interpret { graph } else { kinglet_graph::passes::widen(graph) };
         Self::within(Arc::new(Env::new(&graph, options)), Arc::new(graph), Vec::new())
     }
 
