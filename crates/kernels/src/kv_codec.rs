@@ -71,6 +71,18 @@ impl Rows {
         }
     }
 
+    /// The keys of a group, as they are stored.
+    #[inline(always)]
+    pub(crate) fn stored_keys(&self, page: HeadPage, group: usize) -> *const u8 {
+        page.keys.wrapping_add(group * self.group_bytes())
+    }
+
+    /// The value rows from token `first` on, as they are stored; not for Q8_0, whose scales lie elsewhere.
+    #[inline(always)]
+    pub(crate) fn stored_values(&self, page: HeadPage, first: usize) -> *const u8 {
+        page.values.wrapping_add(first * self.padded() * self.dtype.block_bytes())
+    }
+
     /// The keys of group `group` as floats, `[dim][GROUP]`: where they lie, or decoded into `out`.
     ///
     /// # Safety
@@ -83,7 +95,7 @@ impl Rows {
         group: usize,
         out: *mut f32,
     ) -> *const f32 {
-        let source = page.keys.wrapping_add(group * self.group_bytes()).cast_const();
+        let source = self.stored_keys(page, group);
         let count = self.dim * GROUP;
         // SAFETY: the group is in the page.
         unsafe {
@@ -110,15 +122,14 @@ impl Rows {
         count: usize,
         out: *mut f32,
     ) -> *const f32 {
-        let at = first * self.padded();
-        let source = page.values.cast_const();
+        let source = self.stored_values(page, first);
         // SAFETY: the tokens are in the page; rows are padded to a multiple of every vector length.
         unsafe {
             match self.dtype {
-                DType::F32 => return source.cast::<f32>().add(at),
-                DType::Q8_0 => self.load_q8_values(isa, source, first, count, out),
-                DType::F16 => decode::<I, F16>(isa, source.add(2 * at), count * self.padded(), out),
-                _ => decode::<I, Bf16>(isa, source.add(2 * at), count * self.padded(), out),
+                DType::F32 => return source.cast::<f32>(),
+                DType::Q8_0 => self.load_q8_values(isa, page.values, first, count, out),
+                DType::F16 => decode::<I, F16>(isa, source, count * self.padded(), out),
+                _ => decode::<I, Bf16>(isa, source, count * self.padded(), out),
             }
         }
         out
@@ -138,19 +149,18 @@ impl Rows {
         count: usize,
         room: *mut f32,
     ) -> *const i32 {
-        let at = first * self.padded();
-        let source = page.values.cast_const();
+        let source = self.stored_values(page, first);
         let (shape, out) = ((count, self.padded()), room.cast());
         // SAFETY: the tokens are in the page; rows are padded to a multiple of every vector length.
         unsafe {
             match self.dtype {
-                DType::F32 => pairs::<I, F32>(isa, source.add(4 * at), shape, out),
-                DType::F16 => pairs::<I, F16>(isa, source.add(2 * at), shape, out),
+                DType::F32 => pairs::<I, F32>(isa, source, shape, out),
+                DType::F16 => pairs::<I, F16>(isa, source, shape, out),
                 DType::Q8_0 => {
-                    self.load_q8_values(isa, source, first, count, room);
+                    self.load_q8_values(isa, page.values, first, count, room);
                     pairs::<I, F32>(isa, room.cast_const().cast(), shape, out);
                 }
-                _ => pairs::<I, Bf16>(isa, source.add(2 * at), shape, out),
+                _ => pairs::<I, Bf16>(isa, source, shape, out),
             }
         }
         out
@@ -292,7 +302,10 @@ unsafe fn store_half<I: Isa>(isa: I, dtype: DType, x: I::F32, out: *mut u16) {
 }
 
 /// A floating-point type as it is stored.
-trait Stored {
+pub(crate) trait Stored: Copy {
+    /// Its name.
+    const DTYPE: DType;
+
     /// `LANES` values from index `at` on. Implementations are `#[inline(always)]`.
     ///
     /// # Safety
@@ -300,9 +313,12 @@ trait Stored {
     unsafe fn load<I: Isa>(isa: I, source: *const u8, at: usize) -> I::F32;
 }
 
-struct F32;
+#[derive(Clone, Copy)]
+pub(crate) struct F32;
 
 impl Stored for F32 {
+    const DTYPE: DType = DType::F32;
+
     #[inline(always)]
     unsafe fn load<I: Isa>(isa: I, source: *const u8, at: usize) -> I::F32 {
         // SAFETY: by the caller's promise.
@@ -310,9 +326,12 @@ impl Stored for F32 {
     }
 }
 
-struct F16;
+#[derive(Clone, Copy)]
+pub(crate) struct F16;
 
 impl Stored for F16 {
+    const DTYPE: DType = DType::F16;
+
     #[inline(always)]
     unsafe fn load<I: Isa>(isa: I, source: *const u8, at: usize) -> I::F32 {
         // SAFETY: by the caller's promise.
@@ -320,9 +339,12 @@ impl Stored for F16 {
     }
 }
 
-struct Bf16;
+#[derive(Clone, Copy)]
+pub(crate) struct Bf16;
 
 impl Stored for Bf16 {
+    const DTYPE: DType = DType::BF16;
+
     #[inline(always)]
     unsafe fn load<I: Isa>(isa: I, source: *const u8, at: usize) -> I::F32 {
         // SAFETY: by the caller's promise.
@@ -352,12 +374,30 @@ unsafe fn pairs<I: Isa, S: Stored>(isa: I, source: *const u8, (rows, width): (us
         for at in (0..width).step_by(I::LANES) {
             // SAFETY: by the caller's promise. Words are not written before their own and all earlier rows are read.
             unsafe {
-                let low = S::load(isa, source, row * width + at);
-                let high =
-                    if row + 1 < rows { S::load(isa, source, (row + 1) * width + at) } else { isa.zero() };
-                isa.store_i32_ptr(isa.pair_bf16(low, high), out.add(row / 2 * width + at));
+                let words = pair::<I, S>(isa, source, (rows, width), row, at);
+                isa.store_i32_ptr(words, out.add(row / 2 * width + at));
             }
         }
+    }
+}
+
+/// Columns `at..at + LANES` of rows `row` and `row + 1` as words of bfloat16, zeros for a row that is not there.
+///
+/// # Safety
+/// The source holds `rows` rows of `width` values, this one and these columns among them.
+#[inline(always)]
+pub(crate) unsafe fn pair<I: Isa, S: Stored>(
+    isa: I,
+    source: *const u8,
+    (rows, width): (usize, usize),
+    row: usize,
+    at: usize,
+) -> I::I32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let low = S::load(isa, source, row * width + at);
+        let high = if row + 1 < rows { S::load(isa, source, (row + 1) * width + at) } else { isa.zero() };
+        isa.pair_bf16(low, high)
     }
 }
 

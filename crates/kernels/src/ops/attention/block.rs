@@ -5,15 +5,15 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use kinglet_simd::{Isa, tanh};
-use kinglet_tensor::{KvLayer, SeqRows};
+use kinglet_tensor::{DType, KvLayer, SeqRows};
 
 use super::Attention;
 use super::state::{NONE, State};
-use super::tile::{BATCH, GROUPS, Scores, Sums};
-use super::words::Words;
+use super::tile::{BATCH, GROUPS, Scores, Sums, TILE_ROWS};
+use super::words::{InPlace, Ready, Source, Words};
 use crate::SharedMut;
 use crate::kv::{GROUP, KvView};
-use crate::kv_codec::Rows;
+use crate::kv_codec::{Bf16, F16, F32, Rows, Stored};
 use crate::ops::vec::exp2;
 
 /// Positions whose softmax is taken together.
@@ -171,8 +171,23 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
         self.state(memory).merge(self.isa, self.state(buffers.part), buffers.keep);
     }
 
+    /// Whether keys and values are read once: then they are decoded in registers.
+    fn once(&self) -> bool {
+        self.rows() <= TILE_ROWS
+    }
+
     #[inline(always)]
     fn scores(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
+        match self.kv.spec().dtype {
+            DType::F16 if self.once() => self.scores_of::<F16>(seen, buffers),
+            DType::BF16 if self.once() => self.scores_of::<Bf16>(seen, buffers),
+            _ => self.scores_of::<F32>(seen, buffers),
+        }
+    }
+
+    /// Scores of keys that are stored as `S`, or decoded before.
+    #[inline(always)]
+    fn scores_of<S: Stored>(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
         let rows = self.stored(self.step.shape.kv.key_dim);
         let mut scores = Scores {
             q: buffers.q.as_ptr(),
@@ -194,12 +209,16 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
                 } else {
                     let (page, at) = self.page(position);
                     let room = buffers.batch[group * GROUP * rows.dim..].as_mut_ptr();
-                    // SAFETY: the run checked that every position up to the row's own is in a page.
-                    unsafe { rows.keys(self.isa, page, at / GROUP, room) }
+                    if S::DTYPE == rows.dtype {
+                        rows.stored_keys(page, at / GROUP)
+                    } else {
+                        // SAFETY: the run checked that every position up to the row's own is in a page.
+                        unsafe { rows.keys(self.isa, page, at / GROUP, room) }.cast()
+                    }
                 };
             }
             // SAFETY: the buffers have the stated shapes; the rows of scores have room for whole batches.
-            unsafe { scores.run(self.isa) };
+            unsafe { scores.run::<I, S>(self.isa) };
             scores.scores = scores.scores.wrapping_add(BATCH);
         }
     }
@@ -228,6 +247,16 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
 
     #[inline(always)]
     fn weigh(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
+        match self.kv.spec().dtype {
+            DType::F16 if self.once() => self.weigh_of::<InPlace<F16>>(seen, buffers),
+            DType::BF16 if self.once() => self.weigh_of::<InPlace<Bf16>>(seen, buffers),
+            _ => self.weigh_of::<Ready>(seen, buffers),
+        }
+    }
+
+    /// Sums of values that lie as `S` says.
+    #[inline(always)]
+    fn weigh_of<S: Source>(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
         let rows = self.stored(self.step.shape.kv.value_dim);
         let mut part = State::new(buffers.part, self.rows(), self.step.width());
         let (values, _, _) = part.parts();
@@ -248,11 +277,15 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
                 let (page, at) = self.page(first + group * GROUP);
                 self.ahead(first + group * GROUP + BATCH, Part::Values, &seen);
                 let room = buffers.batch[group * GROUP * rows.padded()..].as_mut_ptr();
-                // SAFETY: as for the keys; pages hold whole groups.
-                sums.values[group] = unsafe { W::values(self.isa, rows, page, at..at + tokens, room) };
+                sums.values[group] = if S::IN_PLACE {
+                    rows.stored_values(page, at)
+                } else {
+                    // SAFETY: as for the keys; pages hold whole groups.
+                    unsafe { W::values(self.isa, rows, page, at..at + tokens, room) }
+                };
             }
             // SAFETY: the buffers have the stated shapes.
-            unsafe { sums.run::<I, W>(self.isa) };
+            unsafe { sums.run::<I, W, S>(self.isa) };
             sums.weights = sums.weights.wrapping_add(BATCH / W::NUMBERS);
         }
     }

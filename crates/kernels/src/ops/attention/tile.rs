@@ -7,19 +7,22 @@ use std::marker::PhantomData;
 
 use kinglet_simd::{Isa, Kernel};
 
-use super::words::{Float, Words};
+use super::words::{Float, Source, Words};
 use crate::kv::GROUP;
+use crate::kv_codec::Stored;
 
 /// Tokens whose keys or values are decoded and multiplied at a time.
 pub(super) const BATCH: usize = 64;
 /// Groups of a batch.
 pub(super) const GROUPS: usize = BATCH / GROUP;
+/// Rows of the largest tile: what no more of them read is worth decoding in registers.
+pub(super) const TILE_ROWS: usize = 6;
 
 /// Rows of the next tile when `left` are to do.
 #[inline(always)]
 fn tile_rows(left: usize) -> usize {
     match left {
-        6.. => 6,
+        TILE_ROWS.. => TILE_ROWS,
         4 | 5 => 4,
         _ => left,
     }
@@ -33,8 +36,8 @@ pub(super) struct Scores {
     pub(super) q: *const f32,
     pub(super) rows: usize,
     pub(super) dim: usize,
-    /// One panel `[dim][16]` a group.
-    pub(super) keys: [*const f32; GROUPS],
+    /// One panel `[dim][16]` a group, of the type that [`run`](Self::run) is told.
+    pub(super) keys: [*const u8; GROUPS],
     pub(super) tokens: usize,
     /// `[rows][stride]`, of which at most `BATCH` columns are written.
     pub(super) scores: *mut f32,
@@ -45,35 +48,33 @@ impl Scores {
     /// # Safety
     /// All pointers are valid for the stated shapes.
     #[inline(always)]
-    pub(super) unsafe fn run<I: Isa>(self, isa: I) {
+    pub(super) unsafe fn run<I: Isa, S: Stored>(self, isa: I) {
         let mut r = 0;
         while r < self.rows {
             let rows = tile_rows(self.rows - r);
             match rows {
-                6 => isa.dispatch(ScoreTile::<6> { all: self, r }),
-                4 => isa.dispatch(ScoreTile::<4> { all: self, r }),
-                3 => isa.dispatch(ScoreTile::<3> { all: self, r }),
-                2 => isa.dispatch(ScoreTile::<2> { all: self, r }),
-                _ => isa.dispatch(ScoreTile::<1> { all: self, r }),
+                TILE_ROWS => isa.dispatch(ScoreTile::<S, TILE_ROWS>(self, r, PhantomData)),
+                4 => isa.dispatch(ScoreTile::<S, 4>(self, r, PhantomData)),
+                3 => isa.dispatch(ScoreTile::<S, 3>(self, r, PhantomData)),
+                2 => isa.dispatch(ScoreTile::<S, 2>(self, r, PhantomData)),
+                _ => isa.dispatch(ScoreTile::<S, 1>(self, r, PhantomData)),
             }
             r += rows;
         }
     }
 }
 
-struct ScoreTile<const R: usize> {
-    all: Scores,
-    r: usize,
-}
+/// `R` rows of scores, from the given one on.
+struct ScoreTile<S, const R: usize>(Scores, usize, PhantomData<S>);
 
-impl<const R: usize> Kernel for ScoreTile<R> {
+impl<S: Stored, const R: usize> Kernel for ScoreTile<S, R> {
     type Out = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let mut first = 0;
-        while first < self.all.tokens {
-            let left = (self.all.tokens - first).div_ceil(I::LANES);
+        while first < self.0.tokens {
+            let left = (self.0.tokens - first).div_ceil(I::LANES);
             first += if I::REGISTERS >= 32 && left > 2 {
                 self.columns::<I, 4>(isa, first)
             } else {
@@ -83,28 +84,28 @@ impl<const R: usize> Kernel for ScoreTile<R> {
     }
 }
 
-impl<const R: usize> ScoreTile<R> {
+impl<S: Stored, const R: usize> ScoreTile<S, R> {
     /// Tokens `first..first + V * LANES`; returns how many.
     #[inline(always)]
     fn columns<I: Isa, const V: usize>(&self, isa: I, first: usize) -> usize {
-        let Scores { q, dim, keys, scores, stride, .. } = self.all;
-        let panel: [*const i32; V] = std::array::from_fn(|v| {
-            let token = first + v * I::LANES;
-            keys[token / GROUP].wrapping_add(token % GROUP).cast()
-        });
+        let (Scores { q, dim, keys, scores, stride, .. }, first_row) = (self.0, self.1);
         let mut acc = [[isa.zero(); V]; R];
-        // SAFETY: `Scores::run` vouches for the shapes; `r + R` rows exist.
+        // SAFETY: `Scores::run` vouches for the shapes; `first_row + R` rows exist.
         unsafe {
             for d in 0..dim {
-                let keys: [I::I32; V] = load(isa, &panel, d * GROUP);
+                let mut panel = [isa.splat_i32(0); V];
+                for (v, panel) in panel.iter_mut().enumerate() {
+                    let token = first + v * I::LANES;
+                    *panel = isa.bits_of(S::load(isa, keys[token / GROUP], d * GROUP + token % GROUP));
+                }
                 for (r, acc) in acc.iter_mut().enumerate() {
-                    let q = isa.bits_of(isa.splat(*q.add((self.r + r) * dim + d)));
-                    multiply_add::<I, Float, V>(isa, acc, q, &keys);
+                    let q = isa.bits_of(isa.splat(*q.add((first_row + r) * dim + d)));
+                    multiply_add::<I, Float, V>(isa, acc, q, &panel);
                 }
             }
             for (r, acc) in acc.into_iter().enumerate() {
                 for (v, acc) in acc.into_iter().enumerate() {
-                    isa.store_ptr(acc, scores.add((self.r + r) * stride + first + v * I::LANES));
+                    isa.store_ptr(acc, scores.add((first_row + r) * stride + first + v * I::LANES));
                 }
             }
         }
@@ -119,8 +120,8 @@ pub(super) struct Sums {
     pub(super) weights: *const i32,
     pub(super) stride: usize,
     pub(super) rows: usize,
-    /// One panel a group, `[words][dim]`.
-    pub(super) values: [*const i32; GROUPS],
+    /// One panel a group, `dim` wide, as the source that [`run`](Self::run) is told has them.
+    pub(super) values: [*const u8; GROUPS],
     pub(super) tokens: usize,
     /// A multiple of 16.
     pub(super) dim: usize,
@@ -132,16 +133,16 @@ impl Sums {
     /// # Safety
     /// All pointers are valid for the stated shapes.
     #[inline(always)]
-    pub(super) unsafe fn run<I: Isa, W: Words>(self, isa: I) {
+    pub(super) unsafe fn run<I: Isa, W: Words, S: Source>(self, isa: I) {
         let mut r = 0;
         while r < self.rows {
             let rows = tile_rows(self.rows - r);
             match rows {
-                6 => isa.dispatch(SumTile::<W, 6>(self, r, PhantomData)),
-                4 => isa.dispatch(SumTile::<W, 4>(self, r, PhantomData)),
-                3 => isa.dispatch(SumTile::<W, 3>(self, r, PhantomData)),
-                2 => isa.dispatch(SumTile::<W, 2>(self, r, PhantomData)),
-                _ => isa.dispatch(SumTile::<W, 1>(self, r, PhantomData)),
+                TILE_ROWS => isa.dispatch(SumTile::<W, S, TILE_ROWS>(self, r, PhantomData)),
+                4 => isa.dispatch(SumTile::<W, S, 4>(self, r, PhantomData)),
+                3 => isa.dispatch(SumTile::<W, S, 3>(self, r, PhantomData)),
+                2 => isa.dispatch(SumTile::<W, S, 2>(self, r, PhantomData)),
+                _ => isa.dispatch(SumTile::<W, S, 1>(self, r, PhantomData)),
             }
             r += rows;
         }
@@ -149,9 +150,9 @@ impl Sums {
 }
 
 /// `R` rows of a product, from the given one on.
-struct SumTile<W, const R: usize>(Sums, usize, PhantomData<W>);
+struct SumTile<W, S, const R: usize>(Sums, usize, PhantomData<(W, S)>);
 
-impl<W: Words, const R: usize> Kernel for SumTile<W, R> {
+impl<W: Words, S: Source, const R: usize> Kernel for SumTile<W, S, R> {
     type Out = ();
 
     #[inline(always)]
@@ -170,7 +171,7 @@ impl<W: Words, const R: usize> Kernel for SumTile<W, R> {
     }
 }
 
-impl<W: Words, const R: usize> SumTile<W, R> {
+impl<W: Words, S: Source, const R: usize> SumTile<W, S, R> {
     /// Columns `first..first + V * LANES`; returns how many.
     #[inline(always)]
     fn columns<I: Isa, const V: usize>(&self, isa: I, first: usize) -> usize {
@@ -185,14 +186,17 @@ impl<W: Words, const R: usize> SumTile<W, R> {
                     *acc = isa.load_ptr(at(r).add(offset));
                 }
             }
-            for (group, values) in values.iter().enumerate().take(tokens.div_ceil(GROUP)) {
-                let panel = offsets.map(|offset| values.wrapping_add(offset));
+            for (group, &values) in values.iter().enumerate().take(tokens.div_ceil(GROUP)) {
                 let before = group * GROUP / W::NUMBERS;
-                for w in 0..GROUP.min(tokens - group * GROUP).div_ceil(W::NUMBERS) {
-                    let values: [I::I32; V] = load(isa, &panel, w * dim);
+                let rows = GROUP.min(tokens - group * GROUP);
+                for w in 0..rows.div_ceil(W::NUMBERS) {
+                    let mut panel = [isa.splat_i32(0); V];
+                    for (panel, offset) in panel.iter_mut().zip(offsets) {
+                        *panel = S::word::<I, W>(isa, values, (rows, dim), w, offset);
+                    }
                     for (r, acc) in acc.iter_mut().enumerate() {
                         let weight = isa.splat_i32(*weights.add((first_row + r) * stride + before + w));
-                        multiply_add::<I, W, V>(isa, acc, weight, &values);
+                        multiply_add::<I, W, V>(isa, acc, weight, &panel);
                     }
                 }
             }
@@ -204,20 +208,6 @@ impl<W: Words, const R: usize> SumTile<W, R> {
         }
         V * I::LANES
     }
-}
-
-/// The vectors at `offset` behind each pointer.
-///
-/// # Safety
-/// They can be read.
-#[inline(always)]
-unsafe fn load<I: Isa, const V: usize>(isa: I, panel: &[*const i32; V], offset: usize) -> [I::I32; V] {
-    let mut vectors = [isa.splat_i32(0); V];
-    for (vector, pointer) in vectors.iter_mut().zip(panel) {
-        // SAFETY: by the caller's promise.
-        *vector = unsafe { isa.load_i32_ptr(pointer.add(offset)) };
-    }
-    vectors
 }
 
 /// `acc[v] += a * b[v]`.

@@ -1,12 +1,13 @@
 //! What weights and values are made of while they are multiplied: 32-bit *words*, each a float, or two bfloat16 values of
 //! positions that follow each other.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use kinglet_simd::Isa;
 
 use crate::kv::HeadPage;
-use crate::kv_codec::Rows;
+use crate::kv_codec::{Rows, Stored, pair};
 
 /// A kind of word. Implementations are `#[inline(always)]`.
 pub(super) trait Words: Copy {
@@ -30,7 +31,77 @@ pub(super) trait Words: Copy {
         page: HeadPage,
         tokens: Range<usize>,
         room: *mut f32,
-    ) -> *const i32;
+    ) -> *const u8;
+
+    /// Columns `at..at + LANES` of the words that start at row `w * NUMBERS` of `rows` rows, `width` wide.
+    ///
+    /// # Safety
+    /// The panel holds the rows, the word and the columns are among them.
+    unsafe fn of_rows<I: Isa, S: Stored>(
+        isa: I,
+        panel: *const u8,
+        shape: (usize, usize),
+        w: usize,
+        at: usize,
+    ) -> I::I32;
+}
+
+/// How words of values lie in memory.
+pub(super) trait Source: Copy {
+    /// Whether that is how the state stores them.
+    const IN_PLACE: bool;
+
+    /// Columns `at..at + LANES` of word `w` of a panel of `rows` tokens, `width` wide. Implementations are `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// `panel` holds what the source says; the word and the columns are in it.
+    unsafe fn word<I: Isa, W: Words>(
+        isa: I,
+        panel: *const u8,
+        shape: (usize, usize),
+        w: usize,
+        at: usize,
+    ) -> I::I32;
+}
+
+/// As words, `[words][width]`.
+#[derive(Clone, Copy)]
+pub(super) struct Ready;
+
+impl Source for Ready {
+    const IN_PLACE: bool = false;
+
+    #[inline(always)]
+    unsafe fn word<I: Isa, W: Words>(
+        isa: I,
+        panel: *const u8,
+        (_, width): (usize, usize),
+        w: usize,
+        at: usize,
+    ) -> I::I32 {
+        // SAFETY: by the caller's promise.
+        unsafe { isa.load_i32_ptr(panel.cast::<i32>().add(w * width + at)) }
+    }
+}
+
+/// As they are stored, `[rows][width]`: words are made in registers.
+#[derive(Clone, Copy)]
+pub(super) struct InPlace<S>(PhantomData<S>);
+
+impl<S: Stored> Source for InPlace<S> {
+    const IN_PLACE: bool = true;
+
+    #[inline(always)]
+    unsafe fn word<I: Isa, W: Words>(
+        isa: I,
+        panel: *const u8,
+        shape: (usize, usize),
+        w: usize,
+        at: usize,
+    ) -> I::I32 {
+        // SAFETY: by the caller's promise.
+        unsafe { W::of_rows::<I, S>(isa, panel, shape, w, at) }
+    }
 }
 
 /// A float.
@@ -61,9 +132,21 @@ impl Words for Float {
         page: HeadPage,
         tokens: Range<usize>,
         room: *mut f32,
-    ) -> *const i32 {
+    ) -> *const u8 {
         // SAFETY: by the caller's promise.
         unsafe { rows.values(isa, page, tokens.start, tokens.len(), room) }.cast()
+    }
+
+    #[inline(always)]
+    unsafe fn of_rows<I: Isa, S: Stored>(
+        isa: I,
+        panel: *const u8,
+        (_, width): (usize, usize),
+        w: usize,
+        at: usize,
+    ) -> I::I32 {
+        // SAFETY: by the caller's promise.
+        unsafe { isa.bits_of(S::load(isa, panel, w * width + at)) }
     }
 }
 
@@ -104,8 +187,20 @@ impl Words for Pair {
         page: HeadPage,
         tokens: Range<usize>,
         room: *mut f32,
-    ) -> *const i32 {
+    ) -> *const u8 {
         // SAFETY: by the caller's promise.
-        unsafe { rows.value_pairs(isa, page, tokens.start, tokens.len(), room) }
+        unsafe { rows.value_pairs(isa, page, tokens.start, tokens.len(), room) }.cast()
+    }
+
+    #[inline(always)]
+    unsafe fn of_rows<I: Isa, S: Stored>(
+        isa: I,
+        panel: *const u8,
+        shape: (usize, usize),
+        w: usize,
+        at: usize,
+    ) -> I::I32 {
+        // SAFETY: by the caller's promise.
+        unsafe { pair::<I, S>(isa, panel, shape, 2 * w, at) }
     }
 }
