@@ -136,11 +136,13 @@ impl DType {
     }
 
     /// Elements per block.
+    #[inline]
     pub fn block_len(self) -> usize {
         self.row().3
     }
 
     /// Bytes per block.
+    #[inline]
     pub fn block_bytes(self) -> usize {
         self.row().4
     }
@@ -157,6 +159,7 @@ impl DType {
     }
 
     /// Bytes that `elements` consecutive elements take; none when they do not fill whole blocks or overflow.
+    #[inline]
     pub fn bytes_for(self, elements: usize) -> Option<usize> {
         let whole = elements.is_multiple_of(self.block_len());
         whole.then(|| (elements / self.block_len()).checked_mul(self.block_bytes())).flatten()

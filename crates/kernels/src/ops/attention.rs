@@ -157,6 +157,21 @@ impl Attention {
         })
     }
 
+    /// The chunk of a number among those of all blocks, and where its state's slot begins.
+    fn unit<'a>(&self, seqs: &'a [SeqRows<'a>], mut index: usize) -> Option<(Block<'a>, usize, usize)> {
+        let mut at = 0;
+        for block in self.blocks(seqs) {
+            let chunks = self.chunks(&block);
+            if index < chunks.len() {
+                let len = self.slots_len(&block) / chunks.len();
+                return Some((block, chunks.start + index, at + index * len));
+            }
+            index -= chunks.len();
+            at += self.slots_len(&block);
+        }
+        None
+    }
+
     /// Floats of all states of a block's chunks.
     fn slots_len(&self, block: &Block<'_>) -> usize {
         self.chunks(block).len() * State::len(block.tokens * self.group(), self.width())
@@ -239,24 +254,20 @@ impl<'a> AttentionKernel<'a> {
         }
     }
 
-    /// Takes chunks of blocks until there are none left, leaving their states in the shared scratch.
+    /// Takes chunks of blocks until there are none left, leaving their states in the shared scratch. A worker's chunks follow
+    /// each other, so that it may ask for the next one's keys.
     #[inline(always)]
     fn chunks<I: Isa, W: Words>(&self, isa: I, buffers: &mut Buffers<'_>) {
-        let slots = self.ctx.scratch::<f32>();
-        let (mut next, mut index, mut at) = (self.ctx.take(), 0, 0);
-        for block in self.step.blocks(self.ctx.seqs()) {
-            let len = State::len(block.tokens * self.step.group(), self.step.width());
-            for chunk in self.step.chunks(&block) {
-                if index == next {
-                    let run = self.block_run::<I, W>(isa, block);
-                    run.load_queries(self.q, buffers);
-                    // SAFETY: the slot of this unit, which only this worker took.
-                    run.only(chunk, buffers, unsafe { slots.part_mut(at..at + len) });
-                    next = self.ctx.take();
-                }
-                index += 1;
-                at += len;
-            }
+        let (step, seqs, slots) = (self.step, self.ctx.seqs(), self.ctx.scratch::<f32>());
+        let count = step.blocks(seqs).map(|block| step.chunks(&block).len()).sum();
+        let take = || step.unit(seqs, self.ctx.take_near(self.worker, count)?);
+        while let Some((block, chunk, at)) = take() {
+            let next = if self.worker.is_front() { chunk + 1 } else { chunk.wrapping_sub(1) };
+            let run = self.block_run::<I, W>(isa, block);
+            run.load_queries(self.q, buffers);
+            let len = State::len(block.tokens * step.group(), step.width());
+            // SAFETY: the slot of this unit, which only this worker took.
+            run.only(chunk, next, buffers, unsafe { slots.part_mut(at..at + len) });
         }
     }
 

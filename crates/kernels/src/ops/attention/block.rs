@@ -32,6 +32,27 @@ enum Part {
     Values,
 }
 
+/// Positions of a chunk that a block sees.
+struct Chunk {
+    seen: Range<usize>,
+    /// Those of the chunk that this worker will come to next, perhaps.
+    next: Range<usize>,
+}
+
+impl Chunk {
+    /// What is read a batch later than `part` of the position: behind the keys of a chunk come its values, behind its values
+    /// the next chunk's keys.
+    fn ahead(&self, part: Part, position: usize) -> Option<(Part, usize)> {
+        let later = position + BATCH;
+        let within = |positions: &Range<usize>| positions.start + (later - self.seen.start) % BATCH;
+        match part {
+            _ if later < self.seen.end => Some((part, later)),
+            Part::Keys => Some((Part::Values, within(&self.seen))).filter(|(_, at)| *at < self.seen.end),
+            Part::Values => Some((Part::Keys, within(&self.next))).filter(|(_, at)| *at < self.next.end),
+        }
+    }
+}
+
 /// Tokens of one sequence, with all their query heads that read one key/value head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block<'a> {
@@ -103,7 +124,7 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
         let mut state = std::mem::take(&mut buffers.state);
         self.state(state).clear();
         for chunk in self.step.chunks(&self.block) {
-            self.chunk(chunk, buffers, state);
+            self.chunk(chunk, chunk + 1, buffers, state);
         }
         self.finish(&self.state(state), out);
         buffers.state = std::mem::take(&mut state);
@@ -120,11 +141,11 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
         self.finish(&self.state(buffers.state), out);
     }
 
-    /// Attends to one chunk only, leaving the state in `slot`.
+    /// Attends to one chunk only, leaving the state in `slot`; `next` comes next, perhaps.
     #[inline(always)]
-    pub(super) fn only(&self, chunk: usize, buffers: &mut Buffers<'_>, slot: &mut [f32]) {
+    pub(super) fn only(&self, chunk: usize, next: usize, buffers: &mut Buffers<'_>, slot: &mut [f32]) {
         self.state(slot).clear();
-        self.chunk(chunk, buffers, slot);
+        self.chunk(chunk, next, buffers, slot);
     }
 
     fn state<'m>(&self, memory: &'m mut [f32]) -> State<'m> {
@@ -161,14 +182,20 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
 
     /// Attends to the positions of `chunk` that the block sees and merges the outcome into the state in `memory`.
     #[inline(always)]
-    fn chunk(&self, chunk: usize, buffers: &mut Buffers<'_>, memory: &mut [f32]) {
-        let start = (chunk * CHUNK).max(self.step.first_seen(self.block.position(0)));
-        let end = ((chunk + 1) * CHUNK).min(self.block.position(self.block.tokens - 1) + 1);
-        let seen = start / ALIGN * ALIGN..end;
-        self.scores(seen.clone(), buffers);
-        self.softmax(seen.clone(), buffers);
-        self.weigh(seen, buffers);
+    fn chunk(&self, chunk: usize, next: usize, buffers: &mut Buffers<'_>, memory: &mut [f32]) {
+        let chunk = Chunk { seen: self.seen(chunk), next: self.seen(next) };
+        self.scores(&chunk, buffers);
+        self.softmax(chunk.seen.clone(), buffers);
+        self.weigh(&chunk, buffers);
         self.state(memory).merge(self.isa, self.state(buffers.part), buffers.keep);
+    }
+
+    /// Positions of a chunk that some row sees, from an aligned one on; none of a chunk that is not there.
+    fn seen(&self, chunk: usize) -> Range<usize> {
+        let start = (chunk.saturating_mul(CHUNK)).max(self.step.first_seen(self.block.position(0)));
+        let end = (chunk.saturating_add(1).saturating_mul(CHUNK))
+            .min(self.block.position(self.block.tokens - 1) + 1);
+        (start / ALIGN * ALIGN).min(end)..end
     }
 
     /// Whether keys and values are read once: then they are decoded in registers.
@@ -177,17 +204,17 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
     }
 
     #[inline(always)]
-    fn scores(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
+    fn scores(&self, chunk: &Chunk, buffers: &mut Buffers<'_>) {
         match self.kv.spec().dtype {
-            DType::F16 if self.once() => self.scores_of::<F16>(seen, buffers),
-            DType::BF16 if self.once() => self.scores_of::<Bf16>(seen, buffers),
-            _ => self.scores_of::<F32>(seen, buffers),
+            DType::F16 if self.once() => self.scores_of::<F16>(chunk, buffers),
+            DType::BF16 if self.once() => self.scores_of::<Bf16>(chunk, buffers),
+            _ => self.scores_of::<F32>(chunk, buffers),
         }
     }
 
     /// Scores of keys that are stored as `S`, or decoded before.
     #[inline(always)]
-    fn scores_of<S: Stored>(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
+    fn scores_of<S: Stored>(&self, chunk: &Chunk, buffers: &mut Buffers<'_>) {
         let rows = self.stored(self.step.shape.kv.key_dim);
         let mut scores = Scores {
             q: buffers.q.as_ptr(),
@@ -198,23 +225,23 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
             scores: buffers.scores.as_mut_ptr(),
             stride: CHUNK,
         };
-        for first in seen.clone().step_by(BATCH) {
-            scores.tokens = BATCH.min(seen.end - first);
+        for first in chunk.seen.clone().step_by(BATCH) {
+            scores.tokens = BATCH.min(chunk.seen.end - first);
             for group in 0..GROUPS {
                 let position = first + group * GROUP;
-                self.ahead(position + BATCH, Part::Keys, &seen);
-                // Past the end, the tile multiplies some group again; nobody reads that.
-                scores.keys[group] = if position >= seen.end {
-                    scores.keys[0]
+                if position >= chunk.seen.end {
+                    // The tile multiplies some group again; nobody reads that.
+                    scores.keys[group] = scores.keys[0];
+                    continue;
+                }
+                self.prefetch(chunk.ahead(Part::Keys, position));
+                let (page, at) = self.page(position);
+                scores.keys[group] = if S::DTYPE == rows.dtype {
+                    rows.stored_keys(page, at / GROUP)
                 } else {
-                    let (page, at) = self.page(position);
                     let room = buffers.batch[group * GROUP * rows.dim..].as_mut_ptr();
-                    if S::DTYPE == rows.dtype {
-                        rows.stored_keys(page, at / GROUP)
-                    } else {
-                        // SAFETY: the run checked that every position up to the row's own is in a page.
-                        unsafe { rows.keys(self.isa, page, at / GROUP, room) }.cast()
-                    }
+                    // SAFETY: the run checked that every position up to the row's own is in a page.
+                    unsafe { rows.keys(self.isa, page, at / GROUP, room) }.cast()
                 };
             }
             // SAFETY: the buffers have the stated shapes; the rows of scores have room for whole batches.
@@ -246,17 +273,17 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
     }
 
     #[inline(always)]
-    fn weigh(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
+    fn weigh(&self, chunk: &Chunk, buffers: &mut Buffers<'_>) {
         match self.kv.spec().dtype {
-            DType::F16 if self.once() => self.weigh_of::<InPlace<F16>>(seen, buffers),
-            DType::BF16 if self.once() => self.weigh_of::<InPlace<Bf16>>(seen, buffers),
-            _ => self.weigh_of::<Ready>(seen, buffers),
+            DType::F16 if self.once() => self.weigh_of::<InPlace<F16>>(chunk, buffers),
+            DType::BF16 if self.once() => self.weigh_of::<InPlace<Bf16>>(chunk, buffers),
+            _ => self.weigh_of::<Ready>(chunk, buffers),
         }
     }
 
     /// Sums of values that lie as `S` says.
     #[inline(always)]
-    fn weigh_of<S: Source>(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
+    fn weigh_of<S: Source>(&self, chunk: &Chunk, buffers: &mut Buffers<'_>) {
         let rows = self.stored(self.step.shape.kv.value_dim);
         let mut part = State::new(buffers.part, self.rows(), self.step.width());
         let (values, _, _) = part.parts();
@@ -270,16 +297,17 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
             dim: rows.padded(),
             sums: values.as_mut_ptr(),
         };
-        for first in seen.clone().step_by(BATCH) {
-            sums.tokens = BATCH.min(seen.end - first);
+        for first in chunk.seen.clone().step_by(BATCH) {
+            sums.tokens = BATCH.min(chunk.seen.end - first);
             for group in 0..sums.tokens.div_ceil(GROUP) {
-                let tokens = GROUP.min(sums.tokens - group * GROUP);
-                let (page, at) = self.page(first + group * GROUP);
-                self.ahead(first + group * GROUP + BATCH, Part::Values, &seen);
-                let room = buffers.batch[group * GROUP * rows.padded()..].as_mut_ptr();
+                let position = first + group * GROUP;
+                self.prefetch(chunk.ahead(Part::Values, position));
+                let (page, at) = self.page(position);
                 sums.values[group] = if S::IN_PLACE {
                     rows.stored_values(page, at)
                 } else {
+                    let tokens = GROUP.min(sums.tokens - group * GROUP);
+                    let room = buffers.batch[group * GROUP * rows.padded()..].as_mut_ptr();
                     // SAFETY: as for the keys; pages hold whole groups.
                     unsafe { W::values(self.isa, rows, page, at..at + tokens, room) }
                 };
@@ -290,26 +318,19 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
         }
     }
 
-    /// Asks for the memory of a group that is needed a batch later: behind the keys of a chunk come its values, behind
-    /// its values the next chunk's keys. Many rows compute long enough without.
+    /// Asks for the memory of a group, all at once: asking as the batch before is multiplied was found slower. Many rows compute long enough without.
     #[inline(always)]
-    fn ahead(&self, position: usize, part: Part, seen: &Range<usize>) {
+    fn prefetch(&self, ahead: Option<(Part, usize)>) {
         if self.rows() > FEW_ROWS {
             return;
         }
-        let KvLayer { key_dim, value_dim, .. } = self.step.shape.kv;
-        let (part, position) = match part {
-            Part::Keys if position >= seen.end => (Part::Values, seen.start + position % BATCH),
-            part if position < seen.end => (part, position),
-            _ => (Part::Keys, position),
-        };
-        if position > self.block.position(self.block.tokens - 1) {
-            return;
-        }
-        let (page, at) = self.page(position);
-        match part {
-            Part::Keys => self.stored(key_dim).prefetch_keys(self.isa, page, at / GROUP),
-            Part::Values => self.stored(value_dim).prefetch_values(self.isa, page, at),
+        if let Some((part, position)) = ahead {
+            let (page, at) = self.page(position);
+            let KvLayer { key_dim, value_dim, .. } = self.step.shape.kv;
+            match part {
+                Part::Keys => self.stored(key_dim).prefetch_keys(self.isa, page, at / GROUP),
+                Part::Values => self.stored(value_dim).prefetch_values(self.isa, page, at),
+            }
         }
     }
 

@@ -96,7 +96,8 @@ impl<S: Stored, const R: usize> ScoreTile<S, R> {
                 let mut panel = [isa.splat_i32(0); V];
                 for (v, panel) in panel.iter_mut().enumerate() {
                     let token = first + v * I::LANES;
-                    *panel = isa.bits_of(S::load(isa, keys[token / GROUP], d * GROUP + token % GROUP));
+                    let at = d * GROUP + token % GROUP;
+                    *panel = isa.bits_of(S::load(isa, keys[token / GROUP], at));
                 }
                 for (r, acc) in acc.iter_mut().enumerate() {
                     let q = isa.bits_of(isa.splat(*q.add((first_row + r) * dim + d)));
