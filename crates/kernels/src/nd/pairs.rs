@@ -11,9 +11,21 @@ pub(super) const PAIRS: usize = BLOCK / 2;
 
 /// Puts value `index` of an even and an odd one into its half of their place.
 pub(super) fn put(place: &mut f32, index: usize, value: f32) {
-    let (bits, value) = (place.to_bits(), u32::from(half::bf16::from_f32(value).to_bits()));
+    let (bits, value) = (place.to_bits(), bf16(value));
     let halves = if index.is_multiple_of(2) { [value, bits >> 16] } else { [bits & 0xffff, value] };
     *place = f32::from_bits(halves[0] | halves[1] << 16);
+}
+
+/// An even and an odd value in their place.
+pub(super) fn pair(even: f32, odd: f32) -> f32 {
+    f32::from_bits(bf16(even) | bf16(odd) << 16)
+}
+
+/// The bits of the nearest bfloat16, ties to even, without a branch.
+fn bf16(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if value.is_nan() { bits >> 16 | 0x40 } else { nearest }
 }
 
 /// Neighbouring pixels of an image in channel blocks that are rounded, all blocks of them.
@@ -77,5 +89,17 @@ mod tests {
         assert_eq!(place.to_bits(), 0xc000_3f80);
         put(&mut place, 0, 3.0);
         assert_eq!(place.to_bits(), 0xc000_4040);
+    }
+
+    #[test]
+    fn values_are_rounded_as_the_half_crate_rounds_them() {
+        let odd =
+            [f32::NAN, f32::INFINITY, -0.0, 1.003_906_3, 1.011_718_8, f32::MAX, f32::MIN_POSITIVE / 3.0];
+        let all = (0..20_000u32).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761)));
+        for value in all.chain(odd) {
+            let nearest = |value| u32::from(half::bf16::from_f32(value).to_bits());
+            let expected = nearest(value) | nearest(-value) << 16;
+            assert_eq!(pair(value, -value).to_bits(), expected, "{value}");
+        }
     }
 }

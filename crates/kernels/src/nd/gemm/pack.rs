@@ -6,7 +6,7 @@ use kinglet_simd::Level;
 
 use super::Order;
 use crate::nd::layout::BLOCK;
-use crate::nd::pairs::put;
+use crate::nd::pairs::pair;
 use crate::nd::tile::panel_blocks;
 
 /// How a product's weights are packed.
@@ -45,10 +45,11 @@ impl GemmPacking {
         let width = self.width();
         for (panel, packed) in packed.chunks_exact_mut(deep(k, pairs) * width).enumerate() {
             let outputs = panel * width..n.min((panel + 1) * width);
-            if pairs {
-                pack_pairs(weights, order, (k, n), outputs, width, packed);
-            } else {
-                pack_panel(weights, order, (k, n), outputs, width, packed);
+            match order {
+                Order::Inputs => by_inputs(weights, n, outputs, (width, pairs), packed),
+                Order::Outputs => {
+                    by_outputs(&weights[outputs.start * k..outputs.end * k], k, (width, pairs), packed);
+                }
             }
         }
     }
@@ -59,41 +60,55 @@ pub(super) fn deep(k: usize, pairs: bool) -> usize {
     if pairs { k.div_ceil(2) } else { k }
 }
 
-/// Writes `[pairs of k][width]` of the weights of `outputs`.
-fn pack_pairs(
-    weights: &[f32],
-    order: Order,
-    (k, n): (usize, usize),
-    outputs: Range<usize>,
-    width: usize,
-    packed: &mut [f32],
-) {
-    for (lane, output) in outputs.enumerate() {
-        for i in 0..k {
-            let at = if order == Order::Inputs { i * n + output } else { output * k + i };
-            put(&mut packed[i / 2 * width + lane], i, weights[at]);
+/// Words of a row that are packed before the next row's: as many rows of the panel stay in the cache meanwhile.
+const DEEP: usize = 16;
+
+/// Writes `[k, or pairs of it][width]` of weights `[outputs][k]`.
+fn by_outputs(weights: &[f32], k: usize, (width, pairs): (usize, bool), packed: &mut [f32]) {
+    let numbers = if pairs { 2 } else { 1 };
+    for first in (0..deep(k, pairs)).step_by(DEEP) {
+        for (lane, row) in weights.chunks_exact(k).enumerate() {
+            let part = &row[first * numbers..k.min((first + DEEP) * numbers)];
+            let mut words = [0.0; DEEP];
+            if pairs {
+                rounded(part, &mut words)
+            } else {
+                words[..part.len()].copy_from_slice(part)
+            }
+            let count = part.len().div_ceil(numbers);
+            for (place, word) in packed[first * width + lane..].iter_mut().step_by(width).zip(&words[..count])
+            {
+                *place = *word;
+            }
         }
     }
 }
 
-/// Writes `[k][width]` of the weights of `outputs`.
-fn pack_panel(
+/// Neighbours as pairs, the last of an odd number beside zero.
+fn rounded(numbers: &[f32], words: &mut [f32; DEEP]) {
+    let whole = numbers.chunks_exact(2);
+    if let [last] = whole.remainder() {
+        words[numbers.len() / 2] = pair(*last, 0.0);
+    }
+    words.iter_mut().zip(whole).for_each(|(word, two)| *word = pair(two[0], two[1]));
+}
+
+/// Writes `[k, or pairs of it][width]` of the weights of `outputs` out of `[k][n]`.
+fn by_inputs(
     weights: &[f32],
-    order: Order,
-    (k, n): (usize, usize),
+    n: usize,
     outputs: Range<usize>,
-    width: usize,
+    (width, pairs): (usize, bool),
     packed: &mut [f32],
 ) {
-    match order {
-        Order::Inputs => {
-            for (packed, row) in packed.chunks_exact_mut(width).zip(weights.chunks_exact(n)) {
-                packed[..outputs.len()].copy_from_slice(&row[outputs.clone()]);
-            }
-        }
-        Order::Outputs => {
-            for (lane, row) in weights.chunks_exact(k).skip(outputs.start).take(outputs.len()).enumerate() {
-                packed.iter_mut().skip(lane).step_by(width).zip(row).for_each(|(to, from)| *to = *from);
+    let rows = weights.chunks(if pairs { 2 * n } else { n });
+    for (packed, rows) in packed.chunks_exact_mut(width).zip(rows) {
+        let packed = &mut packed[..outputs.len()];
+        packed.copy_from_slice(&rows[outputs.clone()]);
+        if pairs {
+            let odd = rows.get(n..).filter(|row| !row.is_empty()).map(|row| &row[outputs.clone()]);
+            for (lane, word) in packed.iter_mut().enumerate() {
+                *word = pair(*word, odd.map_or(0.0, |odd| odd[lane]));
             }
         }
     }
