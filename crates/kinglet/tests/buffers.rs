@@ -8,8 +8,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use kinglet::graph::ops::{Fun, NonZero, Unary};
-use kinglet::graph::{GraphBuilder, TensorType};
+use kinglet::graph::ops::{Fun, NonZero, Reshape, Unary, int_tensor};
+use kinglet::graph::{Dim, GraphBuilder, TensorType};
 use kinglet::graphs::{BufferStats, GraphBench, GraphFiles, GraphModel, OutputFile, OutputFolder};
 use kinglet::tensor::{DType, Tensor, map_file};
 use kinglet::{Buffers, LoadOptions};
@@ -24,6 +24,11 @@ fn model(large_outputs: Option<usize>) -> GraphModel {
     let places = graph.node("places", NonZero, &[y]).expect("typed");
     graph.output(y);
     graph.output(places);
+    let buffers = Buffers { large_outputs, ..Buffers::default() };
+    opened(graph, buffers)
+}
+
+fn opened(graph: GraphBuilder, buffers: Buffers) -> GraphModel {
     let files = GraphFiles {
         path: PathBuf::new(),
         graph: graph.finish(),
@@ -37,7 +42,6 @@ fn model(large_outputs: Option<usize>) -> GraphModel {
         outputs: Vec::new(),
         sources: Vec::new(),
     };
-    let buffers = Buffers { large_outputs, ..Buffers::default() };
     GraphModel::new(files, &LoadOptions { buffers, ..LoadOptions::default() }).expect("a model")
 }
 
@@ -70,6 +74,26 @@ fn warm_runs_take_their_buffers_from_plan_and_pool() {
     let all = lengths.map(&mut run)[3];
     thrifty("a small graph", &all.since(&warm));
     assert_eq!(all.since(&warm).runs, 4);
+}
+
+#[test]
+fn open_sizes_are_what_the_model_runs_with() {
+    let fits = |width: i64| {
+        let mut graph = GraphBuilder::new();
+        let n = graph.dim("n", 1 << 30);
+        let x =
+            graph.input("x", TensorType { dtype: DType::F32, shape: vec![Dim::Fixed(1), n] }).expect("new");
+        let rows = graph.weight_as("rows", int_tensor(vec![2], &[-1, width]).expect("two")).expect("new");
+        let y = graph.node("y", Reshape { allow_zero: false }, &[x, rows]).expect("typed");
+        graph.output(y);
+        let shape = |bench: GraphBench| bench.feeds()[0].shape().to_vec();
+        GraphBench::new(opened(graph, Buffers::default()), &[], 1).map(shape)
+    };
+    assert_eq!(fits(1).expect("any size"), [1, 1]);
+    assert_eq!(fits(32).expect("a size of several rows"), [1, 64]);
+    assert_eq!(fits(40).expect("a size of several rows"), [1, 320]);
+    let error = fits(7).expect_err("no size is a multiple").to_string();
+    assert!(error.contains('y'), "{error}");
 }
 
 #[test]

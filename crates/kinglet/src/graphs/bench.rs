@@ -18,6 +18,9 @@ use crate::profile::{Run, Stopwatch};
 /// Runs before any is timed.
 const WARM_UP: usize = 5;
 
+/// Sizes of open dimensions: as small as may be, then what sounds and lines of text need at least, then pictures.
+const OPEN: [usize; 4] = [1, 64, 320, 640];
+
 /// A model with inputs to run on.
 pub struct GraphBench {
     model: GraphModel,
@@ -26,13 +29,26 @@ pub struct GraphBench {
 
 impl GraphBench {
     /// Makes up inputs of `shapes` (by the input's name), and plans the model for them. Sizes that neither the model nor
-    /// `shapes` say are `batch` for the outermost dimension and 1 for others.
+    /// `shapes` say are `batch` for the outermost dimension, and for others the first of [`OPEN`] with which it runs; if there
+    /// is none, the error is that of the first.
     pub fn new(mut model: GraphModel, shapes: &[(String, Vec<usize>)], batch: usize) -> Result<Self, Error> {
         let named = |port: &Port| shapes.iter().find(|(name, _)| *name == port.name).map(|(_, shape)| shape);
-        let feeds = model.inputs().iter().map(|port| made_up(port, named(port), batch));
-        let feeds = model.with_states(&feeds.collect::<Result<Vec<_>, _>>()?);
-        model.session_mut().prepare(&borrowed(&feeds))?;
-        model.session().wait()?;
+        let is_open = |port: &Port| named(port).is_none() && port.shape.iter().skip(1).any(Option::is_none);
+        let sizes = if model.inputs().iter().any(is_open) { &OPEN[..] } else { &OPEN[..1] };
+        let mut attempt = |open: usize| -> Result<Vec<Tensor>, Error> {
+            let feeds = model.inputs().iter().map(|port| made_up(port, named(port), [batch, open]));
+            let feeds = model.with_states(&feeds.collect::<Result<Vec<_>, _>>()?);
+            model.session_mut().prepare(&borrowed(&feeds))?;
+            model.session().wait()?;
+            if sizes.len() > 1 {
+                model.session_mut().run(&borrowed(&feeds))?;
+                drop(model.handed_out()?);
+            }
+            Ok(feeds)
+        };
+        let first = attempt(sizes[0]);
+        let feeds =
+            first.or_else(|error| sizes[1..].iter().find_map(|open| attempt(*open).ok()).ok_or(error))?;
         Ok(Self { model, feeds })
     }
 
@@ -84,10 +100,15 @@ impl GraphBench {
     }
 }
 
-/// A value for an input, of `shape` where it is given.
-pub(super) fn made_up(port: &Port, shape: Option<&Vec<usize>>, batch: usize) -> Result<Tensor, Error> {
+/// A value for an input, of `shape` where it is given; else the port's own, with the sizes of an open outermost and of other
+/// open dimensions.
+pub(super) fn made_up(
+    port: &Port,
+    shape: Option<&Vec<usize>>,
+    [batch, open]: [usize; 2],
+) -> Result<Tensor, Error> {
     let own = || {
-        let size = |(i, n): (usize, &Option<usize>)| n.unwrap_or(if i == 0 { batch } else { 1 });
+        let size = |(i, n): (usize, &Option<usize>)| n.unwrap_or(if i == 0 { batch } else { open });
         port.shape.iter().enumerate().map(size).collect()
     };
     let shape: Vec<usize> = shape.cloned().unwrap_or_else(own);
@@ -150,7 +171,7 @@ mod tests {
     #[test]
     fn inputs_are_of_the_models_types_and_shapes() {
         let check = |name, dtype, shape: &[usize], expected: &dyn Fn(&Tensor) -> bool| {
-            let made = made_up(&port(name, dtype, &[None, Some(3), None]), None, 2).expect("a tensor");
+            let made = made_up(&port(name, dtype, &[None, Some(3), None]), None, [2, 1]).expect("a tensor");
             assert_eq!((made.dtype(), made.shape()), (dtype, shape), "{name}");
             assert!(expected(&made), "{name}: {:?}", made.data());
         };
@@ -165,7 +186,7 @@ mod tests {
 
     #[test]
     fn given_shapes_come_first_and_must_be_of_this_world() {
-        let of = |shape: &[usize]| made_up(&port("x", DType::F32, &[None]), Some(&shape.to_vec()), 1);
+        let of = |shape: &[usize]| made_up(&port("x", DType::F32, &[None]), Some(&shape.to_vec()), [1, 1]);
         assert_eq!(of(&[5]).expect("a tensor").shape(), [5]);
         assert!(of(&[usize::MAX, 2]).is_err());
         assert!(of(&[usize::MAX / 2]).is_err());

@@ -149,7 +149,7 @@ impl Optimised {
                 }
             };
             let shape: Vec<usize> = ty.shape.iter().enumerate().map(size).collect();
-            feeds.push(made_up(port, Some(&shape), 1)?);
+            feeds.push(made_up(port, Some(&shape), [1, 1])?);
         }
         Ok(feeds)
     }
