@@ -29,7 +29,7 @@ pub struct GraphBench {
 
 impl GraphBench {
     /// Makes up inputs of `shapes` (by the input's name), and plans the model for them. Sizes that neither the model nor
-    /// `shapes` say are `batch` for the outermost dimension, and for others the first of [`OPEN`] with which it runs; if there
+    /// `shapes` say are `batch` for the outermost dimension, and for others the first of 1, 64, 320 and 640 with which it runs; if there
     /// is none, the error is that of the first.
     pub fn new(mut model: GraphModel, shapes: &[(String, Vec<usize>)], batch: usize) -> Result<Self, Error> {
         let named = |port: &Port| shapes.iter().find(|(name, _)| *name == port.name).map(|(_, shape)| shape);
