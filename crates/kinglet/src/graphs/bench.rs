@@ -3,7 +3,7 @@
 //! Floats are normally distributed, and integers look like tokens: numbers below 1,000, ones for masks, zeros for kinds.
 //! The same model and shapes give the same inputs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kinglet_cpu::BufferStats;
 use kinglet_graph::PlanReport;
@@ -25,6 +25,7 @@ const OPEN: [usize; 4] = [1, 64, 320, 640];
 pub struct GraphBench {
     model: GraphModel,
     feeds: Vec<Tensor>,
+    planned: Duration,
 }
 
 impl GraphBench {
@@ -35,21 +36,28 @@ impl GraphBench {
         let named = |port: &Port| shapes.iter().find(|(name, _)| *name == port.name).map(|(_, shape)| shape);
         let is_open = |port: &Port| named(port).is_none() && port.shape.iter().skip(1).any(Option::is_none);
         let sizes = if model.inputs().iter().any(is_open) { &OPEN[..] } else { &OPEN[..1] };
-        let mut attempt = |open: usize| -> Result<Vec<Tensor>, Error> {
+        let mut attempt = |open: usize| -> Result<(Vec<Tensor>, Duration), Error> {
             let feeds = model.inputs().iter().map(|port| made_up(port, named(port), [batch, open]));
             let feeds = model.with_states(&feeds.collect::<Result<Vec<_>, _>>()?);
+            let started = Instant::now();
             model.session_mut().prepare(&borrowed(&feeds))?;
             model.session().wait()?;
+            let planned = started.elapsed();
             if sizes.len() > 1 {
                 model.session_mut().run(&borrowed(&feeds))?;
                 drop(model.handed_out()?);
             }
-            Ok(feeds)
+            Ok((feeds, planned))
         };
         let first = attempt(sizes[0]);
-        let feeds =
-            first.or_else(|error| sizes[1..].iter().find_map(|open| attempt(*open).ok()).ok_or(error))?;
-        Ok(Self { model, feeds })
+        let later = |error| sizes[1..].iter().find_map(|open| attempt(*open).ok()).ok_or(error);
+        let (feeds, planned) = first.or_else(later)?;
+        Ok(Self { model, feeds, planned })
+    }
+
+    /// How long planning and packing took, for the inputs that were made up.
+    pub fn planned(&self) -> Duration {
+        self.planned
     }
 
     /// Milliseconds of `reps` runs after a few to warm up; `progress` hears of each.
