@@ -27,6 +27,10 @@ fn main() -> std::process::ExitCode {
 
 fn task() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|arg| ["--help", "-h", "help"].contains(&arg.as_str())) {
+        println!("{USAGE}");
+        return Ok(());
+    }
     if args.first().is_some_and(|task| task == "bench") {
         return bench::run(&args[1..].iter().map(String::as_str).collect::<Vec<_>>());
     }
