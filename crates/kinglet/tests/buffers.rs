@@ -7,8 +7,9 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
-use kinglet::graph::ops::{Fun, NonZero, Reshape, Unary, int_tensor};
+use kinglet::graph::ops::{Fun, Identity, Loop, NonZero, Reshape, Unary, int_tensor};
 use kinglet::graph::{Dim, GraphBuilder, TensorType};
 use kinglet::graphs::{BufferStats, GraphBench, GraphFiles, GraphModel, OutputFile, OutputFolder};
 use kinglet::tensor::{DType, Tensor, map_file};
@@ -74,6 +75,28 @@ fn warm_runs_take_their_buffers_from_plan_and_pool() {
     let all = lengths.map(&mut run)[3];
     thrifty("a small graph", &all.since(&warm));
     assert_eq!(all.since(&warm).runs, 4);
+}
+
+#[test]
+fn loops_gather_no_more_than_values_may_have() {
+    let of = |dtype, shape: &[usize]| TensorType::fixed(dtype, shape);
+    let mut body = GraphBuilder::new();
+    body.input("round", of(DType::I64, &[])).expect("new");
+    let go = body.input("go", of(DType::Bool, &[])).expect("new");
+    let x = body.input("x", of(DType::F32, &[1000])).expect("new");
+    let again = body.node("again", Identity, &[go]).expect("typed");
+    let kept = body.node("kept", Unary(Fun::Relu), &[x]).expect("typed");
+    [again, kept].into_iter().for_each(|id| body.output(id));
+    let op = Arc::new(Loop { body: Arc::new(body.finish()), carried: 0 });
+
+    let mut graph = GraphBuilder::new();
+    let x = graph.input("x", of(DType::F32, &[1000])).expect("new");
+    let (rounds, go) = (graph.absent(), graph.absent());
+    let made = graph.push(&["endless"], op, &[rounds, go, x], String::new()).expect("typed");
+    graph.output(made[0]);
+    let mut model = opened(graph, Buffers { max_elements: 100_000, ..Buffers::default() });
+    let error = model.run(&[ramp(1000)]).expect_err("it never ends").to_string();
+    assert!(error.contains("endless") && error.contains("gathers"), "{error}");
 }
 
 #[test]
