@@ -105,7 +105,7 @@ def main():
         session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
         wanted = dict(zip([o.name for o in session.get_outputs()], session.run(None, feeds)))
         onnx.save(made, root / f"{name}.onnx")
-        save_file({k: np.ascontiguousarray(v) for k, v in (feeds | wanted).items()}, root / f"{name}.safetensors")
+        save_file({k: np.array(v, order="C") for k, v in (feeds | wanted).items()}, root / f"{name}.safetensors")
 
 
 if __name__ == "__main__":
