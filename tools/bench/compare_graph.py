@@ -7,7 +7,7 @@
 All three take turns, round after round, each in processes of their own, so that all see the same hours of the machine; a
 figure is the median over all repetitions of all rounds, the spread its 10th and 90th percentile. A ratio above 1 says
 that Kinglet is faster than the faster of the two. Shapes follow the file's name after an @, inputs separated by a
-semicolon; of what nothing says, the outermost dimension is the batch and others are 1. `p99` is the 99th percentile of Kinglet's
+semicolon; of what nothing says, the outermost dimension is the batch. `p99` is the 99th percentile of Kinglet's
 times, in medians; memory is what is resident at most, in each. `error` is the largest difference between outputs of
 Kinglet and of ONNX Runtime on the same inputs, relative to the largest value of that output.
 """
@@ -50,8 +50,9 @@ def make_inputs(path, shapes, batch=1):
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     random, feeds = np.random.default_rng(0), {}
     for port in ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]).get_inputs():
-        open_size = lambda i: 1 if i else batch
-        shape = shapes.get(port.name) or [n if isinstance(n, int) and n > 0 else open_size(i) for i, n in enumerate(port.shape)]
+        shape = shapes.get(port.name) or [batch if i == 0 and not isinstance(n, int) else n for i, n in enumerate(port.shape)]
+        if not all(isinstance(n, int) and n > 0 for n in shape):
+            raise SystemExit(f"{path}: the file leaves {port.name} {port.shape} open, its shape must follow an @")
         dtype = types[port.type.removeprefix("tensor(").removesuffix(")")]
         if np.issubdtype(dtype, np.floating):
             feeds[port.name] = random.standard_normal(shape).astype(dtype)

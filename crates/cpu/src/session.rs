@@ -24,7 +24,9 @@ pub struct Session {
     constants: Vec<Option<Tensor>>,
     plans: Vec<(Vec<Type>, Plan)>,
     arena: Arena,
+    /// The plan of the last run, and the one that was prepared last.
     last: Option<usize>,
+    prepared: Option<usize>,
     /// Buffers that steps found in the arena, and arenas made, over all runs.
     planned: u64,
     arenas: u64,
@@ -125,7 +127,7 @@ impl Session {
     ) -> Result<Self, ExecError> {
         let arena = Arena::try_new(0).map_err(memory)?;
         let (plans, planned, arenas, runs) = (Vec::new(), 0, 0, 0);
-        Ok(Self { env, graph, constants, plans, arena, last: None, planned, arenas, runs })
+        Ok(Self { env, graph, constants, plans, arena, last: None, prepared: None, planned, arenas, runs })
     }
 
     /// The graph that is planned: as it was given, in floats of 32 bits where that had 16.
@@ -182,7 +184,8 @@ impl Session {
             return Err(ExecError::Input { index: feeds.len(), reason: format!("{open} inputs expected") });
         }
         let fits = |types: &[Type]| types.iter().zip(feeds).all(|(ty, feed)| feed.has(ty));
-        if let Some(found) = self.plans.iter().position(|(types, _)| fits(types)) {
+        self.prepared = self.plans.iter().position(|(types, _)| fits(types));
+        if let Some(found) = self.prepared {
             return Ok(found);
         }
         let general = self.plans.len() >= MAX_PLANS;
@@ -191,6 +194,7 @@ impl Session {
         self.check_types(&types)?;
         let plan = self.plan(&types)?;
         self.plans.push((types, plan));
+        self.prepared = Some(self.plans.len() - 1);
         Ok(self.plans.len() - 1)
     }
 
@@ -280,19 +284,19 @@ impl Session {
         })
     }
 
-    /// The plan of the last run, for reports.
-    pub(crate) fn last_plan(&self) -> Option<&Plan> {
-        Some(&self.plans[self.last?].1)
+    /// The plan that was prepared (or run) last.
+    fn prepared_plan(&self) -> Option<&Plan> {
+        Some(&self.plans[self.prepared?].1)
     }
 
-    /// The bound, fused graph of the last run.
+    /// The bound, fused graph that was prepared (or run) last.
     pub fn planned_graph(&self) -> Option<&Graph> {
-        self.last_plan().map(Plan::graph)
+        self.prepared_plan().map(Plan::graph)
     }
 
-    /// Steps, memory and threads of the last run's plan.
+    /// Steps, memory and threads of the plan that was prepared (or run) last.
     pub fn report(&self) -> Option<kinglet_graph::PlanReport> {
-        let mut report = self.last_plan()?.report();
+        let mut report = self.prepared_plan()?.report();
         report.isa = self.env.backend.level.name().into();
         report.threads = self.env.team.size();
         report.packed_bytes = self.env.bank.bytes();

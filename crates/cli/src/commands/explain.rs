@@ -62,8 +62,7 @@ struct Planned {
 fn planned(args: &Args, ui: &Ui) -> Result<Planned> {
     if let Some(path) = graph_at(&args.model, ui)? {
         let options = args.load.plain(ui);
-        let mut bench = GraphBench::new(GraphModel::open(&path, &options)?, &args.shape, 1)?;
-        bench.run(1, |_, _| {})?;
+        let bench = GraphBench::planned_only(GraphModel::open(&path, &options)?, &args.shape)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         return Ok(Planned { name, report: bench.report(), rows: None, isa: options.isa });
     }

@@ -8,6 +8,7 @@ mod bench;
 mod convert;
 mod embed;
 mod files;
+mod made_up;
 mod model;
 mod npz;
 mod ocr;

@@ -4,23 +4,19 @@ use std::path::Path;
 use std::time::Instant;
 
 use kinglet_cpu::{Session, SessionOptions};
+use kinglet_graph::Graph;
 use kinglet_graph::passes::{self, Log};
-use kinglet_graph::{Dim, Graph};
 use kinglet_tensor::Tensor;
 
-use super::bench::made_up;
 use super::convert::{ConvertOptions, Converted, bindings, fold};
 use super::files::GraphFiles;
+use super::made_up::Inputs;
 use super::model::{borrowed, floats, ports, tensor_of};
 use crate::bench::Samples;
 use crate::device::Ceilings;
 use crate::model::backend;
 use crate::{Error, LoadOptions};
 
-/// Size that is taken for open dimensions other than the first one, which is taken to be one.
-const OPEN: usize = 64;
-/// The same for pictures.
-const OPEN_PICTURE: usize = 128;
 /// Runs of each session before any is timed.
 const WARM_UP: usize = 2;
 
@@ -107,7 +103,7 @@ impl Optimised {
         };
         let before = &self.files.graph;
         let mut sessions = [session(before, false)?, session(before, true)?, session(&self.graph, true)?];
-        let feeds = self.feeds()?;
+        let feeds = self.feeds(&mut sessions[0])?;
         let views = borrowed(&feeds);
         let mut times = [const { Vec::new() }; 3];
         for round in 0..WARM_UP + runs.max(1) {
@@ -132,26 +128,12 @@ impl Optimised {
         })
     }
 
-    /// Seeded inputs; open dimensions get a size of their own, the same wherever they occur.
-    fn feeds(&self) -> Result<Vec<Tensor>, Error> {
+    /// Inputs that the file's graph runs with.
+    fn feeds(&self, raw: &mut Session) -> Result<Vec<Tensor>, Error> {
         let graph = &self.graph;
-        let mut sizes: Vec<Option<usize>> = vec![None; graph.dims().len()];
-        let mut feeds = Vec::new();
-        for (port, id) in ports(graph, graph.inputs()).iter().zip(graph.inputs()) {
-            let ty = graph.tensor_type(*id).ok_or_else(|| Error::NoTensor { output: port.name.clone() })?;
-            let open = if ty.rank() == 4 { OPEN_PICTURE } else { OPEN };
-            let size = |(axis, dim): (usize, &Dim)| {
-                let own = if axis == 0 { 1 } else { open };
-                match dim {
-                    Dim::Fixed(n) => *n,
-                    Dim::Unknown => own,
-                    Dim::Sym(s) => *sizes[*s].get_or_insert(own),
-                }
-            };
-            let shape: Vec<usize> = ty.shape.iter().enumerate().map(size).collect();
-            feeds.push(made_up(port, Some(&shape), [1, 1])?);
-        }
-        Ok(feeds)
+        let ports = ports(graph, graph.inputs());
+        let inputs = Inputs { graph, ports: &ports, given: &[], batch: 1 };
+        Ok(inputs.first(|feeds| Ok(raw.run(&borrowed(feeds))?))?.0)
     }
 
     fn differences(&self, raw: &Session, optimised: &Session) -> Result<Vec<Difference>, Error> {
