@@ -3,10 +3,10 @@
 #[path = "../real/mod.rs"]
 mod real;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kinglet::LoadOptions;
-use kinglet::graphs::{ConvertOptions, GraphFiles, GraphModel};
+use kinglet::graphs::{ConvertOptions, GraphFiles, GraphModel, Optimised};
 use kinglet::tensor::{DType, Tensor};
 use real::real;
 
@@ -66,4 +66,37 @@ fn a_model_of_sentences_is_the_same_in_every_format() {
     let dims = [("batch_size", 1), ("sequence_length", 16)];
     check("all-MiniLM-L6-v2/onnx/model.onnx", &[1, 16], &[], &["onnx"]);
     check("all-MiniLM-L6-v2/onnx/model.onnx", &[1, 16], &dims, &["onnx", "mlpackage"]);
+}
+
+/// Every graph model below a folder but those of test suites and those without their weights.
+fn graph_models(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let ends =
+        |path: &Path, list: &[&str]| list.iter().any(|end| path.extension().is_some_and(|e| e == *end));
+    let of = |path: PathBuf| match path.is_dir() {
+        true if ends(&path, &["mlpackage"]) => vec![path],
+        true if path.ends_with("onnx-tests") => Vec::new(),
+        true => graph_models(&path),
+        false if path.to_string_lossy().ends_with(".skeleton.onnx") => Vec::new(),
+        false if ends(&path, &["onnx", "mlmodel"]) => vec![path],
+        false => Vec::new(),
+    };
+    entries.flat_map(of).collect()
+}
+
+#[test]
+fn fusing_keeps_the_outputs_of_every_model() {
+    let Some(folder) = std::env::var_os("KINGLET_MODELS") else { return };
+    for path in graph_models(Path::new(&folder)) {
+        let files = GraphFiles::open(&path).expect("opens");
+        // Where codes are rounded, a last bit moves a whole step.
+        if files.graph.nodes().iter().any(|node| node.op.name().contains("Quantize")) {
+            continue;
+        }
+        let optimised = Optimised::new(files, &[]).expect("optimised");
+        let gain = optimised.gain(&LoadOptions::default(), 1, &mut |_| {}).expect("runs");
+        for found in &gain.differences {
+            assert!(found.relative <= 1e-5, "{}: {found:?} with {:?}", path.display(), gain.inputs);
+        }
+    }
 }
