@@ -25,7 +25,7 @@ impl Images {
     }
 }
 
-/// Images of a value `[N, C, H, W]`.
+/// Images of a value `[N, C, H, W]`; those of `[N, C, L]` have one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Image {
     pub(crate) images: usize,
@@ -34,19 +34,24 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Those of a value of floats with four known dimensions, none of them zero.
+    /// Those of a value of floats with three or four known dimensions, none of them zero.
     pub(crate) fn of(graph: &Graph, id: ValueId) -> Option<Self> {
         Self::of_type(graph, id, &[DType::F32])
     }
 
-    /// Those of a value of codes.
+    /// Those of a value of codes, of four dimensions.
     pub(crate) fn of_codes(graph: &Graph, id: ValueId) -> Option<Self> {
-        Self::of_type(graph, id, &[DType::U8, DType::I8])
+        let four = graph.tensor_type(id).is_some_and(|ty| ty.rank() == 4);
+        four.then(|| Self::of_type(graph, id, &[DType::U8, DType::I8]))?
     }
 
     fn of_type(graph: &Graph, id: ValueId, types: &[DType]) -> Option<Self> {
         let ty = graph.value(id).ty.known().filter(|ty| types.contains(&ty.dtype))?;
-        let [n, c, h, w] = ty.dims()?.try_into().ok()?;
+        let [n, c, h, w] = match *ty.dims()? {
+            [n, c, h, w] => [n, c, h, w],
+            [n, c, length] => [n, c, 1, length],
+            _ => return None,
+        };
         let all = n > 0 && c > 0 && h > 0 && w > 0;
         all.then_some(Self { images: n, channels: c, size: [h, w] })
     }

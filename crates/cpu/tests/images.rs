@@ -4,9 +4,9 @@ mod common;
 
 use common::{Net, check};
 use kinglet_graph::ops::{
-    Aspect, BatchNorm, Binary, Clip, Concat, ConvTranspose, Coordinates, Flatten, Fun, Fun2, Gemm, LayerNorm,
-    MatMul, NearestRule, Pads, Pool, PoolKind, Reduce, ReduceKind, Resize, ResizeMode, Softmax, SoftmaxKind,
-    Transpose, Unary, Window,
+    Aspect, BatchNorm, Binary, Clip, Concat, Conv, ConvTranspose, Coordinates, Flatten, Fun, Fun2, Gemm,
+    LayerNorm, MatMul, NearestRule, Pads, Pool, PoolKind, Reduce, ReduceKind, Resize, ResizeMode, Softmax,
+    SoftmaxKind, Transpose, Unary, Window,
 };
 use kinglet_tensor::{Bytes, DType, Tensor};
 
@@ -37,6 +37,38 @@ fn residual_block() {
             "conv 3x3 grouped hard_swish",
             "conv 1x1 + residual",
             "relayout blocked to planar",
+        ],
+    );
+}
+
+#[test]
+fn signals_are_images_of_one_row() {
+    let mut net = Net::new();
+    let x = net.input(&[2, 3, 50]);
+    let (w, b) = (net.weight(&[24, 3, 5], 0.3), net.weight(&[24], 1.0));
+    let window = Window { strides: vec![2], dilations: vec![2], pads: Pads::Given(vec![3, 1]) };
+    let stem = net.node(Conv { window, groups: 1 }, &[x, w, b]);
+    let factors = net.weight(&[24, 1], 1.0);
+    let scaled = net.node(Binary(Fun2::Mul), &[stem, factors]);
+    let relu = net.node(Unary(Fun::Relu), &[scaled]);
+    let kind = PoolKind::Max { column_major: false };
+    let window = Window { strides: vec![2], dilations: vec![], pads: Pads::Given(vec![0, 0]) };
+    let pooled = net.node(Pool { kind, kernel: vec![2], window, ceil: true }, &[relu]);
+    let kind = PoolKind::Average { count_pad: false };
+    let mean = net.node(Pool { kind, kernel: vec![], window: Window::default(), ceil: false }, &[pooled]);
+    let product = net.node(Binary(Fun2::Mul), &[mean, pooled]);
+    let joined = net.node(Concat { axis: -2 }, &[product, pooled]);
+    let first = net.node(Concat { axis: -3 }, &[joined, joined]);
+    check(
+        &net.finish(&[first]),
+        &[
+            "conv 1x5 relu",
+            "pool max 1x2",
+            "pool mean 1x12",
+            "mul",
+            "concat 2 images",
+            "relayout blocked to planar",
+            "Concat axis -3 (plain)",
         ],
     );
 }

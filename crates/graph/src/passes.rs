@@ -4,6 +4,7 @@ mod add_norm;
 mod affine;
 mod attention;
 mod attention_parts;
+mod bounds;
 mod branches;
 mod codes;
 mod decompose;
@@ -25,6 +26,7 @@ mod widen;
 pub use add_norm::fuse_add_norm;
 pub use affine::fold_affine;
 pub use attention::fuse_attention;
+pub use bounds::join_bounds;
 pub use branches::merge_branches;
 pub use codes::{fuse_codes, spell_codes};
 pub use decompose::decompose;
@@ -56,7 +58,7 @@ pub fn fuse(graph: Graph) -> Result<Graph, BuildError> {
 /// Every fusion but that of pairs of quantisation: numbers stay numbers.
 fn fuse_floats(graph: &Graph) -> Result<Graph, BuildError> {
     let graph = merge_branches(graph)?;
-    fuse_attention(&name_activations(&fuse_layer_norm(&graph)?)?)
+    fuse_attention(&name_activations(&join_bounds(&fuse_layer_norm(&graph)?)?)?)
 }
 
 /// Which products are computed over codes of 8 bits.

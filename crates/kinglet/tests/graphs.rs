@@ -124,7 +124,7 @@ fn outputs_go_to_a_file_that_numpy_reads() {
         std::io::Read::read_to_end(&mut archive.by_name(name).expect(name), &mut bytes).expect("readable");
         floats(&npy::read("x", &bytes.into()).expect("an array")).expect("numbers").data
     };
-    assert_eq!(read("a_b.npy"), [1.0, 2.0]);
+    assert_eq!(read("a/b.npy"), [1.0, 2.0]);
     assert_eq!(read("output 1.npy"), [3.0]);
 }
 

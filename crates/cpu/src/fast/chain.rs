@@ -23,7 +23,7 @@ pub(crate) struct Chain {
 /// Where a product's outputs stand among a value's dimensions.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outputs {
-    /// Dimension 1 of four.
+    /// Dimension 1.
     Channels,
     /// The last dimension.
     Last,
@@ -135,7 +135,8 @@ impl Chain {
             return Some(vec![values[0]; count]);
         }
         let shape = graph.value(id).ty.known()?.dims()?;
-        let behind = if outputs == Outputs::Channels { 2 } else { 0 };
+        let rank = graph.tensor_type(self.out)?.rank();
+        let behind = if outputs == Outputs::Channels { rank.checked_sub(2)? } else { 0 };
         let at = shape.len().checked_sub(behind + 1)?;
         (values.len() == count && shape[at] == count).then_some(values)
     }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use kinglet_graph::cost::Math;
-use kinglet_graph::ops::{Binary, Conv, Fun2, Pool, PoolKind, Reduce, ReduceKind, Window as GraphWindow};
-use kinglet_graph::{Args, Def, ExecError, Node, ValueId};
+use kinglet_graph::ops::{
+    Axis, Binary, Conv, Fun2, Pool, PoolKind, Reduce, ReduceKind, Window as GraphWindow,
+};
+use kinglet_graph::{Args, Def, ExecError, Graph, Node, ValueId};
 use kinglet_kernels::nd;
-use kinglet_tensor::DType;
+use kinglet_tensor::{DType, Tensor};
 
 use super::chain::{Chain, Outputs};
 use crate::blocked::{Image, constant, rows_of};
@@ -16,25 +18,42 @@ use crate::reading::Reading;
 /// Channels up to which an image that lies planar is convolved as it is.
 const PLANAR: usize = 8;
 
-/// A two-dimensional window over an input, if kernels can have it.
+/// The window over images of `size` with these taps (along one or two dimensions), if kernels can have it.
 pub(super) fn window(
     window: &GraphWindow,
     size: [usize; 2],
-    kernel: [usize; 2],
+    taps: &[usize],
     ceil: bool,
 ) -> Option<nd::Window> {
-    let axes = [0, 1].map(|i| window.axis(i, 2, size[i], kernel[i], ceil).ok());
-    let [Some(y), Some(x)] = axes else { return None };
-    let pad = |n: i64| usize::try_from(n).ok();
+    let (y, x) = match *taps {
+        [ky, kx] => (window.axis(0, 2, size[0], ky, ceil).ok()?, window.axis(1, 2, size[1], kx, ceil).ok()?),
+        [k] => {
+            (GraphWindow::default().axis(0, 1, 1, 1, false).ok()?, window.axis(0, 1, size[1], k, ceil).ok()?)
+        }
+        _ => return None,
+    };
+    let before = |axis: &Axis| usize::try_from(axis.before).ok();
+    // What the last output sees, which may be more or less than the padding that was asked for.
+    let after = |axis: &Axis, input: usize| {
+        let end =
+            (axis.output.checked_sub(1)? * axis.stride).checked_add((axis.kernel - 1) * axis.dilation + 1)?;
+        Some(end.saturating_sub(input + before(axis)?))
+    };
     let found = nd::Window {
         input: size,
-        kernel,
+        kernel: [y.kernel, x.kernel],
         stride: [y.stride, x.stride],
         dilation: [y.dilation, x.dilation],
-        before: [pad(y.before)?, pad(x.before)?],
-        after: [pad(y.after)?, pad(x.after)?],
+        before: [before(&y)?, before(&x)?],
+        after: [after(&y, size[0])?, after(&x, size[1])?],
     };
     (found.output() == Some([y.output, x.output])).then_some(found)
+}
+
+/// Taps of weights `[O, C, taps..]` for images of a value.
+pub(super) fn taps_of<'a>(graph: &Graph, x: ValueId, weight: &'a Tensor) -> Option<&'a [usize]> {
+    let taps = weight.shape().get(2..)?;
+    (graph.tensor_type(x)?.rank() == taps.len() + 2).then_some(taps)
 }
 
 /// A convolution with constant weights, and what follows it.
@@ -53,9 +72,9 @@ impl Product {
         let (op, graph) = (node.op.downcast::<Conv>()?, low.graph);
         let image = Image::of(graph, node.inputs[0])?;
         let weight = graph.weight(node.inputs[1]).filter(|weight| weight.dtype() == DType::F32)?;
-        let [outputs, _, ky, kx] = <[usize; 4]>::try_from(weight.shape()).ok()?;
+        let (outputs, taps) = (weight.shape()[0], taps_of(graph, node.inputs[0], weight)?);
         let weights = weight.data().len() / size_of::<f32>();
-        let window = window(&op.window, image.size, [ky, kx], false)?;
+        let window = window(&op.window, image.size, taps, false)?;
         let bias = match node.inputs.get(2) {
             Some(id) if !matches!(graph.value(*id).def, Def::Absent) => Some(constant(graph, *id)?),
             _ => None,
@@ -208,9 +227,11 @@ pub(crate) fn pool(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
     if op.kernel.is_empty() {
         return if kind == nd::Pool::Max { Ok(false) } else { mean(low, node, image) };
     }
-    let Ok(kernel) = <[usize; 2]>::try_from(op.kernel.as_slice()) else { return Ok(false) };
-    let Some(window) = window(&op.window, image.size, kernel, op.ceil) else { return Ok(false) };
-    let sees = (0..2).all(|i| window.before[i] < kernel[i] && window.after[i] < kernel[i]);
+    if graph.tensor_type(node.inputs[0]).is_none_or(|ty| ty.rank() != op.kernel.len() + 2) {
+        return Ok(false);
+    }
+    let Some(window) = window(&op.window, image.size, &op.kernel, op.ceil) else { return Ok(false) };
+    let sees = (0..2).all(|i| window.before[i] < window.kernel[i] && window.after[i] < window.kernel[i]);
     if !sees || window.dilation != [1, 1] {
         return Ok(false);
     }
@@ -229,7 +250,8 @@ pub(crate) fn reduce(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
     let (op, graph) = (*op_of::<Reduce>(node)?, low.graph);
     let args: Vec<_> = node.inputs.iter().map(|id| graph.arg(*id)).collect();
     let Ok(Some(axes)) = op.axes(&Args(&args)) else { return Ok(false) };
-    let pixels = op.kind == ReduceKind::Mean && op.keep_dims && axes == [2, 3];
+    let rank = args[0].ty.tensor().map_or(0, |ty| ty.rank());
+    let pixels = op.kind == ReduceKind::Mean && op.keep_dims && axes.iter().copied().eq(2..rank);
     match Image::of(graph, node.inputs[0]) {
         Some(image) if pixels && low.is_blocked(node.inputs[0]) => mean(low, node, image),
         _ => sums(low, node, op.kind, &axes),

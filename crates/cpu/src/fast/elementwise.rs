@@ -146,6 +146,10 @@ fn blocked_pair(
     let [a, b] = [node.inputs[0], node.inputs[1]];
     let images = [a, b, node.outputs[0]].map(|id| Image::of(low.graph, id));
     let [Some(x), Some(y), Some(out)] = images else { return Ok(false) };
+    let rank = |id: ValueId| low.graph.tensor_type(id).map(|ty| ty.rank());
+    if rank(a) != rank(b) {
+        return Ok(false);
+    }
     let spread =
         |image: Image| Image { size: out.size, ..image } == out && (image == out || image.size == [1, 1]);
     let constants = low.graph.weight(a).is_some() || low.graph.weight(b).is_some();

@@ -1,7 +1,7 @@
 //! Joining and enlarging images in channel blocks.
 
 use kinglet_graph::ops::{Concat, Coordinates, NearestRule, Resize, ResizeMode};
-use kinglet_graph::{Args, ExecError, Node};
+use kinglet_graph::{Args, ExecError, Node, axis};
 use kinglet_kernels::nd;
 
 use crate::blocked::{Image, rows_of};
@@ -13,7 +13,8 @@ pub(crate) fn concat(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
     let parts: Option<Vec<Image>> = node.inputs.iter().map(|id| Image::of(graph, *id)).collect();
     let (Some(parts), Some(out)) = (parts, Image::of(graph, node.outputs[0])) else { return Ok(false) };
     let blocked = node.inputs.iter().filter(|id| low.is_blocked(**id)).count();
-    let along = matches!(op_of::<Concat>(node)?.axis, 1 | -3);
+    let rank = graph.tensor_type(node.outputs[0]).map_or(0, |ty| ty.rank());
+    let along = axis(op_of::<Concat>(node)?.axis, rank) == Ok(1);
     let constant = node.inputs.iter().any(|id| graph.weight(*id).is_some());
     if !along || constant || 2 * blocked <= parts.len() {
         return Ok(false);
@@ -60,6 +61,9 @@ fn repeats(op: &Resize, graph: &kinglet_graph::Graph, node: &Node, x: &Image, ou
         _ => false,
     };
     let whole = (0..2).all(|i| out.size[i].is_multiple_of(x.size[i]));
+    if graph.tensor_type(node.inputs[0]).is_none_or(|ty| ty.rank() != 4) {
+        return false;
+    }
     let args: Vec<_> = node.inputs.iter().map(|id| graph.arg(*id)).collect();
     let shape = [x.images, x.channels, x.size[0], x.size[1]];
     let Ok(Some(scaled)) = op.scaled(&Args(&args), &shape) else { return false };

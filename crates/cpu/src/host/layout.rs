@@ -146,42 +146,80 @@ impl HostOp for Pad {
         let x = call.view(0)?;
         let amounts = call.with_args(Pad::amounts)?.ok_or("pads must be integers")?;
         let shape = shape_of(outs, 0)?;
-        let inside = |d: usize, i: usize| {
-            let at = i as i64 - amounts[d].0;
-            let n = x.shape[d] as i64;
-            if (0..n).contains(&at) {
-                return Some(at as usize);
-            }
-            match self.mode {
-                PadMode::Constant => None,
-                _ if n == 0 => None,
-                PadMode::Edge => Some(at.clamp(0, n - 1) as usize),
-                PadMode::Wrap => Some(at.rem_euclid(n) as usize),
-                PadMode::Reflect if n == 1 => Some(0),
-                PadMode::Reflect => {
-                    let at = at.rem_euclid(2 * (n - 1));
-                    Some(at.min(2 * (n - 1) - at) as usize)
-                }
-            }
-        };
+        let inside = |d: usize, i: usize| self.source(i as i64 - amounts[d].0, x.shape[d] as i64);
+        // Along each dimension, which place an index reads; none of the value around.
+        let tables: Vec<Vec<Option<usize>>> =
+            (0..shape.len()).map(|d| (0..shape[d]).map(|i| inside(d, i)).collect()).collect();
         let w = x.width();
         let zero = [0u8; 8];
         let value = call.get(2).filter(|v| v.data.len() == w).map_or(&zero[..w.min(8)], |v| v.data);
-        let own = strides(x.shape);
         let out = room(outs, 0)?;
-        let mut index = vec![0usize; shape.len()];
-        for slot in out.chunks_exact_mut(w) {
-            let place = (0..shape.len()).map(|d| Some(inside(d, index[d])? * own[d])).sum::<Option<usize>>();
-            slot.copy_from_slice(place.map_or(value, |at| &x.data[at * w..][..w]));
-            for d in (0..shape.len()).rev() {
-                index[d] += 1;
-                if index[d] < shape[d] {
-                    break;
-                }
-                index[d] = 0;
-            }
+        // Dimensions behind the last one that is padded move in one piece.
+        let whole = |d: &usize| tables[*d].iter().copied().eq((0..x.shape[*d]).map(Some));
+        let behind = (0..shape.len()).rev().take_while(whole).count();
+        let (padded, inner) = tables.split_at(shape.len() - behind);
+        let piece = inner.iter().map(Vec::len).product::<usize>() * w;
+        let Some((row, outer)) = padded.split_last() else {
+            out.copy_from_slice(x.data);
+            return Ok(());
+        };
+        let own = strides(&x.shape[..padded.len()]);
+        let mut starts = vec![Some(0usize)];
+        for (table, step) in outer.iter().zip(&own) {
+            let next = |start: &Option<usize>| {
+                let start = *start;
+                table.iter().map(move |at| Some(start? + (*at)? * step)).collect::<Vec<_>>()
+            };
+            starts = starts.iter().flat_map(next).collect();
+        }
+        let value = value.repeat(piece / w.max(1));
+        for (start, line) in starts.iter().zip(out.chunks_exact_mut((row.len() * piece).max(1))) {
+            pad_row(x.data, *start, row, &value, line);
         }
         Ok(())
+    }
+}
+
+/// Fills a row of pieces: piece `i` is the one at `start + row[i]`, or `value` where there is none.
+fn pad_row(data: &[u8], start: Option<usize>, row: &[Option<usize>], value: &[u8], line: &mut [u8]) {
+    let w = value.len();
+    let mut i = 0;
+    while i < row.len() {
+        let from = start.and_then(|start| Some(start + row[i]?));
+        // Neighbours that read neighbours are copied at once.
+        let mut end = i + 1;
+        while from.is_some() && end < row.len() && row[end] == row[end - 1].map(|at| at + 1) {
+            end += 1;
+        }
+        match from {
+            Some(from) => line[i * w..end * w].copy_from_slice(&data[from * w..][..(end - i) * w]),
+            None => line[i * w..end * w].copy_from_slice(value),
+        }
+        i = end;
+    }
+}
+
+trait Source {
+    /// The element that place `at`, before, within or behind `n` of them, shows; none of the value around.
+    fn source(&self, at: i64, n: i64) -> Option<usize>;
+}
+
+impl Source for Pad {
+    fn source(&self, at: i64, n: i64) -> Option<usize> {
+        if (0..n).contains(&at) {
+            return Some(at as usize);
+        }
+        match self.mode {
+            PadMode::Constant => None,
+            _ if n == 0 => None,
+            PadMode::Edge => Some(at.clamp(0, n - 1) as usize),
+            PadMode::Wrap => Some(at.rem_euclid(n) as usize),
+            PadMode::Reflect if n == 1 => Some(0),
+            PadMode::Reflect => {
+                let at = at.rem_euclid(2 * (n - 1));
+                Some(at.min(2 * (n - 1) - at) as usize)
+            }
+        }
     }
 }
 

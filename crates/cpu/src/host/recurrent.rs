@@ -1,29 +1,84 @@
-//! `Recurrent`: one position after the other, in f64.
+//! `Recurrent`: one position after the other; products of 32-bit floats in those, the rest in f64.
+
+use std::ops::{AddAssign, Mul};
 
 use kinglet_graph::ops::{Cell, Fun, Recurrent};
+use kinglet_tensor::DType;
 
 use super::elementwise::of_float;
-use super::{Call, HostOp, Outcome, Outs, store};
+use super::{Call, HostOp, Outcome, Outs, View, store};
 
-/// A matrix whose rows are added up: `[from, to]`.
-struct Matrix {
-    to: usize,
-    rows: Vec<f64>, // [from, to]
+/// Elements of an input: as they lie there, or another type's as f64.
+enum Elements<'a> {
+    Single(&'a [f32]),
+    Double(Vec<f64>),
 }
 
-impl Matrix {
-    /// The transpose of `[to, from]`.
-    fn transposed(values: &[f64], to: usize, from: usize) -> Self {
-        let rows = (0..from * to).map(|i| values[i % to * from + i / to]).collect();
-        Self { to, rows }
+impl<'a> Elements<'a> {
+    fn of(view: View<'a>) -> Result<Self, String> {
+        let floats = bytemuck::try_cast_slice(view.data).ok().filter(|_| view.dtype == DType::F32);
+        floats.map_or_else(|| view.f64s().map(Self::Double), |floats| Ok(Self::Single(floats)))
     }
 
-    /// Adds the product of `x` with the columns from `first` to `sum`.
-    fn add(&self, x: &[f64], first: usize, sum: &mut [f64]) {
-        for (x, row) in x.iter().zip(self.rows.chunks_exact(self.to)) {
-            sum.iter_mut().zip(&row[first..]).for_each(|(sum, w)| *sum += x * w);
+    /// The matrix of `rows` rows that starts at row `first`.
+    fn matrix(&self, first: usize, rows: usize, from: usize) -> Matrix<'_> {
+        let range = first * from..(first + rows) * from;
+        match self {
+            Self::Single(all) => Matrix { from, rows: Rows::Single(&all[range]) },
+            Self::Double(all) => Matrix { from, rows: Rows::Double(&all[range]) },
         }
     }
+}
+
+/// A matrix `[to, from]`, as it stands in the model.
+struct Matrix<'a> {
+    from: usize,
+    rows: Rows<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Rows<'a> {
+    Single(&'a [f32]),
+    Double(&'a [f64]),
+}
+
+impl Matrix<'_> {
+    /// Adds the product of `x` with the rows from `first` on to `sum`. Over floats of 32 bits, `x` is rounded to such.
+    fn add(&self, x: &[f64], first: usize, sum: &mut [f64]) {
+        match self.rows {
+            Rows::Single(rows) => {
+                let x: Vec<f32> = x.iter().map(|x| *x as f32).collect();
+                add(rows, self.from, &x, first, sum);
+            }
+            Rows::Double(rows) => add(rows, self.from, x, first, sum),
+        }
+    }
+}
+
+fn add<T: Number>(rows: &[T], from: usize, x: &[T], first: usize, sum: &mut [f64]) {
+    let rows = rows.chunks_exact(from.max(1)).skip(first);
+    sum.iter_mut().zip(rows).for_each(|(sum, row)| *sum += dot(x, row));
+}
+
+trait Number: Copy + Default + Into<f64> + Mul<Output = Self> + AddAssign {}
+
+impl Number for f32 {}
+impl Number for f64 {}
+
+/// Sums of products are made in so many parts.
+const PARTS: usize = 16;
+
+/// `x . y`, in parts that do not wait for each other.
+fn dot<T: Number>(x: &[T], y: &[T]) -> f64 {
+    let ((x, rest), (y, other)) = (x.as_chunks::<PARTS>(), y.as_chunks::<PARTS>());
+    let mut parts = [T::default(); PARTS];
+    for (x, y) in x.iter().zip(y) {
+        for i in 0..PARTS {
+            parts[i] += x[i] * y[i];
+        }
+    }
+    let tail = rest.iter().zip(other).map(|(x, y)| (*x * *y).into());
+    parts.iter().map(|part| (*part).into()).chain(tail).sum()
 }
 
 /// One direction of a layer.
@@ -31,8 +86,8 @@ struct Direction<'a> {
     op: &'a Recurrent,
     functions: &'a [Fun],
     hidden: usize,
-    input: Matrix,        // [in, gates * H]
-    state: Matrix,        // [H, gates * H]
+    input: Matrix<'a>,    // [gates * H, in]
+    state: Matrix<'a>,    // [gates * H, H]
     bias: Vec<f64>,       // [gates * H], of the input
     state_bias: Vec<f64>, // [gates * H]
     peep: Vec<f64>,       // [3 * H]: input, output, forget
@@ -152,8 +207,12 @@ fn list(call: &Call<'_>, i: usize, n: usize) -> Result<Vec<f64>, String> {
 }
 
 /// The weights and functions of every direction.
-fn directions<'a>(op: &'a Recurrent, call: &Call<'_>, of: &Sizes) -> Result<Vec<Direction<'a>>, String> {
-    let (w, r) = (call.view(1)?.f64s()?, call.view(2)?.f64s()?);
+fn directions<'a>(
+    op: &'a Recurrent,
+    call: &Call<'_>,
+    [w, r]: [&'a Elements<'a>; 2],
+    of: &Sizes,
+) -> Result<Vec<Direction<'a>>, String> {
     let biases = list(call, 3, of.directions * of.rows * 2)?;
     let peeps = list(call, 7, of.directions * 3 * of.hidden)?;
     let (rows, hidden, per) = (of.rows, of.hidden, op.cell.functions());
@@ -163,8 +222,8 @@ fn directions<'a>(op: &'a Recurrent, call: &Call<'_>, of: &Sizes) -> Result<Vec<
             op,
             functions: op.functions.get(d * per..(d + 1) * per).ok_or("too few functions")?,
             hidden,
-            input: Matrix::transposed(&w[d * rows * of.wide..][..rows * of.wide], rows, of.wide),
-            state: Matrix::transposed(&r[d * rows * hidden..][..rows * hidden], rows, hidden),
+            input: w.matrix(d * rows, rows, of.wide),
+            state: r.matrix(d * rows, rows, hidden),
             bias: bias.to_vec(),
             state_bias: state_bias.to_vec(),
             peep: peeps[d * 3 * hidden..][..3 * hidden].to_vec(),
@@ -185,7 +244,8 @@ impl HostOp for Recurrent {
         let values = x.f64s()?;
         let mut all = vec![0.0; of.time * of.states()];
         // Without hidden elements there is nothing to compute.
-        let layers = if of.hidden == 0 { Vec::new() } else { directions(self, call, &of)? };
+        let (w, r) = (Elements::of(call.view(1)?)?, Elements::of(call.view(2)?)?);
+        let layers = if of.hidden == 0 { Vec::new() } else { directions(self, call, [&w, &r], &of)? };
         for (d, direction) in layers.iter().enumerate() {
             for (n, length) in lengths.iter().enumerate() {
                 let state = of.state(self, d, n);

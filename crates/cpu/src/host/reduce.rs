@@ -93,17 +93,23 @@ impl HostOp for ArgReduce {
         let along = axis(self.axis, x.rank())?;
         let (outer, n, inner) = around(x.shape, along);
         let values = x.f64s()?;
-        let mut made = Vec::with_capacity(outer * inner);
-        for o in 0..outer {
-            for i in 0..inner {
-                let at = |k: usize| values[(o * n + k) * inner + i];
-                let better = |a: f64, b: f64| match (self.max, self.last) {
-                    (true, false) => a > b,
-                    (true, true) => a >= b,
-                    (false, false) => a < b,
-                    (false, true) => a <= b,
-                };
-                made.push((1..n).fold(0, |best, k| if better(at(k), at(best)) { k } else { best }) as i64);
+        let better = |a: f64, b: f64| match (self.max, self.last) {
+            (true, false) => a > b,
+            (true, true) => a >= b,
+            (false, false) => a < b,
+            (false, true) => a <= b,
+        };
+        let mut made = vec![0; outer * inner];
+        let groups = if n == 0 { 0 } else { outer };
+        for o in 0..groups {
+            let row = |k: usize| &values[(o * n + k) * inner..][..inner];
+            let mut best = row(0).to_vec();
+            for k in 1..n {
+                let slots = best.iter_mut().zip(&mut made[o * inner..][..inner]);
+                for ((best, at), x) in slots.zip(row(k)) {
+                    let wins = better(*x, *best);
+                    (*best, *at) = if wins { (*x, k as i64) } else { (*best, *at) };
+                }
             }
         }
         store_ints(outs, 0, &made)

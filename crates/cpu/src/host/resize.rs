@@ -18,7 +18,7 @@ impl HostOp for Resize {
         };
         let mut shape = x.shape.to_vec();
         let mut values = x.f64s()?;
-        let mut outside = vec![false; values.len()];
+        let mut outside = Vec::new();
         for (i, s) in scaled.iter().enumerate() {
             let n = shape[s.axis];
             if n == 0 {
@@ -31,29 +31,15 @@ impl HostOp for Resize {
                 region.get(i).copied().zip(region.get(i + scaled.len()).copied()).unwrap_or((0.0, 1.0));
             let taps: Vec<Taps> = (0..s.output).map(|o| self.taps(o, n, s, ends)).collect();
             let (outer, _, inner) = around(&shape, s.axis);
-            let mut made = Vec::with_capacity(outer * s.output * inner);
-            let mut gone = Vec::with_capacity(made.capacity());
-            for o in 0..outer {
-                for tap in &taps {
-                    for k in 0..inner {
-                        let at = |j: usize| (o * n + j) * inner + k;
-                        match tap {
-                            None => made.push(0.0),
-                            Some(list) => made.push(list.iter().map(|(j, w)| values[at(*j)] * w).sum()),
-                        }
-                        let all = tap.as_ref().is_none_or(|list| list.iter().all(|(j, _)| outside[at(*j)]));
-                        gone.push(all);
-                    }
-                }
+            if taps.iter().any(Option::is_none) || !outside.is_empty() {
+                outside.resize(values.len(), false);
+                outside = unseen(&outside, [outer, n, inner], &taps);
             }
+            values = along(&values, [outer, n, inner], &taps);
             shape[s.axis] = s.output;
-            (values, outside) = (made, gone);
         }
-        values
-            .iter_mut()
-            .zip(&outside)
-            .filter(|(_, out)| **out)
-            .for_each(|(x, _)| *x = f64::from(self.outside));
+        let gone = values.iter_mut().zip(&outside).filter(|(_, gone)| **gone);
+        gone.for_each(|(x, _)| *x = f64::from(self.outside));
         if shape != shape_of(outs, 0)? {
             return Err("made another shape than planned".into());
         }
@@ -66,6 +52,36 @@ impl HostOp for Resize {
         }
         store(outs, 0, &values)
     }
+}
+
+/// Values `[outer, n, inner]` with each place of the middle dimension made of its taps; zero where there are none.
+fn along(values: &[f64], [outer, n, inner]: [usize; 3], taps: &[Taps]) -> Vec<f64> {
+    let mut made = vec![0.0; outer * taps.len() * inner];
+    let rows = made.chunks_exact_mut(inner.max(1));
+    for (row, (o, tap)) in rows.zip((0..outer).flat_map(|o| taps.iter().map(move |tap| (o, tap)))) {
+        let list = tap.as_deref().unwrap_or_default();
+        if let [slot] = row {
+            *slot = list.iter().map(|(j, w)| values[o * n + j] * w).sum();
+            continue;
+        }
+        for (j, w) in list {
+            let from = &values[(o * n + j) * inner..][..inner];
+            row.iter_mut().zip(from).for_each(|(slot, x)| *slot += x * w);
+        }
+    }
+    made
+}
+
+/// Which of them see nothing: they have no taps, or only ones that see nothing.
+fn unseen(outside: &[bool], [outer, n, inner]: [usize; 3], taps: &[Taps]) -> Vec<bool> {
+    let mut made = Vec::with_capacity(outer * taps.len() * inner);
+    for (o, tap) in (0..outer).flat_map(|o| taps.iter().map(move |tap| (o, tap))) {
+        let blind = |k: usize| {
+            tap.as_ref().is_none_or(|list| list.iter().all(|(j, _)| outside[(o * n + j) * inner + k]))
+        };
+        made.extend((0..inner).map(blind));
+    }
+    made
 }
 
 trait Sampling {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::look::Look;
 use super::prune::prune;
 use super::rewrite::Rewrite;
-use crate::ops::{Binary, Fun, Fun2, Unary};
+use crate::ops::{Binary, Clip, Fun, Fun2, Unary};
 use crate::{BuildError, Graph, Node, ValueId};
 
 /// Names every activation that is spelled out; what only the spelling needed goes away.
@@ -42,8 +42,25 @@ impl Look<'_> {
         let Binary(Fun2::Mul | Fun2::Div) = node.op.downcast::<Binary>()? else { return None };
         let (mut constant, mut values) = (1.0, Vec::new());
         self.factors(node, &mut constant, &mut values);
-        let &[a, b] = values.as_slice() else { return None };
-        [(a, b), (b, a)].into_iter().find_map(|(x, gate)| Some((self.gated(constant, x, gate)?, x)))
+        match *values.as_slice() {
+            [gate] => self.ramp(constant, gate).map(|(x, alpha, beta)| (Fun::HardSigmoid { alpha, beta }, x)),
+            [a, b] => {
+                [(a, b), (b, a)].into_iter().find_map(|(x, gate)| Some((self.gated(constant, x, gate)?, x)))
+            }
+            _ => None,
+        }
+    }
+
+    /// `x`, `alpha` and `beta` where `constant * gate` is `clip(alpha * x + beta, 0, 1)`.
+    fn ramp(&self, constant: f32, gate: ValueId) -> Option<(ValueId, f32, f32)> {
+        let (node, Clip) = self.made_by::<Clip>(gate)?;
+        let bound = |i: usize| self.scalar(*node.inputs.get(i)?);
+        if bound(1)? != 0.0 || !near(bound(2)? * constant, 1.0) {
+            return None;
+        }
+        let (beta, scaled) = self.with_constant(node.inputs[0], Fun2::Add)?;
+        let (alpha, x) = self.multiple(scaled).unwrap_or((1.0, scaled));
+        Some((x, alpha * constant, beta * constant))
     }
 
     /// The function that `constant * x * gate` is, `gate` being made of `x`.
@@ -59,6 +76,9 @@ impl Look<'_> {
                 }
                 _ => None,
             };
+        }
+        if let Some((inner, alpha, beta)) = self.ramp(constant, gate) {
+            return (inner == x && near(alpha, 1.0 / 6.0) && near(beta, 0.5)).then_some(Fun::HardSwish);
         }
         // x / 2 * (1 + erf(x / sqrt 2)), or the approximation of it by a hyperbolic tangent
         let (one, bent) = self.with_constant(gate, Fun2::Add)?;
@@ -178,6 +198,13 @@ mod tests {
             self.builder.node(&name, Binary(fun), &[a, b]).expect("typed")
         }
 
+        /// `min(max(x + shift, 0), most)`.
+        fn clipped(&mut self, x: ValueId, shift: f32, most: f32) -> ValueId {
+            let sum = self.by(Fun2::Add, x, shift);
+            let (low, high, name) = (self.constant(0.0), self.constant(most), self.name());
+            self.builder.node(&name, Clip, &[sum, low, high]).expect("typed")
+        }
+
         fn by(&mut self, fun: Fun2, a: ValueId, b: f32) -> ValueId {
             let b = self.constant(b);
             self.binary(fun, a, b)
@@ -225,6 +252,20 @@ mod tests {
             let gate = s.unary(Fun::HardSigmoid { alpha: 1.0 / 6.0, beta: 0.5 }, x);
             s.binary(Fun2::Mul, x, gate)
         });
+        check("HardSwish", |s, x| {
+            let gate = s.clipped(x, 3.0, 6.0);
+            let product = s.binary(Fun2::Mul, x, gate);
+            s.by(Fun2::Div, product, 6.0)
+        });
+        check("HardSwish", |s, x| {
+            let scaled = s.by(Fun2::Mul, x, 1.0 / 6.0);
+            let gate = s.clipped(scaled, 0.5, 1.0);
+            s.binary(Fun2::Mul, gate, x)
+        });
+        check("HardSigmoid { alpha: 0.16666667, beta: 0.5 }", |s, x| {
+            let gate = s.clipped(x, 3.0, 6.0);
+            s.by(Fun2::Div, gate, 6.0)
+        });
         check("Mish", |s, x| {
             let soft = s.unary(Fun::Softplus, x);
             let gate = s.unary(Fun::Tanh, soft);
@@ -241,6 +282,16 @@ mod tests {
         check("Div Erf Add Mul", |s, x| {
             let gate = erf_gate(s, x);
             s.binary(Fun2::Mul, x, gate)
+        });
+        check("Add  Mul Div", |s, x| {
+            let gate = s.clipped(x, 3.0, 5.0);
+            let product = s.binary(Fun2::Mul, x, gate);
+            s.by(Fun2::Div, product, 6.0)
+        });
+        check("Add  Mul Mul", |s, x| {
+            let gate = s.clipped(x, 2.0, 6.0);
+            let product = s.binary(Fun2::Mul, x, gate);
+            s.by(Fun2::Mul, product, 1.0 / 6.0)
         });
         check("Neg Sigmoid Mul", |s, x| {
             let other = s.unary(Fun::Neg, x);

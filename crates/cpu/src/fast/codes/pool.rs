@@ -57,7 +57,7 @@ fn kind(low: &Lowering<'_>, node: &Node, op: &Coded, image: Image) -> Option<(nd
         return (kind != nd::Pool::Max).then_some((nd::Pool::Mean, None));
     }
     let kernel = <[usize; 2]>::try_from(pool.kernel.as_slice()).ok()?;
-    let window = window(&pool.window, image.size, kernel, pool.ceil)?;
+    let window = window(&pool.window, image.size, &kernel, pool.ceil)?;
     let sees = (0..2).all(|i| window.before[i] < kernel[i] && window.after[i] < kernel[i]);
     (sees && window.dilation == [1, 1]).then_some((kind, Some(window)))
 }

@@ -39,7 +39,7 @@ pub(super) fn conv(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bo
     let Some(image) = low.code_image(node.inputs[0]) else { return Ok(false) };
     let kernel = low.graph.weight(node.inputs[3]).and_then(|w| <[usize; 4]>::try_from(w.shape()).ok());
     let Some([outputs, _, ky, kx]) = kernel else { return Ok(false) };
-    let Some(window) = window(&conv.window, image.size, [ky, kx], false) else { return Ok(false) };
+    let Some(window) = window(&conv.window, image.size, &[ky, kx], false) else { return Ok(false) };
     let shape = CodeShape { channels: image.channels, outputs, groups: conv.groups, window };
     let layouts = [Layout::Blocked; 2];
     let Some(product) = product(low, node, op, (shape, Order::Outputs, layouts, image.images)) else {

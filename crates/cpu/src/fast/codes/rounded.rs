@@ -52,7 +52,7 @@ pub(crate) fn rounded(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecE
 fn images(low: &Lowering<'_>, node: &Node, op: &DynamicProduct, conv: &Conv) -> Option<Product> {
     let image = Image::of(low.graph, node.inputs[0])?;
     let [outputs, _, ky, kx] = <[usize; 4]>::try_from(low.graph.weight(node.inputs[1])?.shape()).ok()?;
-    let window = window(&conv.window, image.size, [ky, kx], false)?;
+    let window = window(&conv.window, image.size, &[ky, kx], false)?;
     let shape = CodeShape { channels: image.channels, outputs, groups: conv.groups, window };
     let Image { images, channels, .. } = image;
     let numbers = Numbers { images, channels, pixels: image.pixels(), layout: Layout::Blocked };
