@@ -11,10 +11,41 @@ use crate::host::Arg;
 use crate::session::{Feed, Session, TensorView};
 use crate::value::{Array, Value};
 
-/// Rounds of a loop: more than any model means.
-const MAX_ROUNDS: i64 = 1 << 22;
-/// Elements of a list that a loop carries.
-const MAX_LIST: usize = 1 << 13;
+/// Why control flow failed.
+pub(crate) enum Fault {
+    /// In the node itself.
+    Here(String),
+    /// In a body, whose node the error names.
+    Within(ExecError),
+}
+
+impl Fault {
+    /// The error of a node of this name.
+    pub(crate) fn at(self, node: &str) -> ExecError {
+        match self {
+            Self::Here(reason) => ExecError::Node { node: node.into(), reason },
+            Self::Within(error) => error,
+        }
+    }
+}
+
+impl From<ExecError> for Fault {
+    fn from(error: ExecError) -> Self {
+        Self::Within(error)
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(reason: &str) -> Self {
+        Self::Here(reason.into())
+    }
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Self {
+        Self::Here(reason)
+    }
+}
 
 /// A node that runs other graphs.
 pub(crate) enum Control {
@@ -71,15 +102,15 @@ impl Control {
     }
 
     /// The node's outputs.
-    pub(crate) fn run(&mut self, env: &Env, args: &[Arg<'_>]) -> Result<Vec<Value>, ExecError> {
-        let owned: Vec<Value> = args.iter().map(owned).collect::<Option<_>>().ok_or(ExecError::Output(0))?;
+    pub(crate) fn run(&mut self, env: &Env, args: &[Arg<'_>]) -> Result<Vec<Value>, Fault> {
+        let owned: Vec<Value> = args.iter().map(owned).collect::<Option<_>>().ok_or("an input is missing")?;
         match self {
             Self::If { then, otherwise } => {
                 let condition = truth(owned.first()).unwrap_or(false);
                 let split = 1 + then.constant.len();
                 let (body, args) =
                     if condition { (then, &owned[1..split]) } else { (otherwise, &owned[split..]) };
-                body.run(&args.iter().map(Feed::Value).collect::<Vec<_>>())
+                Ok(body.run(&args.iter().map(Feed::Value).collect::<Vec<_>>())?)
             }
             Self::Loop { op, body } => repeat(op, body, &owned, env),
             Self::Scan { op, body } => scan(op, body, &owned),
@@ -106,31 +137,24 @@ fn truth(value: Option<&Value>) -> Option<bool> {
     Some(*value?.tensor()?.bytes().first()? != 0)
 }
 
-/// An error of the node itself, whose name its caller knows.
-fn fail(reason: &str) -> ExecError {
-    ExecError::Node { node: String::new(), reason: reason.into() }
-}
-
 /// An error when a loop gathers more than values may be large, or lists than can be handed from round to round.
-fn bounded(kept: usize, carried: &[Value], env: &Env) -> Result<(), ExecError> {
-    env.room
-        .admit(DType::U8, &[kept])
-        .map_err(|_| fail("a loop gathers more elements than values may have"))?;
-    let long = |value: &Value| matches!(value, Value::Sequence(list) if list.len() > MAX_LIST);
+fn bounded(kept: usize, carried: &[Value], env: &Env) -> Result<(), Fault> {
+    env.room.admit(DType::U8, &[kept]).map_err(|_| "a loop gathers more elements than values may have")?;
+    let long = |value: &Value| matches!(value, Value::Sequence(list) if list.len() > env.max_list);
     if carried.iter().any(long) {
-        Err(fail(&format!("a loop makes a list longer than {MAX_LIST}")))
+        Err(format!("a loop makes a list longer than {}", env.max_list).into())
     } else {
         Ok(())
     }
 }
 
-fn repeat(op: &Loop, body: &mut Body, args: &[Value], env: &Env) -> Result<Vec<Value>, ExecError> {
+fn repeat(op: &Loop, body: &mut Body, args: &[Value], env: &Env) -> Result<Vec<Value>, Fault> {
     let most = match &args[0] {
         Value::Tensor(array) => array
             .bytes()
             .try_into()
             .map(i64::from_le_bytes)
-            .map_err(|_| fail("the number of rounds is no integer"))?,
+            .map_err(|_| "the number of rounds is no integer")?,
         _ => i64::MAX,
     };
     let mut go = truth(args.get(1)).unwrap_or(true);
@@ -139,15 +163,15 @@ fn repeat(op: &Loop, body: &mut Body, args: &[Value], env: &Env) -> Result<Vec<V
     let mut scans: Vec<Vec<Value>> = vec![Vec::new(); op.body.outputs().len() - 1 - op.carried];
     let (mut round, mut kept) = (0i64, 0);
     while go && round < most {
-        if round == MAX_ROUNDS {
-            return Err(fail(&format!("a loop goes on after {MAX_ROUNDS} rounds")));
+        if round as u64 == env.max_rounds {
+            return Err(format!("a loop goes on after {} rounds", env.max_rounds).into());
         }
         let (index, condition) = (round.to_le_bytes(), [u8::from(go)]);
         let scalar = |dtype, data| Feed::Tensor(TensorView { dtype, shape: &[], data });
         let mut feeds = vec![scalar(DType::I64, &index), scalar(DType::Bool, &condition)];
         feeds.extend(carried.iter().chain(around).map(Feed::Value));
         let mut made = body.run(&feeds)?.into_iter();
-        go = truth(made.next().as_ref()).ok_or_else(|| fail("a body makes no condition"))?;
+        go = truth(made.next().as_ref()).ok_or("a body makes no condition")?;
         carried = made.by_ref().take(op.carried).collect();
         for (list, value) in scans.iter_mut().zip(made) {
             kept += value.tensor().map_or(1, |array| array.shape().iter().product::<usize>().max(1));
@@ -176,21 +200,21 @@ fn stack(
     along: i64,
     backwards: bool,
     none: impl Fn() -> Option<Value>,
-) -> Result<Value, ExecError> {
+) -> Result<Value, Fault> {
     let Some(first) = list.first() else {
-        return none().ok_or_else(|| fail("the type of a result is not known"));
+        return none().ok_or(Fault::from("the type of a result is not known"));
     };
     let arrays: Option<Vec<&Array>> = list.iter().map(Value::tensor).collect();
     let (Some(mut arrays), Some(first)) = (arrays, first.tensor()) else {
-        return Err(fail("only tensors can be scanned"));
+        return Err("only tensors can be scanned".into());
     };
     if arrays.iter().any(|a| a.shape() != first.shape() || a.dtype() != first.dtype()) {
-        return Err(fail("the rounds of a scan make different shapes"));
+        return Err("the rounds of a scan make different shapes".into());
     }
     if backwards {
         arrays.reverse();
     }
-    let at = axis(along, first.shape().len() + 1).map_err(|e| fail(&e))?;
+    let at = axis(along, first.shape().len() + 1)?;
     let mut shape = first.shape().to_vec();
     shape.insert(at, arrays.len());
     let outer: usize = first.shape()[..at].iter().product();
@@ -199,7 +223,7 @@ fn stack(
     let data: Vec<u8> = rows.flatten().copied().collect();
     Array::new(first.dtype(), shape, data.into())
         .map(Value::from)
-        .ok_or_else(|| fail("a result does not fill its shape"))
+        .ok_or(Fault::from("a result does not fill its shape"))
 }
 
 /// Slice `i` of an array along an axis, without the axis.
@@ -212,21 +236,20 @@ fn slice(array: &Array, at: usize, i: usize) -> Option<Value> {
     Some(Array::new(array.dtype(), shape, rows.copied().collect::<Vec<u8>>().into())?.into())
 }
 
-fn scan(op: &Scan, body: &mut Body, args: &[Value]) -> Result<Vec<Value>, ExecError> {
+fn scan(op: &Scan, body: &mut Body, args: &[Value]) -> Result<Vec<Value>, Fault> {
     let mut carried: Vec<Value> = args[..op.carried].to_vec();
     let scanned = &args[op.carried..op.carried + op.inputs.len()];
     let around = &args[op.carried + op.inputs.len()..];
     let arrays: Option<Vec<&Array>> = scanned.iter().map(Value::tensor).collect();
-    let arrays = arrays.ok_or_else(|| fail("only tensors can be scanned"))?;
+    let arrays = arrays.ok_or("only tensors can be scanned")?;
     let axes: Vec<usize> = arrays
         .iter()
         .zip(&op.inputs)
         .map(|(a, (along, _))| axis(*along, a.shape().len()))
-        .collect::<Result<_, _>>()
-        .map_err(|e| fail(&e))?;
+        .collect::<Result<_, _>>()?;
     let rounds = arrays.first().map_or(0, |a| a.shape()[axes[0]]);
     if arrays.iter().zip(&axes).any(|(a, at)| a.shape()[*at] != rounds) {
-        return Err(fail("scan inputs differ in length"));
+        return Err("scan inputs differ in length".into());
     }
     let mut outs: Vec<Vec<Value>> = vec![Vec::new(); op.outputs.len()];
     for round in 0..rounds {
@@ -234,7 +257,7 @@ fn scan(op: &Scan, body: &mut Body, args: &[Value]) -> Result<Vec<Value>, ExecEr
             slice(array, *at, if *backwards { rounds - 1 - round } else { round })
         };
         let slices: Option<Vec<Value>> = arrays.iter().zip(&axes).zip(&op.inputs).map(part).collect();
-        let slices = slices.ok_or_else(|| fail("texts cannot be scanned"))?;
+        let slices = slices.ok_or("texts cannot be scanned")?;
         let feeds: Vec<Feed<'_>> = carried.iter().chain(&slices).chain(around).map(Feed::Value).collect();
         let mut made = body.run(&feeds)?.into_iter();
         carried = made.by_ref().take(op.carried).collect();

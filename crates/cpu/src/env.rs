@@ -18,6 +18,9 @@ pub(crate) struct Env {
     pub(crate) bank: Bank,
     /// What host kernels compute in.
     pub(crate) room: Fold,
+    /// Most rounds of a loop, and elements of a list that it carries.
+    pub(crate) max_rounds: u64,
+    pub(crate) max_list: usize,
     /// Where large outputs go.
     pub(crate) large: Option<LargeOutputs>,
     /// Whether graphs are fused before they are planned.
@@ -34,6 +37,8 @@ impl Env {
             bank: Bank::new(graph, &options.backend),
             backend: options.backend.clone(),
             room: Fold::new(options),
+            max_rounds: options.max_rounds,
+            max_list: options.max_list,
             large: options.large_outputs.clone(),
             fuse: options.fuse,
             interpret: options.interpret,
@@ -54,6 +59,10 @@ pub struct SessionOptions {
     pub pool: PoolLimits,
     /// Most elements of a value whose size the data decides (`Expand`, `Range`, `Pad` by computed sizes).
     pub max_elements: usize,
+    /// Most rounds of a loop.
+    pub max_rounds: u64,
+    /// Most elements of a list that a loop carries.
+    pub max_list: usize,
     /// Outputs that are handed out in files of their own; without it, all are in memory.
     pub large_outputs: Option<LargeOutputs>,
 }
@@ -61,12 +70,24 @@ pub struct SessionOptions {
 impl SessionOptions {
     /// Elements of a value whose size the data decides, at most, unless the options say otherwise.
     pub const MAX_ELEMENTS: usize = 1 << 28;
+    /// Rounds of a loop, at most, unless the options say otherwise: more than any model means.
+    pub const MAX_ROUNDS: u64 = 1 << 22;
+    /// Elements of a list that a loop carries, at most, unless the options say otherwise.
+    pub const MAX_LIST: usize = 1 << 13;
 
     /// Everything that makes it fast.
     pub fn new(backend: CpuBackend) -> Self {
         let (pool, large_outputs) = (PoolLimits::default(), None);
-        let max_elements = Self::MAX_ELEMENTS;
-        Self { backend, fuse: true, interpret: false, pool, max_elements, large_outputs }
+        Self {
+            backend,
+            fuse: true,
+            interpret: false,
+            pool,
+            max_elements: Self::MAX_ELEMENTS,
+            max_rounds: Self::MAX_ROUNDS,
+            max_list: Self::MAX_LIST,
+            large_outputs,
+        }
     }
 }
 

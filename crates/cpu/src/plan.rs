@@ -361,10 +361,9 @@ impl Dynamic {
             match &mut self.kind {
                 Kind::Host(kernel) => compute(env, &self.node, *kernel, &args)
                     .map_err(|reason| fail(format!("{}: {reason}", self.node.op.name())))?,
-                Kind::Control(control) => control.run(env, &args).map_err(|error| match error {
-                    ExecError::Node { node, reason } if node.is_empty() => fail(reason),
-                    other => other,
-                })?,
+                Kind::Control(control) => {
+                    control.run(env, &args).map_err(|fault| fault.at(&self.node.name))?
+                }
             }
         };
         for ((place, ty), value) in self.outputs.iter().zip(made) {

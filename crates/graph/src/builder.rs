@@ -84,7 +84,19 @@ impl GraphBuilder {
         if !self.names.contains(stem) {
             return stem.into();
         }
-        (1..).map(|n| format!("{stem}.{n}")).find(|name| !self.names.contains(name)).unwrap_or_default()
+        // Numbers are given in order: the first free one lies between the last taken power of two and the next.
+        let name = |n: u64| format!("{stem}.{n}");
+        let taken = |n: u64| self.names.contains(&name(n));
+        let mut free = 1;
+        while taken(free) {
+            free *= 2;
+        }
+        let mut used = free / 2;
+        while free - used > 1 {
+            let middle = used.midpoint(free);
+            if taken(middle) { used = middle } else { free = middle }
+        }
+        name(free)
     }
 
     /// Adds a node with one output called `name`.

@@ -1,7 +1,8 @@
 //! A model's files, mapped and parsed: one GGUF file, the shards of one, or a Hugging Face folder.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use kinglet_formats::safetensors::Index;
@@ -195,6 +196,14 @@ fn folder_of(files: &BTreeMap<String, PathBuf>) -> PathBuf {
     files.values().next().and_then(|path| path.parent()).map(Path::to_owned).unwrap_or_default()
 }
 
-fn map(path: &Path) -> Result<Bytes, Error> {
-    File::open(path).and_then(|file| map_file(&file)).map_err(|e| Error::open(path, e))
+/// A file's content, mapped. Pipes and devices are errors: opening them may wait forever.
+pub(crate) fn map(path: &Path) -> Result<Bytes, Error> {
+    let whole = || {
+        if fs::metadata(path)?.is_file() {
+            map_file(&File::open(path)?)
+        } else {
+            Err(io::Error::other("it is no file"))
+        }
+    };
+    whole().map_err(|e| Error::open(path, e))
 }

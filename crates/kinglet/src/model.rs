@@ -59,6 +59,10 @@ pub struct Buffers {
     pub pool: PoolLimits,
     /// Most elements of a value whose size the data decides.
     pub max_elements: usize,
+    /// Most rounds of a loop.
+    pub max_rounds: u64,
+    /// Most elements of a list that a loop carries.
+    pub max_list: usize,
     /// Bytes from which on outputs lie in files that other processes can map; without it, none do.
     pub large_outputs: Option<usize>,
     /// Folder in which their packed weights are kept for the next load; without it, they are not.
@@ -71,6 +75,8 @@ impl Default for Buffers {
         Self {
             pool: PoolLimits::default(),
             max_elements: SessionOptions::MAX_ELEMENTS,
+            max_rounds: SessionOptions::MAX_ROUNDS,
+            max_list: SessionOptions::MAX_LIST,
             large_outputs,
             packs: None,
         }

@@ -105,6 +105,18 @@ fn loops_gather_no_more_than_values_may_have() {
 }
 
 #[test]
+fn loops_go_on_for_no_more_rounds_than_allowed() {
+    let run = |max_rounds: u64| {
+        let buffers = Buffers { max_rounds, max_elements: 5_000, ..Buffers::default() };
+        opened(endless(), buffers).run(&[ramp(1000)]).expect_err("it never ends").to_string()
+    };
+    let error = run(3);
+    assert!(error.contains("`endless`") && error.contains("after 3 rounds"), "{error}");
+    let error = run(6);
+    assert!(error.contains("`endless`") && error.contains("gathers"), "{error}");
+}
+
+#[test]
 fn a_plan_can_be_had_without_a_run() {
     let bench = GraphBench::planned_only(opened(endless(), Buffers::default()), &[]).expect("a plan");
     let steps = bench.report().steps;

@@ -24,6 +24,12 @@ pub(crate) struct BufferArgs {
     /// Elements, at most, of a value whose size only the data decides
     #[arg(long, value_name = "N", default_value_t = Buffers::default().max_elements)]
     max_elements: usize,
+    /// Rounds, at most, of a loop within a model
+    #[arg(long, value_name = "N", default_value_t = Buffers::default().max_rounds)]
+    max_rounds: u64,
+    /// Elements, at most, of a list that a loop carries
+    #[arg(long, value_name = "N", default_value_t = Buffers::default().max_list)]
+    max_list: usize,
 }
 
 impl BufferArgs {
@@ -33,6 +39,8 @@ impl BufferArgs {
         Buffers {
             pool: PoolLimits { ttl_ms: self.pool_ttl.saturating_mul(1000), idle_bytes: bytes(self.pool) },
             max_elements: self.max_elements,
+            max_rounds: self.max_rounds,
+            max_list: self.max_list,
             large_outputs: (self.large_outputs > 0).then(|| bytes(self.large_outputs)),
             packs,
         }

@@ -2,6 +2,7 @@
 //! or takes memory that the input does not warrant.
 
 mod files;
+mod graphs;
 
 use std::fs;
 use std::path::{Path, PathBuf};

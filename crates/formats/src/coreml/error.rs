@@ -28,6 +28,10 @@ pub enum CoreMlError {
     Manifest(String),
     #[error("`{0}` points outside the package; do not trust this model")]
     UnsafeName(String),
+    #[error(
+        "`{name}` is a link to {target}, outside the package, and is not followed; if you trust this model, put a copy of that file in the link's place"
+    )]
+    Link { name: String, target: String },
     #[error("the weight file `{0}` is missing; copy the package as a whole folder")]
     MissingBlob(String),
     #[error("weight file `{file}` at byte {offset}: {why}; the file is damaged, download it again")]

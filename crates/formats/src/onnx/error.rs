@@ -35,6 +35,10 @@ pub enum OnnxError {
     Build(#[from] BuildError),
     #[error("functions call each other more than {0} deep; the model is damaged, export it again")]
     Depth(usize),
+    #[error(
+        "more than {0} operations, those of functions counted wherever they are called; the model is damaged, export it again"
+    )]
+    Operations(usize),
 }
 
 /// Why a file beside a model cannot be read; `location` is what the model calls it.

@@ -20,6 +20,8 @@ const IR_VERSION: i64 = 14;
 const OPSETS: (i64, i64) = (1, 28);
 /// Deepest nesting of function calls.
 const MAX_DEPTH: usize = 32;
+/// Nodes of a model, those of a function wherever it is called.
+const MAX_OPERATIONS: usize = 1 << 20;
 
 /// A model that was read.
 #[derive(Debug)]
@@ -50,7 +52,8 @@ pub fn read_with(data: Bytes, external: &dyn External, custom: &CustomOps) -> Re
     let graph = model.graph.as_ref().ok_or(OnnxError::NoGraph)?;
     let opsets = Opsets::of(&model.opset_import)?;
     let functions = model.functions.iter().map(|f| ((f.domain.as_str(), f.name.as_str()), f)).collect();
-    let mut reader = Reader { scopes: Scopes::default(), external, custom, functions, opsets, depth: 0 };
+    let mut reader =
+        Reader { scopes: Scopes::default(), external, custom, functions, opsets, depth: 0, added: 0 };
     reader.check_supported(graph)?;
     reader.scopes.top();
     let outputs = reader.graph(graph)?;
@@ -118,6 +121,8 @@ pub(crate) struct Reader<'a> {
     functions: HashMap<(&'a str, &'a str), &'a proto::Function>,
     opsets: Opsets,
     depth: usize,
+    /// Nodes that were added so far.
+    added: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -202,6 +207,10 @@ impl<'a> Reader<'a> {
 
     /// Adds a node, whose inputs are there.
     pub(crate) fn node(&mut self, node: &proto::Node) -> Result<(), OnnxError> {
+        self.added += 1;
+        if self.added > MAX_OPERATIONS {
+            return Err(OnnxError::Operations(MAX_OPERATIONS));
+        }
         let mut inputs = Vec::with_capacity(node.input.len());
         for name in &node.input {
             inputs.push(if name.is_empty() {

@@ -6,8 +6,8 @@ use kinglet_models::task::{Pooling, normalise, pool};
 use kinglet_tensor::{DType, Tensor};
 use kinglet_text::tokenizer::{EncodeOptions, SpecialNames, Tokenizer};
 
-use super::files::map;
 use super::model::{GraphModel, Port, floats};
+use crate::files::map;
 use crate::{Error, LoadOptions};
 
 /// Tokens of a text that are read when the model does not say how many it takes.

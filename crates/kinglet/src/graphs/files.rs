@@ -2,17 +2,17 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
+use std::{fs, io};
 
 use kinglet_formats::coreml::{Blobs, CoreMl, CoreMlError, Interface, Package};
 use kinglet_formats::onnx::{self, CustomOps, ExternalError};
 use kinglet_graph::{Graph, Type, ValueId};
 use kinglet_models::image::Recipe;
 use kinglet_models::vision;
-use kinglet_tensor::{Bytes, map_file};
+use kinglet_tensor::Bytes;
 
-use crate::files::{Folder as Checkpoint, config_of};
+use crate::files::{Folder as Checkpoint, config_of, map};
 use crate::{Error, catalog};
 
 /// A model read to a graph, with what its file says about it.
@@ -147,9 +147,18 @@ impl GraphFiles {
                 package.model
             ))));
         }
-        let sources = RefCell::new(vec![path.to_owned(), path.join(&package.model)]);
+        let within = |name: &str| {
+            let file = path.join(name);
+            match link_end(&file, path, &manifest) {
+                Ok((target, false)) => {
+                    Err(CoreMlError::Link { name: name.into(), target: target.display().to_string() })
+                }
+                _ => Ok(file),
+            }
+        };
+        let sources = RefCell::new(vec![path.to_owned(), within(&package.model).map_err(fail)?]);
         let blobs = |name: &str| {
-            let blob = path.join(package.blob(name)?);
+            let blob = within(&package.blob(name)?)?;
             let bytes = map(&blob).map_err(|_| CoreMlError::MissingBlob(name.into()));
             sources.borrow_mut().push(blob);
             bytes
@@ -199,6 +208,21 @@ fn parse(bytes: Bytes, blobs: &dyn Blobs, function: Option<&str>) -> Result<Core
     }
 }
 
+/// Where `path` leads to, links followed, and whether that lies in `folder` or, when `anchor` is a link itself (as in the
+/// cache of the Hugging Face hub), in the folder where that one ends.
+fn link_end(path: &Path, folder: &Path, anchor: &Path) -> io::Result<(PathBuf, bool)> {
+    let target = fs::canonicalize(path)?;
+    let mut inside = target.starts_with(fs::canonicalize(if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    })?);
+    if anchor.is_symlink() {
+        inside |= fs::canonicalize(anchor)?.parent().is_some_and(|home| target.starts_with(home));
+    }
+    Ok((target, inside))
+}
+
 /// Files beside an ONNX model.
 struct Beside<'a> {
     model: &'a Path,
@@ -213,14 +237,10 @@ impl Beside<'_> {
     /// The file that `location` leads to. Links must end in the model's folder; those of a model file that is a link
     /// itself may also end where that one does, as in the cache of the Hugging Face hub.
     fn target(&self, location: &str) -> Result<PathBuf, ExternalError> {
-        let real = |path: &Path| fs::canonicalize(path).map_err(|e| unopened(location, Error::open(path, e)));
-        let target = real(&self.folder().join(location))?;
-        let here = self.folder().as_os_str().is_empty();
-        let mut homes = vec![real(if here { Path::new(".") } else { self.folder() })?];
-        if self.model.is_symlink() {
-            homes.extend(real(self.model)?.parent().map(Path::to_owned));
-        }
-        if homes.iter().any(|home| target.starts_with(home)) {
+        let path = self.folder().join(location);
+        let end = link_end(&path, self.folder(), self.model);
+        let (target, inside) = end.map_err(|e| unopened(location, Error::open(&path, e)))?;
+        if inside {
             return Ok(target);
         }
         Err(ExternalError::Link { location: location.into(), target: target.display().to_string() })
@@ -255,8 +275,4 @@ impl onnx::External for Beside<'_> {
 
 fn unopened(location: &str, error: Error) -> ExternalError {
     ExternalError::Open { location: location.into(), reason: error.to_string() }
-}
-
-pub(super) fn map(path: &Path) -> Result<Bytes, Error> {
-    File::open(path).and_then(|file| map_file(&file)).map_err(|e| Error::open(path, e))
 }

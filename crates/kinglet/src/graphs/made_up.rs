@@ -14,6 +14,9 @@ use crate::Error;
 /// what goes through many halvings.
 const OPEN: [[usize; 2]; 4] = [[64, 128], [1, 1], [320, 320], [640, 640]];
 
+/// Elements of a value that is made up, at most.
+const MOST: usize = 1 << 30;
+
 /// A shape for each input.
 type Shapes = Vec<Vec<usize>>;
 
@@ -121,7 +124,7 @@ fn made_up(port: &Port, shape: &[usize]) -> Result<Tensor, Error> {
         expected: format!("a shape that fits {}", port.text),
     };
     let count = shape.iter().try_fold(1usize, |all, n| all.checked_mul(*n)).ok_or_else(wrong)?;
-    Tensor::bytes_of(port.dtype.unwrap_or(DType::F32), shape).ok_or_else(wrong)?;
+    Tensor::bytes_of(port.dtype.unwrap_or(DType::F32), shape).filter(|_| count <= MOST).ok_or_else(wrong)?;
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
     let name = port.name.to_lowercase();
     let integer = match () {

@@ -163,6 +163,8 @@ fn session_options(model: &GraphFiles, options: &LoadOptions) -> Result<SessionO
     Ok(SessionOptions {
         pool: buffers.pool,
         max_elements: buffers.max_elements,
+        max_rounds: buffers.max_rounds,
+        max_list: buffers.max_list,
         fuse: options.fuse,
         large_outputs: buffers.large_outputs.map(files),
         ..SessionOptions::new(CpuBackend { packs, ..backend(options)? })
