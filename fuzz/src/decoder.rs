@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use kinglet_formats::{Gguf, Limits, Safetensors, hf};
 use kinglet_models::{DecoderConfig, DecoderOptions, build_decoder};
-use kinglet_tensor::{DType, MemoryWeights, MetaValue, Metadata, Tensor};
+use kinglet_tensor::{DType, KvType, MemoryWeights, MetaValue, Metadata, Tensor};
 
 /// A golden model, taken apart.
 #[derive(Clone)]
@@ -121,7 +121,7 @@ pub fn run(bytes: &[u8]) {
         context: config.context,
         max_rows: 8,
         max_outputs: 8,
-        kv_dtype: DType::F16,
+        kv_type: KvType::default(),
         page_tokens: 16,
     };
     if let Ok(graph) = build_decoder(&config, &model.weights, &options) {

@@ -18,6 +18,8 @@ pub enum Math {
     Bf16,
     /// 8-bit integers.
     Int8,
+    /// Pairs of 16-bit integers.
+    Int16,
 }
 
 /// What attention does for each position that a row attends to.
@@ -96,6 +98,8 @@ pub struct Rates {
     pub bf16: f64,
     /// Operations on 8-bit integers; a multiply-add is two.
     pub int8: f64,
+    /// Operations on 16-bit integers; a multiply-add is two.
+    pub int16: f64,
     /// Steps that do nothing.
     pub steps: f64,
 }
@@ -113,6 +117,8 @@ pub enum Ceiling {
     Bf16,
     /// Multiplying 8-bit integers.
     Int8,
+    /// Multiplying 16-bit integers.
+    Int16,
     /// Starting a step and waiting for all workers.
     Step,
 }
@@ -126,6 +132,7 @@ impl Ceiling {
             Self::Float => "f32",
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
+            Self::Int16 => "int16",
             Self::Step => "step",
         }
     }
@@ -138,6 +145,7 @@ impl Rates {
             Math::Float => (self.float, Ceiling::Float),
             Math::Bf16 => (self.bf16, Ceiling::Bf16),
             Math::Int8 => (self.int8, Ceiling::Int8),
+            Math::Int16 => (self.int16, Ceiling::Int16),
         };
         let claims = [
             (1.0 / self.steps, Ceiling::Step),
@@ -163,7 +171,8 @@ mod tests {
     #[test]
     fn the_slowest_resource_holds_a_step() {
         let caches = vec![(150.0, 200.0), (1000.0, 100.0)];
-        let rates = Rates { memory: 10.0, caches, float: 20.0, bf16: 40.0, int8: 200.0, steps: 4.0 };
+        let rates =
+            Rates { memory: 10.0, caches, float: 20.0, bf16: 40.0, int8: 200.0, int16: 100.0, steps: 4.0 };
         let check = |memory, activations, products, math, expected| {
             let cost =
                 Cost { memory_bytes: memory, activation_bytes: activations, multiply_adds: products, math };
@@ -177,6 +186,7 @@ mod tests {
         check(20.0, 100.0, 40.0, Math::Float, (4.0, Ceiling::Float));
         check(20.0, 100.0, 100.0, Math::Bf16, (5.0, Ceiling::Bf16));
         check(20.0, 100.0, 500.0, Math::Int8, (5.0, Ceiling::Int8));
+        check(20.0, 100.0, 250.0, Math::Int16, (5.0, Ceiling::Int16));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use kinglet_kernels::ops::{
 };
 use kinglet_kernels::{Arena, DimId, KvStore, Limits, Profiler, Program, Rows, RunArgs, Span, Step, Team};
 use kinglet_simd::Level;
-use kinglet_tensor::{DType, KvLayer, KvSpec, SeqRows};
+use kinglet_tensor::{KvLayer, KvSpec, KvType, SeqRows};
 
 const T: Rows = Rows::Dim(DimId(0));
 /// Many, so that decoding finds no layer's pages in a cache.
@@ -27,14 +27,13 @@ fn main() {
     }
     for (name, heads, kv_heads, dim) in [("9/3 x 64", 9, 3, 64), ("32/8 x 128", 32, 8, 128)] {
         let kv = KvLayer { heads: kv_heads, key_dim: dim, value_dim: dim };
-        let shape =
-            AttentionShape { layer: 0, kv, heads, scale: 0.1, window: None, softcap: None, bf16: true };
-        for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8_0] {
+        let shape = AttentionShape { layer: 0, kv, heads, scale: 0.1, window: None, softcap: None };
+        for kind in KvType::ALL {
             for (past, len) in [(0, 512), (512, 1), (4096, 1)] {
                 println!(
                     "{name:10} {:5} {past:4} + {len:3} rows: {}",
-                    dtype.name(),
-                    attend(shape, dtype, past, len, &team)
+                    kind.name(),
+                    attend(shape, kind, past, len, &team)
                 );
             }
         }
@@ -120,9 +119,9 @@ impl Profiler for Clock {
     }
 }
 
-fn attend(shape: AttentionShape, dtype: DType, past: usize, len: usize, team: &Team) -> String {
+fn attend(shape: AttentionShape, kind: KvType, past: usize, len: usize, team: &Team) -> String {
     let AttentionShape { kv, heads, .. } = shape;
-    let spec = KvSpec { layers: vec![kv; LAYERS], dtype, page_tokens: 64 };
+    let spec = KvSpec { layers: vec![kv; LAYERS], kind, page_tokens: 64 };
     let mut store = KvStore::new(spec.clone()).expect("valid");
     let pages: Vec<u32> = (0..(past + len).div_ceil(64) as u32).collect();
     store.reserve(pages.len()).expect("memory");
@@ -150,7 +149,7 @@ fn attend(shape: AttentionShape, dtype: DType, past: usize, len: usize, team: &T
     let (stored, attended) = (layer(1), layer(2));
     let seen: usize = (past + 1..=past + len).sum();
     let flops = 2.0 * (seen * heads * (kv.key_dim + kv.value_dim)) as f64;
-    let row = dtype.bytes_for(kv.key_dim).unwrap_or(0) + dtype.bytes_for(kv.value_dim).unwrap_or(0);
+    let row = kind.row_bytes(kv.key_dim).unwrap_or(0) + kind.row_bytes(kv.value_dim).unwrap_or(0);
     let bytes = ((past + len) * kv.heads * row) as f64;
     let start = Instant::now();
     let clock = || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);

@@ -4,7 +4,7 @@
 //! (operations, a multiply-add being two; or bytes). The caller brings the clock. A measurement takes a few tens of
 //! milliseconds unless one pass over its memory takes longer, and ends even when the clock stands still.
 //!
-//! Deliberately absent: bfloat16 products, for which [`Isa`] has no primitive; latencies; judging what a kernel reached.
+//! Deliberately absent: latencies; judging what a kernel reached.
 
 use std::hint::black_box;
 
@@ -90,7 +90,15 @@ impl<'a> Meter<'a> {
     /// Multiply-adds of 8-bit integers ([`Isa::dot_u7`]), as a matrix product does them from the first-level cache.
     pub fn int8_dot(&self) -> Rate {
         let level = self.level;
-        self.rate(dispatch(level, Int8Ops), |_, passes| dispatch(level, Int8Product { passes }))
+        self.rate(dispatch(level, Int8Ops), |_, passes| dispatch(level, IntegerProduct::<false> { passes }))
+    }
+
+    /// Multiply-adds of pairs of 16-bit integers ([`Isa::dot_i16`]), likewise.
+    pub fn int16_dot(&self) -> Rate {
+        let level = self.level;
+        self.rate(dispatch(level, Int8Ops) / 2, |_, passes| {
+            dispatch(level, IntegerProduct::<true> { passes })
+        })
     }
 
     /// Barriers of the whole team, one after the other: what a step of a program costs that does nothing.
@@ -199,7 +207,7 @@ impl Kernel for F32Ops {
     }
 }
 
-/// Operations of one pass of [`Int8Product`].
+/// Operations of one pass of [`IntegerProduct`] of 8 bits.
 struct Int8Ops;
 
 impl Kernel for Int8Ops {
@@ -310,28 +318,31 @@ unsafe fn load_f32<I: Isa, const N: usize>(isa: I, p: *const f32) -> [I::F32; N]
     all
 }
 
-/// An outer product of 8-bit integers, four to a lane.
-struct Int8Product {
+/// An outer product of integers, four of 8 bits to a lane, or two of 16 with `WORDS`.
+struct IntegerProduct<const WORDS: bool> {
     passes: usize,
 }
 
-impl Kernel for Int8Product {
+impl<const WORDS: bool> Kernel for IntegerProduct<WORDS> {
     type Out = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         if I::REGISTERS >= 32 {
-            int8_product::<I, { LARGE.0 }, { LARGE.1 }>(isa, self.passes);
+            integer_product::<I, WORDS, { LARGE.0 }, { LARGE.1 }>(isa, self.passes);
         } else {
-            int8_product::<I, { TINY.0 }, { TINY.1 }>(isa, self.passes);
+            integer_product::<I, WORDS, { TINY.0 }, { TINY.1 }>(isa, self.passes);
         }
     }
 }
 
 #[inline(always)]
-fn int8_product<I: Isa, const ROWS: usize, const COLUMNS: usize>(isa: I, passes: usize) {
+fn integer_product<I: Isa, const WORDS: bool, const ROWS: usize, const COLUMNS: usize>(
+    isa: I,
+    passes: usize,
+) {
     let columns = [[1u8; 64 * 4]; STEPS];
-    // Each group of four sums to zero, so that the accumulators never overflow.
+    // Each group of four bytes sums to zero, so that the accumulators never overflow; those of words may.
     let rows = [[[1i8, -1, 2, -2]; ROWS]; STEPS];
     let mut sums = [[isa.splat_i32(0); COLUMNS]; ROWS];
     for _ in 0..passes {
@@ -345,7 +356,11 @@ fn int8_product<I: Isa, const ROWS: usize, const COLUMNS: usize>(isa: I, passes:
                 // SAFETY: a row is four bytes.
                 let a = unsafe { isa.broadcast4_ptr(row.as_ptr()) };
                 for (sum, w) in sums.iter_mut().zip(w) {
-                    *sum = isa.dot_u7(*sum, w, a);
+                    *sum = if WORDS {
+                        isa.dot_i16(*sum, isa.lanes_of(w), isa.lanes_of(a))
+                    } else {
+                        isa.dot_u7(*sum, w, a)
+                    };
                 }
             }
         }
@@ -440,8 +455,15 @@ mod tests {
             let read = meter.read(bytes).expect("memory");
             assert!(STREAMS.contains(&read.streams));
             let write = meter.write(bytes).expect("memory");
-            let rates =
-                [meter.f32_fma(), meter.bf16_dot(), meter.int8_dot(), meter.barriers(), read.rate, write];
+            let rates = [
+                meter.f32_fma(),
+                meter.bf16_dot(),
+                meter.int8_dot(),
+                meter.int16_dot(),
+                meter.barriers(),
+                read.rate,
+                write,
+            ];
             for rate in rates {
                 assert!(rate.median > 0.0 && rate.best >= rate.median && rate.best.is_finite(), "{rate:?}");
             }

@@ -18,18 +18,25 @@
 //! Q8_0    signed bytes with one half-float scale for 32 elements of a token (value = byte * scale):
 //! keys:   group: d=0..4: t0(d0 d1 d2 d3) t1(d0 d1 d2 d3) ..; d=4..8: ..; then scales, block 0: t0 .. t15, block 1: ..
 //! values: bytes of all tokens, row by row; then scales of all tokens, row by row
+//!
+//! Q16     signed 16-bit codes, two by two in words, with one float scale for a token (value = code * scale):
+//! keys:   group: d=0..2: t0(d0 d1) t1(d0 d1) .. t15(d0 d1); d=2..4: ..; then scales t0 .. t15
+//! values: group: t0, t1: d0(t0 t1) d1(t0 t1) ..; t2, t3: ..; then scales t0 .. t15
 //! ```
 //!
 //! Deliberately absent: page tables, sharing, eviction (the scheduler's), and reading by position (attention's).
 
-use kinglet_tensor::{AlignedBuf, DType, KvLayer, KvSpec, PageId, SeqRows};
+use kinglet_tensor::{AlignedBuf, KvLayer, KvSpec, KvType, PageId, SeqRows};
 
 use crate::arena::ALIGN;
+use crate::kv_codec::Rows;
 
 /// Tokens whose keys are interleaved.
 pub const GROUP: usize = 16;
 /// Elements that share a scale in Q8_0.
 pub(crate) const Q8_BLOCK: usize = 32;
+/// Elements of a head stay below this: then sums of products of Q16 codes stay within 32 bits.
+const MAX_DIM: usize = 1 << 14;
 /// Positions that a chunk of memory holds, at least.
 const CHUNK_TOKENS: usize = 512;
 
@@ -37,15 +44,14 @@ const CHUNK_TOKENS: usize = 512;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "fields are named by the message")]
 pub enum KvError {
-    /// Only F32, F16, BF16 and Q8_0 can be stored.
-    #[error("keys and values cannot be stored as {0}: use F32, F16, BF16 or Q8_0")]
-    DType(DType),
     /// Pages must hold whole groups of tokens.
     #[error("a page of {0} tokens: must be a positive multiple of {GROUP}")]
     PageTokens(usize),
     /// A layer's heads cannot be stored in this type.
-    #[error("layer {layer}: {shape:?} as {dtype}: counts must be positive and fill whole blocks")]
-    Layer { layer: usize, shape: KvLayer, dtype: DType },
+    #[error(
+        "layer {layer}: {shape:?} as {kind}: counts must be positive, fill whole blocks and be below 16,384"
+    )]
+    Layer { layer: usize, shape: KvLayer, kind: KvType },
     /// The sizes overflow.
     #[error("a page of this model is larger than the address space")]
     Overflow,
@@ -203,9 +209,6 @@ impl LayerGeometry {
 
 impl Geometry {
     fn new(spec: KvSpec) -> Result<Self, KvError> {
-        if !matches!(spec.dtype, DType::F32 | DType::F16 | DType::BF16 | DType::Q8_0) {
-            return Err(KvError::DType(spec.dtype));
-        }
         if spec.page_tokens == 0 || !spec.page_tokens.is_multiple_of(GROUP) {
             return Err(KvError::PageTokens(spec.page_tokens));
         }
@@ -218,19 +221,16 @@ impl Geometry {
     }
 
     fn push(&mut self, index: usize, shape: KvLayer) -> Result<(), KvError> {
-        let dtype = self.spec.dtype;
-        let block = dtype.block_len();
+        let KvSpec { kind, page_tokens, .. } = self.spec;
         let dims = [shape.key_dim, shape.value_dim];
-        if shape.heads == 0 || dims.iter().any(|&dim| dim == 0 || !dim.is_multiple_of(block)) {
-            return Err(KvError::Layer { layer: index, shape, dtype });
+        let fits = |dim: usize| (1..MAX_DIM).contains(&dim) && dim.is_multiple_of(kind.block_len());
+        if shape.heads == 0 || !dims.into_iter().all(fits) {
+            return Err(KvError::Layer { layer: index, shape, kind });
         }
-        let bytes = |dim: usize| {
-            let row = dtype.bytes_for(dim)?;
-            row.checked_mul(self.spec.page_tokens)?.checked_next_multiple_of(ALIGN)
-        };
+        let [keys, values] = dims.map(|dim| Rows { kind, page_tokens, dim });
         let sizes = || {
-            let key = bytes(shape.key_dim)?;
-            let value = bytes(shape.value_dim.checked_next_multiple_of(GROUP)?)?;
+            let key = keys.key_bytes()?.checked_next_multiple_of(ALIGN)?;
+            let value = values.value_bytes()?.checked_next_multiple_of(ALIGN)?;
             let page = key.checked_add(value)?.checked_mul(shape.heads)?;
             let end = page.checked_mul(self.chunk_pages)?.checked_add(self.chunk_bytes)?;
             Some((key, value, end))
@@ -283,30 +283,30 @@ impl KvView<'_> {
 mod tests {
     use super::*;
 
-    fn spec(dtype: DType, page_tokens: usize, layer: KvLayer) -> KvSpec {
-        KvSpec { layers: vec![layer; 3], dtype, page_tokens }
+    fn spec(kind: KvType, page_tokens: usize, layer: KvLayer) -> KvSpec {
+        KvSpec { layers: vec![layer; 3], kind, page_tokens }
     }
 
     const LAYER: KvLayer = KvLayer { heads: 2, key_dim: 64, value_dim: 32 };
 
     #[test]
     fn impossible_specs_are_refused() {
-        let check = |dtype, page_tokens, layer| {
-            KvStore::new(spec(dtype, page_tokens, layer)).expect_err("refused");
+        let check = |kind, page_tokens, layer| {
+            KvStore::new(spec(kind, page_tokens, layer)).expect_err("refused");
         };
-        check(DType::Q4_0, 64, LAYER);
-        check(DType::F16, 0, LAYER);
-        check(DType::F16, 24, LAYER);
-        check(DType::Q8_0, 64, KvLayer { key_dim: 48, ..LAYER });
-        check(DType::F16, 64, KvLayer { heads: 0, ..LAYER });
-        check(DType::F16, 64, KvLayer { heads: usize::MAX / 2, ..LAYER });
-        check(DType::F16, 64, KvLayer { value_dim: usize::MAX - 3, ..LAYER });
+        check(KvType::Q16, 64, KvLayer { key_dim: 1 << 14, ..LAYER });
+        check(KvType::F16, 0, LAYER);
+        check(KvType::F16, 24, LAYER);
+        check(KvType::Q8_0, 64, KvLayer { key_dim: 48, ..LAYER });
+        check(KvType::F16, 64, KvLayer { heads: 0, ..LAYER });
+        check(KvType::F16, 64, KvLayer { heads: usize::MAX / 2, ..LAYER });
+        check(KvType::F16, 64, KvLayer { value_dim: usize::MAX - 3, ..LAYER });
     }
 
     #[test]
     fn pages_do_not_overlap_and_copies_are_whole() {
-        for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8_0] {
-            let mut store = KvStore::new(spec(dtype, 64, LAYER)).expect("valid");
+        for kind in KvType::ALL {
+            let mut store = KvStore::new(spec(kind, 64, LAYER)).expect("valid");
             store.reserve(3).expect("memory");
             store.reserve(11).expect("memory");
             let fill = |view: KvView<'_>, page: PageId| {
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn pages_that_are_not_there_are_refused() {
-        let mut store = KvStore::new(spec(DType::F16, 64, LAYER)).expect("valid");
+        let mut store = KvStore::new(spec(KvType::F16, 64, LAYER)).expect("valid");
         store.reserve(2).expect("memory");
         assert_eq!(store.copy_page(0, 2), Err(KvError::Page { page: 2, pages: 2 }));
         let seq = |past, len, pages| SeqRows { start: 0, len, past, pages };

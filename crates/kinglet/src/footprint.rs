@@ -7,7 +7,7 @@ use kinglet_graph::{Graph, ValueId};
 use kinglet_kernels::matmul::PackPlan;
 use kinglet_models::{DecoderConfig, DecoderOptions, build_decoder};
 use kinglet_simd::Level;
-use kinglet_tensor::{DType, KvSpec, Tensor};
+use kinglet_tensor::{KvSpec, KvType, Tensor};
 
 use crate::{Error, ModelFiles};
 
@@ -34,7 +34,7 @@ impl Footprint {
             context: config.context,
             max_rows: 1,
             max_outputs: 1,
-            kv_dtype: DType::F16,
+            kv_type: KvType::default(),
             page_tokens: PAGE_TOKENS,
         };
         let graph = build_decoder(config, files.weights(), &options)?;
@@ -52,14 +52,14 @@ impl Footprint {
 
     /// Bytes of the keys and values of `tokens` tokens, which come in whole pages; `None` when the heads do not fill
     /// blocks of this type, or no memory is so large.
-    pub fn kv_bytes(&self, dtype: DType, tokens: usize) -> Option<u64> {
-        let page = KvSpec { dtype, ..self.kv.clone()? }.page_bytes()?;
+    pub fn kv_bytes(&self, kind: KvType, tokens: usize) -> Option<u64> {
+        let page = KvSpec { kind, ..self.kv.clone()? }.page_bytes()?;
         (tokens.div_ceil(PAGE_TOKENS) as u64).checked_mul(page as u64)
     }
 
     /// Bytes in all with this type of keys and values, in the default precision.
-    pub fn total(&self, dtype: DType, tokens: usize) -> Option<u64> {
-        self.packed.checked_add(self.beside)?.checked_add(self.kv_bytes(dtype, tokens)?)
+    pub fn total(&self, kind: KvType, tokens: usize) -> Option<u64> {
+        self.packed.checked_add(self.beside)?.checked_add(self.kv_bytes(kind, tokens)?)
     }
 }
 

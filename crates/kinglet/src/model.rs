@@ -7,7 +7,7 @@ use kinglet_cpu::{CpuBackend, LargeOutputs, PackStore, Precision, SessionOptions
 use kinglet_engine::{Engine, EngineConfig};
 use kinglet_graph::{Backend, Executable};
 use kinglet_models::{DecoderConfig, DecoderOptions, build_decoder};
-use kinglet_tensor::{DType, Metadata, PoolLimits};
+use kinglet_tensor::{KvType, Metadata, PoolLimits};
 use kinglet_text::chat::{Message, RenderOptions};
 use kinglet_text::sample::SamplerConfig;
 use kinglet_text::tokenizer::Tokenizer;
@@ -37,8 +37,8 @@ pub struct LoadOptions {
     pub precision: Precision,
     /// Tokens of prompt and answer; without it, what the model was trained for, or less where memory is short.
     pub context: Option<usize>,
-    /// Element type of keys and values: F16, BF16, F32 or Q8_0.
-    pub kv_dtype: DType,
+    /// How keys and values are stored.
+    pub kv_type: KvType,
     /// Requests that are computed together.
     pub parallel: usize,
     /// Where packed weights are kept for the next load; without it, they are not.
@@ -99,7 +99,7 @@ impl Default for LoadOptions {
             isa: None,
             precision: Precision::default(),
             context: None,
-            kv_dtype: DType::F16,
+            kv_type: KvType::default(),
             parallel: 1,
             packs: None,
             buffers: Buffers::default(),
@@ -240,7 +240,7 @@ impl Compiled {
             context,
             max_rows: MAX_ROWS.min(context),
             max_outputs: MAX_OUTPUTS,
-            kv_dtype: options.kv_dtype,
+            kv_type: options.kv_type,
             page_tokens: PAGE_TOKENS,
         };
         let graph = build_decoder(&config, files.weights(), &decoder)?;
@@ -284,7 +284,7 @@ fn context(files: &ModelFiles, config: &DecoderConfig, options: &LoadOptions) ->
     let footprint = Footprint::of(files, config)?;
     let needed = |tokens: usize| {
         let tokens = tokens.saturating_mul(options.parallel.max(1));
-        footprint.total(options.kv_dtype, tokens).map_or(u64::MAX, |bytes| bytes.saturating_add(OVERHEAD))
+        footprint.total(options.kv_type, tokens).map_or(u64::MAX, |bytes| bytes.saturating_add(OVERHEAD))
     };
     let available = hardware::available_memory();
     let context = options.context.unwrap_or_else(|| {

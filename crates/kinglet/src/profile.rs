@@ -199,8 +199,15 @@ mod tests {
 
     #[test]
     fn steps_add_up_over_runs_and_kinds_over_blocks() {
-        let rates =
-            Rates { memory: 100.0, caches: Vec::new(), float: 1.0, bf16: 1.0, int8: 1.0, steps: 10.0 };
+        let rates = Rates {
+            memory: 100.0,
+            caches: Vec::new(),
+            float: 1.0,
+            bf16: 1.0,
+            int8: 1.0,
+            int16: 1.0,
+            steps: 10.0,
+        };
         let plan = PlanReport {
             steps: vec![
                 step("blk.0.up", "linear", 100),

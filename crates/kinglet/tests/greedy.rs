@@ -10,7 +10,7 @@ mod real;
 use kinglet::chat::Message;
 use kinglet::engine::{GenerateEvent, GenerateRequest, Generation};
 use kinglet::sample::SamplerConfig;
-use kinglet::tensor::DType;
+use kinglet::tensor::KvType;
 use kinglet::{LoadOptions, Model, Precision};
 use real::real;
 
@@ -110,7 +110,7 @@ fn leading(row: &[f32]) -> (usize, usize) {
 /// Asks both evaluations, and checks every position of the f32 one's answers.
 fn check(file: &str, prompts: &[&str]) {
     let Some(path) = real(file) else { return };
-    let exact = LoadOptions { precision: Precision::F32, kv_dtype: DType::F32, ..options(prompts.len()) };
+    let exact = LoadOptions { precision: Precision::F32, kv_type: KvType::F32, ..options(prompts.len()) };
     let exact = Model::load(&path, &exact).expect("loads");
     let answers = greedy(&exact, prompts);
     let rows: Vec<Rows> = answers.iter().map(|answer| answer.score(&exact)).collect();

@@ -4,7 +4,7 @@
 
 use kinglet_graph::ops::{Add, Attention, Embed, Glu, Linear, RmsNorm, Rope, SelectRows, Softcap};
 use kinglet_graph::{Dim, Graph, GraphBuilder, TensorType, ValueId};
-use kinglet_tensor::{DType, KvLayer, KvSpec, Tensor, WeightSource};
+use kinglet_tensor::{DType, KvLayer, KvSpec, KvType, Tensor, WeightSource};
 
 use crate::ModelError;
 use crate::config::{Convention, DecoderConfig};
@@ -20,8 +20,8 @@ pub struct DecoderOptions {
     pub max_rows: usize,
     /// Most rows of a batch whose logits are wanted.
     pub max_outputs: usize,
-    /// Element type of keys and values.
-    pub kv_dtype: DType,
+    /// How keys and values are stored.
+    pub kv_type: KvType,
     /// Positions of a key/value page.
     pub page_tokens: usize,
 }
@@ -72,7 +72,7 @@ impl Decoder<'_> {
     fn kv_spec(&self, options: &DecoderOptions) -> KvSpec {
         let c = self.config;
         let layer = KvLayer { heads: c.kv_heads, key_dim: c.key_dim, value_dim: c.value_dim };
-        KvSpec { layers: vec![layer; c.layers], dtype: options.kv_dtype, page_tokens: options.page_tokens }
+        KvSpec { layers: vec![layer; c.layers], kind: options.kv_type, page_tokens: options.page_tokens }
     }
 
     /// The embedding table and the first residual.

@@ -186,6 +186,10 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
     /// signed ones. Exact for all of them, sums wrapping in 32 bits.
     fn dot_codes(self, acc: Self::I32, a: Self::Codes, w: Self::Taps) -> Self::I32;
 
+    /// Lane `i` of `acc` plus the two products of its signed 16-bit halves, which are above -32,768. Exact where the sum fits
+    /// 32 bits.
+    fn dot_i16(self, acc: Self::I32, a: Self::I32, w: Self::I32) -> Self::I32;
+
     /// Sums of neighbouring products of `w` in 0..=127 and signed `a`, each in 16 bits (or, where
     /// [`PAIRS`](Self::PAIRS) is false, already [`dot_u7`](Self::dot_u7) of zero).
     #[inline(always)]

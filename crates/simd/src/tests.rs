@@ -184,6 +184,44 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn products_of_words_are_exact(
+        a in prop::array::uniform16(any::<i32>()),
+        w in prop::array::uniform16(any::<i32>()),
+    ) {
+        // Neither half is -32,768.
+        let odd = |x: [i32; WIDE]| x.map(|x| x | 0x0001_0001);
+        for level in Level::available() {
+            dispatch(level, WordDots { a: &odd(a), w: &odd(w) });
+        }
+    }
+}
+
+struct WordDots<'a> {
+    a: &'a [i32; WIDE],
+    w: &'a [i32; WIDE],
+}
+
+impl Kernel for WordDots<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let mut sums = [0i32; WIDE];
+        // SAFETY: the buffers hold a whole vector of the widest instruction set.
+        unsafe {
+            let [a, w] = [self.a, self.w].map(|x| isa.load_i32_ptr(x.as_ptr()));
+            isa.store_i32_ptr(isa.dot_i16(isa.splat_i32(-5), a, w), sums.as_mut_ptr());
+        }
+        let halves = |x: i32| [x as i16, (x >> 16) as i16].map(i32::from);
+        for ((sum, a), w) in sums[..I::LANES].iter().zip(self.a).zip(self.w) {
+            let ([a0, a1], [w0, w1]) = (halves(*a), halves(*w));
+            assert_eq!(*sum, a0 * w0 + a1 * w1 - 5, "{} dot_i16", I::NAME);
+        }
+    }
+}
+
 struct CodeDots<'a> {
     a: &'a [u8],
     w: &'a [i8],

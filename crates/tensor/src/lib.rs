@@ -28,7 +28,7 @@ pub use filebuf::{FileBuf, FileRange, file_of};
 pub use mapped::{map_file, release_pages};
 pub use metadata::{MetaValue, Metadata};
 pub use pool::{BufferPool, Contents, PoolLimits, PoolStats, PooledBuffer, WeakPool};
-pub use ragged::{KvLayer, KvSpec, PageId, SeqRows};
+pub use ragged::{KvLayer, KvSpec, KvType, PageId, SeqRows};
 pub use source::{MemoryWeights, WeightSource};
 pub use strlist::StrList;
 pub use tensor::Tensor;

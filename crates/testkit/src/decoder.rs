@@ -4,7 +4,7 @@
 //! a wrong page table, a lost copy or a page reused too early changes the answer or fails at once.
 
 use kinglet_graph::{Call, ExecError, Executable, Input, PlanReport, Profiler};
-use kinglet_tensor::{DType, KvLayer, KvSpec, PageId};
+use kinglet_tensor::{KvLayer, KvSpec, KvType, PageId};
 
 /// Fills the logits that follow a history, or fails.
 pub type Script = Box<dyn FnMut(&[u32], &mut [f32]) -> Result<(), ExecError> + Send>;
@@ -28,7 +28,7 @@ impl FakeDecoder {
         script: impl FnMut(&[u32], &mut [f32]) -> Result<(), ExecError> + Send + 'static,
     ) -> Self {
         let layers = vec![KvLayer { heads: 1, key_dim: 1, value_dim: 1 }];
-        let kv = KvSpec { layers, dtype: DType::F32, page_tokens };
+        let kv = KvSpec { layers, kind: KvType::F32, page_tokens };
         FakeDecoder { vocab, max_rows, kv, script: Box::new(script), pages: Vec::new(), logits: Vec::new() }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kinglet_formats::{Gguf, Limits, Safetensors, hf};
 use kinglet_graph::Graph;
 use kinglet_models::{DecoderConfig, DecoderOptions, ModelError, build_decoder};
-use kinglet_tensor::{DType, MemoryWeights, Tensor, WeightSource, quant};
+use kinglet_tensor::{DType, KvType, MemoryWeights, Tensor, WeightSource, quant};
 
 /// Folder names of every golden decoder.
 pub const DECODERS: [&str; 10] = [
@@ -34,7 +34,7 @@ pub fn file(decoder: &str, name: &str) -> Bytes {
 /// Options that suit a golden decoder; `phi3-short` is evaluated within its original context.
 pub fn options(decoder: &str) -> DecoderOptions {
     let context = if decoder == "phi3-short" { 32 } else { 64 };
-    DecoderOptions { context, max_rows: 32, max_outputs: 32, kv_dtype: DType::F32, page_tokens: 16 }
+    DecoderOptions { context, max_rows: 32, max_outputs: 32, kv_type: KvType::F32, page_tokens: 16 }
 }
 
 /// The graph of a golden decoder, from its GGUF file.

@@ -239,6 +239,7 @@ fn share(cost: &Cost, runs: f64, device: &Rates) -> (f64, &'static str) {
         Math::Float => device.float,
         Math::Bf16 => device.bf16,
         Math::Int8 => device.int8,
+        Math::Int16 => device.int16,
     };
     let memory = cost.memory_bytes * runs / device.memory;
     let arithmetic = 2.0 * cost.multiply_adds * runs / peak;

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use kinglet::catalog::{self, Catalog, ModelName, known};
 use kinglet::graphs::GraphFiles;
 use kinglet::packs::PackFolder;
-use kinglet::tensor::DType;
+use kinglet::tensor::KvType;
 use kinglet::{LoadOptions, Model, ModelFiles, Precision};
 
 use crate::commands::buffers::BufferArgs;
@@ -26,8 +26,8 @@ pub(crate) struct LoadArgs {
     /// In what numbers products of activations and weights are computed
     #[arg(long, value_name = "P", default_value = "auto")]
     precision: PrecisionArg,
-    /// Element type of keys and values
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    /// How keys and values are stored: q16 are 16-bit codes with a scale for each row
+    #[arg(long, value_name = "TYPE", default_value = "q16")]
     kv: KvArg,
     /// Instruction set; `kinglet device` lists them [default: the best there is]
     #[arg(long, value_name = "ISA", env = "KINGLET_ISA")]
@@ -71,6 +71,7 @@ impl From<PrecisionArg> for Precision {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum KvArg {
+    Q16,
     F16,
     Bf16,
     F32,
@@ -137,11 +138,12 @@ impl LoadArgs {
             isa: self.isa.clone(),
             precision: self.precision.into(),
             context: self.context,
-            kv_dtype: match self.kv {
-                KvArg::F16 => DType::F16,
-                KvArg::Bf16 => DType::BF16,
-                KvArg::F32 => DType::F32,
-                KvArg::Q8 => DType::Q8_0,
+            kv_type: match self.kv {
+                KvArg::Q16 => KvType::Q16,
+                KvArg::F16 => KvType::F16,
+                KvArg::Bf16 => KvType::Bf16,
+                KvArg::F32 => KvType::F32,
+                KvArg::Q8 => KvType::Q8_0,
             },
             parallel,
             buffers: self.buffers.buffers(self.packs(catalog)),

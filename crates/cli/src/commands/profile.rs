@@ -170,6 +170,7 @@ fn as_json(model: &str, threads: usize, isa: &str, all: &[Profiled]) -> Value {
                 "f32_gflops": rates.float / 1e9,
                 "bf16_gflops": rates.bf16 / 1e9,
                 "int8_gops": rates.int8 / 1e9,
+                "int16_gops": rates.int16 / 1e9,
                 "barriers_m_s": rates.steps / 1e6,
             },
             "kinds": profile.kinds().iter().map(entry_json).collect::<Vec<_>>(),

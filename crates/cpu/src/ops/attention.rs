@@ -4,7 +4,7 @@ use kinglet_graph::cost::{Attends, Math};
 use kinglet_graph::ops::{Attention, Rope, RopeStyle};
 use kinglet_graph::{ExecError, Node};
 use kinglet_kernels::ops::{self, AttentionShape, QkvSpans};
-use kinglet_tensor::{DType, KvLayer};
+use kinglet_tensor::{KvLayer, KvType};
 
 use crate::lower::{BufferId, Lowering, Work, op_of};
 
@@ -31,11 +31,10 @@ pub(super) fn attention(low: &mut Lowering<'_>, node: &Node) -> Result<(), ExecE
         scale: op.scale,
         window: op.window,
         softcap: op.softcap,
-        bf16: low.bf16,
     };
     let attends = Some(attends(low, node, op, shape)?);
-    let paired = low.bf16 && low.graph.kv().is_some_and(|kv| kv.dtype != DType::F32);
-    let math = if paired { Math::Bf16 } else { Math::Float };
+    let codes = low.graph.kv().is_some_and(|kv| kv.kind == KvType::Q16);
+    let math = if codes { Math::Int16 } else { Math::Float };
     let work = Work { attends, math, ..Work::default() };
     low.step(node, &[q], &[out], work, move |s| ops::attention(attend, s[q], s[out]));
     Ok(())
@@ -43,8 +42,8 @@ pub(super) fn attention(low: &mut Lowering<'_>, node: &Node) -> Result<(), ExecE
 
 /// What a position costs: its keys and values of all heads, and a product with each query head.
 fn attends(low: &Lowering<'_>, node: &Node, op: &Attention, shape: KvLayer) -> Result<Attends, ExecError> {
-    let row = |dtype: DType| Some(dtype.bytes_for(shape.key_dim)? + dtype.bytes_for(shape.value_dim)?);
-    let bytes = low.graph.kv().and_then(|kv| row(kv.dtype)).ok_or_else(|| ExecError::Node {
+    let row = |kind: KvType| Some(kind.row_bytes(shape.key_dim)? + kind.row_bytes(shape.value_dim)?);
+    let bytes = low.graph.kv().and_then(|kv| row(kv.kind)).ok_or_else(|| ExecError::Node {
         node: node.name.clone(),
         reason: "the key/value state does not hold its heads".into(),
     })?;

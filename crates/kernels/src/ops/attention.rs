@@ -1,6 +1,9 @@
 //! `attention`: causal grouped-query attention over the paged state, flash style (Dao et al. 2022,
 //! <https://arxiv.org/abs/2205.14135>): no row of scores longer than a chunk ever exists.
 //!
+//! Keys and values in Q16 are multiplied as they are, with queries and weights in 16-bit codes too; sums are then of
+//! integers, and exact. All others are made floats first.
+//!
 //! The positions of a sequence are cut into chunks, at places that depend on nothing else. Each chunk gives a row its own
 //! maximum, sum of weights and weighted values; a state takes them in, chunk after chunk. Since the arithmetic of a row
 //! knows only its own chunks, its result is the same in any batch, on any number of workers, and whether chunks are
@@ -21,11 +24,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use kinglet_simd::{Isa, Kernel, dispatch};
-use kinglet_tensor::{DType, KvLayer, SeqRows};
+use kinglet_tensor::{KvLayer, KvType, SeqRows};
 
 use self::block::{Block, BlockRun, Buffers, CHUNK};
 use self::state::State;
-use self::words::{Float, Pair, Words};
+use self::words::{Codes, Float, Words};
 use crate::arena::Span;
 use crate::kv::{GROUP, KvView};
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
@@ -51,10 +54,6 @@ pub struct AttentionShape {
     pub window: Option<usize>,
     /// `s = cap * tanh(s / cap)` before the softmax.
     pub softcap: Option<f32>,
-    /// Where the machine multiplies bfloat16 and the state is not of f32: weights and values are rounded to that (8
-    /// significant bits), and summed in f32. Scores are computed in f32 nevertheless: keys may have columns a hundred times as
-    /// large as others, whose rounding would outweigh them.
-    pub bf16: bool,
 }
 
 /// `out[t, h] = sum_p softmax_p(scale * q[t, h] . k[p]) * v[p]` over the positions `p` of the row's sequence up to the
@@ -107,11 +106,7 @@ unsafe impl Step for Attention {
         let Some(kv) = ctx.kv() else { return };
         let (q, out) = (ctx.view(&self.q), ctx.view(&self.out));
         let kernel = AttentionKernel { step: self, ctx: *ctx, worker, kv, q, out };
-        if self.shape.bf16 && kv.spec().dtype != DType::F32 {
-            dispatch(ctx.level(), InBf16(kernel));
-        } else {
-            dispatch(ctx.level(), kernel);
-        }
+        dispatch(ctx.level(), kernel);
     }
 }
 
@@ -188,18 +183,6 @@ impl Attention {
     }
 }
 
-/// Enters a kernel with products of bfloat16.
-struct InBf16<'a>(AttentionKernel<'a>);
-
-impl Kernel for InBf16<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        isa.dispatch_bf16(self.0);
-    }
-}
-
 struct AttentionKernel<'a> {
     step: &'a Attention,
     ctx: StepCtx<'a>,
@@ -219,7 +202,11 @@ impl Kernel for AttentionKernel<'_> {
         let memory = unsafe { scratch.part_mut(0..scratch.len()) };
         let step = self.step;
         let mut buffers = Buffers::new(memory, step.most_rows(), step.shape.kv.key_dim, step.width());
-        if I::BF16 { self.all::<I, Pair>(isa, &mut buffers) } else { self.all::<I, Float>(isa, &mut buffers) }
+        if self.kv.spec().kind == KvType::Q16 {
+            self.all::<I, Codes>(isa, &mut buffers);
+        } else {
+            self.all::<I, Float>(isa, &mut buffers);
+        }
     }
 }
 
@@ -262,7 +249,7 @@ impl<'a> AttentionKernel<'a> {
         let count = step.blocks(seqs).map(|block| step.chunks(&block).len()).sum();
         let take = || step.unit(seqs, self.ctx.take_near(self.worker, count)?);
         while let Some((block, chunk, at)) = take() {
-            let next = if self.worker.is_front() { chunk + 1 } else { chunk.wrapping_sub(1) };
+            let next = if self.worker.is_front() { Some(chunk + 1) } else { chunk.checked_sub(1) };
             let run = self.block_run::<I, W>(isa, block);
             run.load_queries(self.q, buffers);
             let len = State::len(block.tokens * step.group(), step.width());

@@ -233,7 +233,7 @@ impl RopeStoreKernel<'_> {
         let KvLayer { heads, key_dim, value_dim } = self.step.shape;
         let spec = self.kv.spec();
         let (page, at) = (position.seq.pages[position.at / spec.page_tokens], position.at % spec.page_tokens);
-        let rows = |dim| kv_codec::Rows { dtype: spec.dtype, page_tokens: spec.page_tokens, dim };
+        let rows = |dim| kv_codec::Rows { kind: spec.kind, page_tokens: spec.page_tokens, dim };
         for head in 0..heads {
             let target = self.kv.head(page, self.step.layer, head);
             let (k, v) = ((row * heads + head) * key_dim, (row * heads + head) * value_dim);
@@ -273,7 +273,7 @@ mod tests {
     use super::super::testing::{Bench, T, close, teams, values};
     use super::*;
     use kinglet_simd::Level;
-    use kinglet_tensor::{DType, KvSpec};
+    use kinglet_tensor::{KvSpec, KvType};
 
     const LAYER: KvLayer = KvLayer { heads: 2, key_dim: 40, value_dim: 24 };
 
@@ -326,7 +326,7 @@ mod tests {
                 for (team, (span, reference)) in
                     teams().zip([(qkv.q, expected(&x, 160)), (qkv.k, expected(&k, 80))].iter().cycle())
                 {
-                    let spec = KvSpec { layers: vec![LAYER; 2], dtype: DType::F32, page_tokens: 16 };
+                    let spec = KvSpec { layers: vec![LAYER; 2], kind: KvType::F32, page_tokens: 16 };
                     let mut store = crate::KvStore::new(spec).expect("valid");
                     store.reserve(4).expect("memory");
                     let steps = vec![

@@ -29,6 +29,8 @@ pub struct Ceilings {
     pub bf16_dot: Option<Rate>,
     /// Multiply-adds of 8-bit integers: 10^9 operations per second, a multiply-add being two.
     pub int8_dot: Rate,
+    /// Multiply-adds of 16-bit integers: 10^9 operations per second, a multiply-add being two.
+    pub int16_dot: Rate,
     /// Barriers between the threads: 10^9 per second. A step of a plan takes one at least.
     pub barriers: Rate,
     /// Reading, from each data cache (nearest first) and from main memory: 10^9 bytes per second.
@@ -77,6 +79,7 @@ impl Ceilings {
             float: self.f32_fma.best * 1e9,
             bf16: self.bf16_dot.unwrap_or(self.f32_fma).best * 1e9,
             int8: self.int8_dot.best * 1e9,
+            int16: self.int16_dot.best * 1e9,
             steps: self.barriers.best * 1e9,
         })
     }
@@ -98,6 +101,7 @@ impl Ceilings {
             f32_fma: meter.f32_fma(),
             bf16_dot: level.has_bf16().then(|| meter.bf16_dot()),
             int8_dot: meter.int8_dot(),
+            int16_dot: meter.int16_dot(),
             barriers: meter.barriers(),
             read: read.collect::<Result<_, _>>()?,
             write,
@@ -146,7 +150,7 @@ mod tests {
         let places: Vec<_> = found.read.iter().chain([&found.write]).map(|m| m.place.as_str()).collect();
         assert_eq!(places, ["L1", "memory", "memory"]);
         let rates = found.read.iter().chain([&found.write]).map(|m| m.rate);
-        for rate in rates.chain([found.f32_fma, found.int8_dot, found.barriers]) {
+        for rate in rates.chain([found.f32_fma, found.int8_dot, found.int16_dot, found.barriers]) {
             assert!(rate.best.is_finite() && rate.median > 0.0, "{rate:?}");
         }
         assert_eq!(found.read_at(5_000, &clock).expect("memory").bytes, 5_000);

@@ -155,6 +155,9 @@ impl Isa for Avx2 {
             let even = _mm256_madd_epi16(a[0], w[0]);
             _mm256_add_epi32(_mm256_add_epi32(acc, even), _mm256_madd_epi16(a[1], w[1]))
         };
+        dot_i16(acc: __m256i, a: __m256i, w: __m256i) -> __m256i = {
+            _mm256_add_epi32(acc, _mm256_madd_epi16(a, w))
+        };
     }
 
     forward_ptr! {

@@ -204,6 +204,8 @@ impl<const BF16: bool> Isa for Avx512With<BF16> {
         codes(a: __m512i) -> __m512i = a;
         taps(w: __m512i) -> __m512i = w;
         dot_codes(acc: __m512i, a: __m512i, w: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, a, w);
+        // The one that saturates, which sums that fit never do: LLVM makes two instructions of the other one.
+        dot_i16(acc: __m512i, a: __m512i, w: __m512i) -> __m512i = _mm512_dpwssds_epi32(acc, a, w);
     }
 
     forward_ptr! {

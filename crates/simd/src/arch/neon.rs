@@ -168,6 +168,11 @@ macro_rules! neon_isa {
                 codes(a: uint8x16_t) -> uint8x16_t = veorq_u8(a, vdupq_n_u8(0x80));
                 taps(w: uint8x16_t) -> uint8x16_t = w;
                 dot_codes(acc: int32x4_t, a: uint8x16_t, w: uint8x16_t) -> int32x4_t = $dot(acc, w, a);
+                dot_i16(acc: int32x4_t, a: int32x4_t, w: int32x4_t) -> int32x4_t = {
+                    let (a, w) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(w));
+                    let low = vmull_s16(vget_low_s16(a), vget_low_s16(w));
+                    vaddq_s32(acc, vpaddq_s32(low, vmull_high_s16(a, w)))
+                };
             }
 
             forward_ptr! {

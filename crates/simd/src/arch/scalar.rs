@@ -111,6 +111,11 @@ impl Isa for Scalar {
         codes(a: B) -> B = a;
         taps(w: B) -> B = w;
         dot_codes(acc: I, a: B, w: B) -> I = dot(acc, a, w, i32::from);
+        dot_i16(acc: I, a: I, w: I) -> I = {
+            let low = zip(a, w, |a, w| i32::from(a as i16) * i32::from(w as i16));
+            let high = zip(a, w, |a, w| (a >> 16) * (w >> 16));
+            zip(acc, zip(low, high, i32::wrapping_add), i32::wrapping_add)
+        };
     }
 
     forward_ptr! {

@@ -111,6 +111,7 @@ impl Isa for Wasm128 {
         codes(a: v128) -> v128 = v128_xor(a, u8x16_splat(0x80));
         taps(w: v128) -> v128 = w;
         dot_codes(acc: v128, a: v128, w: v128) -> v128 = dot(acc, w, a);
+        dot_i16(acc: v128, a: v128, w: v128) -> v128 = i32x4_add(acc, i32x4_dot_i16x8(a, w));
     }
 
     forward_ptr! {

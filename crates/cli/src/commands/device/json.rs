@@ -78,6 +78,7 @@ pub(in crate::commands) fn ceilings_json(found: &Ceilings) -> Value {
         "f32_gflops": rate(found.f32_fma),
         "bf16_gflops": found.bf16_dot.map(rate),
         "int8_gops": rate(found.int8_dot),
+        "int16_gops": rate(found.int16_dot),
         "barriers_m_s": { "median": rounded(1e3 * found.barriers.median), "best": rounded(1e3 * found.barriers.best) },
         "read_gb_s": found.read.iter().map(memory).collect::<Vec<_>>(),
         "write_gb_s": memory(&found.write),

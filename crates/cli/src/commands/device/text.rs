@@ -116,6 +116,7 @@ fn print_ceilings(found: &Ceilings, out: &mut Sections<'_>) -> Result<()> {
         row("bf16 multiply-add".into(), String::new(), rate, "GFLOP/s", String::new());
     }
     row("int8 multiply-add".into(), String::new(), found.int8_dot, "GOP/s", String::new());
+    row("int16 multiply-add".into(), String::new(), found.int16_dot, "GOP/s", String::new());
     let millions = |rate: f64| 1e3 * rate;
     let barriers = Rate { median: millions(found.barriers.median), best: millions(found.barriers.best) };
     row("barriers".into(), String::new(), barriers, "million/s", String::new());

@@ -47,6 +47,7 @@ fn colour(ceiling: Ceiling) -> &'static str {
         Ceiling::Float => "#d9822b",
         Ceiling::Bf16 => "#b5a020",
         Ceiling::Int8 => "#c2334d",
+        Ceiling::Int16 => "#8c4a6b",
         Ceiling::Step => "#8a63d2",
     }
 }
@@ -58,6 +59,7 @@ fn legend(out: &mut String, y: f64) {
         (Ceiling::Float, "by f32 arithmetic"),
         (Ceiling::Bf16, "by bf16 arithmetic"),
         (Ceiling::Int8, "by int8 arithmetic"),
+        (Ceiling::Int16, "by int16 arithmetic"),
         (Ceiling::Step, "by barriers"),
     ];
     let mut x = MARGIN;

@@ -2,7 +2,7 @@
 
 use kinglet::catalog::Model;
 use kinglet::models::{DecoderConfig, RopeConfig, RopeScaling};
-use kinglet::tensor::{DType, Tensor};
+use kinglet::tensor::{KvType, Tensor};
 use kinglet::{Footprint, ModelFiles, Overview, Share};
 use serde_json::{Value, json};
 
@@ -92,10 +92,10 @@ fn memory(footprint: &Footprint, context: usize) -> Value {
     let at = |tokens: usize| {
         json!({
             "context": tokens,
-            "kv_f16": footprint.kv_bytes(DType::F16, tokens),
-            "kv_q8_0": footprint.kv_bytes(DType::Q8_0, tokens),
-            "total_f16": footprint.total(DType::F16, tokens),
-            "total_q8_0": footprint.total(DType::Q8_0, tokens),
+            "kv_q16": footprint.kv_bytes(KvType::Q16, tokens),
+            "kv_q8_0": footprint.kv_bytes(KvType::Q8_0, tokens),
+            "total_q16": footprint.total(KvType::Q16, tokens),
+            "total_q8_0": footprint.total(KvType::Q8_0, tokens),
         })
     };
     json!({

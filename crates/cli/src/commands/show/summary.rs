@@ -3,7 +3,7 @@
 use anyhow::Result;
 use kinglet::catalog::{Model, known};
 use kinglet::models::{DecoderConfig, RopeConfig, RopeScaling, Windows};
-use kinglet::tensor::DType;
+use kinglet::tensor::KvType;
 use kinglet::{Footprint, Overview};
 
 use crate::ui::{Row, Sections, Table, Ui, brief, bytes, count, large};
@@ -145,17 +145,17 @@ fn mix(overview: &Overview) -> Table {
 }
 
 fn memory(footprint: &Footprint, context: usize) -> Table {
-    let mut table = Table::new(&[">CONTEXT", ">KEYS+VALUES F16", ">TOTAL", ">KEYS+VALUES Q8_0", ">TOTAL"]);
+    let mut table = Table::new(&[">CONTEXT", ">KEYS+VALUES Q16", ">TOTAL", ">KEYS+VALUES Q8_0", ">TOTAL"]);
     let mut contexts: Vec<usize> = CONTEXTS.into_iter().filter(|n| *n < context).collect();
     contexts.push(context);
     for tokens in contexts {
         let shown = |size: Option<u64>| size.map_or("-".into(), bytes);
         table.row([
             count(tokens as u64),
-            shown(footprint.kv_bytes(DType::F16, tokens)),
-            shown(footprint.total(DType::F16, tokens)),
-            shown(footprint.kv_bytes(DType::Q8_0, tokens)),
-            shown(footprint.total(DType::Q8_0, tokens)),
+            shown(footprint.kv_bytes(KvType::Q16, tokens)),
+            shown(footprint.total(KvType::Q16, tokens)),
+            shown(footprint.kv_bytes(KvType::Q8_0, tokens)),
+            shown(footprint.total(KvType::Q8_0, tokens)),
         ]);
     }
     table

@@ -5,22 +5,22 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use kinglet_simd::{Isa, tanh};
-use kinglet_tensor::{DType, KvLayer, SeqRows};
+use kinglet_tensor::{KvLayer, SeqRows};
 
 use super::Attention;
 use super::state::{NONE, State};
-use super::tile::{BATCH, GROUPS, Scores, Sums, TILE_ROWS};
-use super::words::{InPlace, Ready, Source, Words};
+use super::tile::{BATCH, BATCHES, GROUPS, Scores, Sums};
+use super::words::Words;
 use crate::SharedMut;
 use crate::kv::{GROUP, KvView};
-use crate::kv_codec::{Bf16, F16, F32, Rows, Stored};
+use crate::kv_codec::Rows;
 use crate::ops::vec::exp2;
 
 /// Positions whose softmax is taken together.
-pub(super) const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = BATCH * BATCHES;
 
-/// Where a chunk's first position may lie: at multiples of this the order of all sums is the same.
-const ALIGN: usize = 2 * GROUP;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Rows of a block up to which memory is waited for rather than arithmetic.
 const FEW_ROWS: usize = 16;
@@ -72,11 +72,17 @@ impl Block<'_> {
 
 /// A worker's working memory, for blocks of at most `rows` rows (whole vectors).
 pub(super) struct Buffers<'a> {
-    /// Scaled queries, `[rows][key_dim]`.
+    /// Words of scaled queries, `[rows][key_dim]`.
     pub(super) q: &'a mut [f32],
+    /// Their scales, one a row.
+    q_scales: &'a mut [f32],
     /// Scores, then words of weights, `[rows][CHUNK]`.
     scores: &'a mut [f32],
-    /// Decoded keys, or words of values, of a batch.
+    /// Scales of weights, `[rows][BATCHES]`.
+    weight_scales: &'a mut [f32],
+    /// Scales of a chunk's values.
+    value_scales: &'a mut [f32],
+    /// Decoded keys or values of a batch.
     batch: &'a mut [f32],
     /// A number a row.
     keep: &'a mut [f32],
@@ -89,17 +95,23 @@ pub(super) struct Buffers<'a> {
 impl<'a> Buffers<'a> {
     /// Floats that it takes.
     pub(super) fn len(rows: usize, key_dim: usize, width: usize) -> usize {
-        rows * (key_dim + CHUNK + 1) + BATCH * key_dim.max(width) + 2 * State::len(rows, width)
+        rows * (key_dim + CHUNK + BATCHES + 2)
+            + CHUNK
+            + BATCH * key_dim.max(width)
+            + 2 * State::len(rows, width)
     }
 
     /// Divides `memory`, of `len` floats.
     pub(super) fn new(memory: &'a mut [f32], rows: usize, key_dim: usize, width: usize) -> Self {
         let (q, rest) = memory.split_at_mut(rows * key_dim);
+        let (q_scales, rest) = rest.split_at_mut(rows);
         let (scores, rest) = rest.split_at_mut(rows * CHUNK);
+        let (weight_scales, rest) = rest.split_at_mut(rows * BATCHES);
+        let (value_scales, rest) = rest.split_at_mut(CHUNK);
         let (batch, rest) = rest.split_at_mut(BATCH * key_dim.max(width));
         let (keep, rest) = rest.split_at_mut(rows);
         let (part, state) = rest.split_at_mut(State::len(rows, width));
-        Self { q, scores, batch, keep, part, state }
+        Self { q, q_scales, scores, weight_scales, value_scales, batch, keep, part, state }
     }
 }
 
@@ -124,7 +136,7 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
         let mut state = std::mem::take(&mut buffers.state);
         self.state(state).clear();
         for chunk in self.step.chunks(&self.block) {
-            self.chunk(chunk, chunk + 1, buffers, state);
+            self.chunk(chunk, Some(chunk + 1), buffers, state);
         }
         self.finish(&self.state(state), out);
         buffers.state = std::mem::take(&mut state);
@@ -143,7 +155,13 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
 
     /// Attends to one chunk only, leaving the state in `slot`; `next` comes next, perhaps.
     #[inline(always)]
-    pub(super) fn only(&self, chunk: usize, next: usize, buffers: &mut Buffers<'_>, slot: &mut [f32]) {
+    pub(super) fn only(
+        &self,
+        chunk: usize,
+        next: Option<usize>,
+        buffers: &mut Buffers<'_>,
+        slot: &mut [f32],
+    ) {
         self.state(slot).clear();
         self.chunk(chunk, next, buffers, slot);
     }
@@ -164,7 +182,7 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
         }
     }
 
-    /// Copies the block's queries, times the scale, into the buffers. Without a cap, scores are in units of ln 2 at once.
+    /// Copies words of the block's queries, times the scale, into the buffers. Without a cap, scores are in units of ln 2 at once.
     #[inline(always)]
     pub(super) fn load_queries(&self, q: SharedMut<'a, f32>, buffers: &mut Buffers<'_>) {
         let (group, dim) = (self.step.group(), self.step.shape.kv.key_dim);
@@ -177,49 +195,39 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
             let q = unsafe { q.part(at..at + group * dim) };
             let scaled = &mut buffers.q[t * group * dim..(t + 1) * group * dim];
             scaled.iter_mut().zip(q).for_each(|(scaled, q)| *scaled = q * scale);
+            let scales = &mut buffers.q_scales[t * group..(t + 1) * group];
+            for (q, scale) in scaled.chunks_exact_mut(dim).zip(scales) {
+                *scale = W::query(self.isa, q);
+            }
         }
     }
 
     /// Attends to the positions of `chunk` that the block sees and merges the outcome into the state in `memory`.
     #[inline(always)]
-    fn chunk(&self, chunk: usize, next: usize, buffers: &mut Buffers<'_>, memory: &mut [f32]) {
-        let chunk = Chunk { seen: self.seen(chunk), next: self.seen(next) };
+    fn chunk(&self, chunk: usize, next: Option<usize>, buffers: &mut Buffers<'_>, memory: &mut [f32]) {
+        let next = next.map_or(0..0, |next| self.seen(next));
+        let chunk = Chunk { seen: self.seen(chunk), next };
         self.scores(&chunk, buffers);
         self.softmax(chunk.seen.clone(), buffers);
         self.weigh(&chunk, buffers);
         self.state(memory).merge(self.isa, self.state(buffers.part), buffers.keep);
     }
 
-    /// Positions of a chunk that some row sees, from an aligned one on; none of a chunk that is not there.
+    /// Positions of a chunk that some row sees, from the first of its batch on; none of a chunk that is not there.
     fn seen(&self, chunk: usize) -> Range<usize> {
-        let start = (chunk.saturating_mul(CHUNK)).max(self.step.first_seen(self.block.position(0)));
-        let end = (chunk.saturating_add(1).saturating_mul(CHUNK))
-            .min(self.block.position(self.block.tokens - 1) + 1);
-        (start / ALIGN * ALIGN).min(end)..end
-    }
-
-    /// Whether keys and values are read once: then they are decoded in registers.
-    fn once(&self) -> bool {
-        self.rows() <= TILE_ROWS
+        let start = (chunk * CHUNK).max(self.step.first_seen(self.block.position(0)));
+        let end = ((chunk + 1) * CHUNK).min(self.block.position(self.block.tokens - 1) + 1);
+        (start / BATCH * BATCH).min(end)..end
     }
 
     #[inline(always)]
     fn scores(&self, chunk: &Chunk, buffers: &mut Buffers<'_>) {
-        match self.kv.spec().dtype {
-            DType::F16 if self.once() => self.scores_of::<F16>(chunk, buffers),
-            DType::BF16 if self.once() => self.scores_of::<Bf16>(chunk, buffers),
-            _ => self.scores_of::<F32>(chunk, buffers),
-        }
-    }
-
-    /// Scores of keys that are stored as `S`, or decoded before.
-    #[inline(always)]
-    fn scores_of<S: Stored>(&self, chunk: &Chunk, buffers: &mut Buffers<'_>) {
-        let rows = self.stored(self.step.shape.kv.key_dim);
+        let stored = self.stored(self.step.shape.kv.key_dim);
         let mut scores = Scores {
             q: buffers.q.as_ptr(),
+            q_scales: buffers.q_scales.as_ptr(),
             rows: self.rows(),
-            dim: rows.dim,
+            stored,
             keys: [std::ptr::null(); GROUPS],
             tokens: 0,
             scores: buffers.scores.as_mut_ptr(),
@@ -236,65 +244,70 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
                 }
                 self.prefetch(chunk.ahead(Part::Keys, position));
                 let (page, at) = self.page(position);
-                scores.keys[group] = if S::DTYPE == rows.dtype {
-                    rows.stored_keys(page, at / GROUP)
-                } else {
-                    let room = buffers.batch[group * GROUP * rows.dim..].as_mut_ptr();
-                    // SAFETY: the run checked that every position up to the row's own is in a page.
-                    unsafe { rows.keys(self.isa, page, at / GROUP, room) }.cast()
-                };
+                let room = buffers.batch[group * GROUP * stored.dim..].as_mut_ptr();
+                // SAFETY: the run checked that every position up to the row's own is in a page.
+                scores.keys[group] = unsafe { W::keys(self.isa, stored, page, at / GROUP, room) };
             }
             // SAFETY: the buffers have the stated shapes; the rows of scores have room for whole batches.
-            unsafe { scores.run::<I, S>(self.isa) };
+            unsafe { scores.run::<I, W>(self.isa) };
             scores.scores = scores.scores.wrapping_add(BATCH);
+        }
+    }
+
+    /// The scales of the values of the positions seen.
+    #[inline(always)]
+    fn value_scales(&self, seen: Range<usize>, scales: &mut [f32]) {
+        let stored = self.stored(self.step.shape.kv.value_dim);
+        for (position, scales) in seen.step_by(GROUP).zip(scales.chunks_exact_mut(GROUP)) {
+            let (page, at) = self.page(position);
+            // SAFETY: as for the keys; pages hold whole groups.
+            unsafe { stored.q16_value_scales(page, at).copy_to_nonoverlapping(scales.as_mut_ptr(), GROUP) };
         }
     }
 
     /// Turns scores into weights, and notes each row's largest score and sum of weights.
     #[inline(always)]
     fn softmax(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
+        if W::SCALED {
+            self.value_scales(seen.clone(), buffers.value_scales);
+        }
         let mut part = State::new(buffers.part, self.rows(), self.step.width());
         let (_, max, total) = part.parts();
         for r in 0..self.rows() {
             let position = self.block.position(r / self.step.group());
             let from = self.step.first_seen(position).max(seen.start) - seen.start;
             let to = (position + 1).min(seen.end).saturating_sub(seen.start);
-            let row = &mut buffers.scores[r * CHUNK..][..seen.len().next_multiple_of(ALIGN)];
+            let row = &mut buffers.scores[r * CHUNK..][..seen.len().next_multiple_of(BATCH)];
+            let scales = &mut buffers.weight_scales[r * BATCHES..(r + 1) * BATCHES];
             if let Some(cap) = self.step.shape.softcap {
                 capped(self.isa, row, cap);
             }
             if from >= to {
                 row.fill(0.0);
                 (max[r], total[r]) = (NONE, 0.0);
+                scales.fill(0.0);
                 continue;
             }
-            (max[r], total[r]) = (softmax(self.isa, row, from..to), W::weights(self.isa, row));
+            max[r] = softmax(self.isa, row, from..to);
+            total[r] = W::weights(self.isa, row, buffers.value_scales, scales);
         }
     }
 
+    /// Sums of values, each times its weight.
     #[inline(always)]
     fn weigh(&self, chunk: &Chunk, buffers: &mut Buffers<'_>) {
-        match self.kv.spec().dtype {
-            DType::F16 if self.once() => self.weigh_of::<InPlace<F16>>(chunk, buffers),
-            DType::BF16 if self.once() => self.weigh_of::<InPlace<Bf16>>(chunk, buffers),
-            _ => self.weigh_of::<Ready>(chunk, buffers),
-        }
-    }
-
-    /// Sums of values that lie as `S` says.
-    #[inline(always)]
-    fn weigh_of<S: Source>(&self, chunk: &Chunk, buffers: &mut Buffers<'_>) {
-        let rows = self.stored(self.step.shape.kv.value_dim);
+        let stored = self.stored(self.step.shape.kv.value_dim);
         let mut part = State::new(buffers.part, self.rows(), self.step.width());
         let (values, _, _) = part.parts();
         values.fill(0.0);
         let mut sums = Sums {
-            weights: buffers.scores.as_ptr().cast(),
+            weights: buffers.scores.as_ptr(),
+            scales: buffers.weight_scales.as_ptr(),
             stride: CHUNK,
             rows: self.rows(),
             values: [std::ptr::null(); GROUPS],
             tokens: 0,
-            dim: rows.padded(),
+            dim: stored.padded(),
             sums: values.as_mut_ptr(),
         };
         for first in chunk.seen.clone().step_by(BATCH) {
@@ -303,22 +316,20 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
                 let position = first + group * GROUP;
                 self.prefetch(chunk.ahead(Part::Values, position));
                 let (page, at) = self.page(position);
-                sums.values[group] = if S::IN_PLACE {
-                    rows.stored_values(page, at)
-                } else {
-                    let tokens = GROUP.min(sums.tokens - group * GROUP);
-                    let room = buffers.batch[group * GROUP * rows.padded()..].as_mut_ptr();
-                    // SAFETY: as for the keys; pages hold whole groups.
-                    unsafe { W::values(self.isa, rows, page, at..at + tokens, room) }
-                };
+                let count = GROUP.min(sums.tokens - group * GROUP);
+                let room = buffers.batch[group * GROUP * stored.padded()..].as_mut_ptr();
+                // SAFETY: as for the keys.
+                sums.values[group] = unsafe { W::values(self.isa, stored, page, at, count, room) };
             }
             // SAFETY: the buffers have the stated shapes.
-            unsafe { sums.run::<I, W, S>(self.isa) };
-            sums.weights = sums.weights.wrapping_add(BATCH / W::NUMBERS);
+            unsafe { sums.run::<I, W>(self.isa) };
+            sums.weights = sums.weights.wrapping_add(BATCH);
+            sums.scales = sums.scales.wrapping_add(1);
         }
     }
 
-    /// Asks for the memory of a group, all at once: asking as the batch before is multiplied was found slower. Many rows compute long enough without.
+    /// Asks for the memory of a group, all at once: asking line by line as the batch before is multiplied gained a tenth on one
+    /// thread, nothing on two, and slowed the tiles. Many rows compute long enough without.
     #[inline(always)]
     fn prefetch(&self, ahead: Option<(Part, usize)>) {
         if self.rows() > FEW_ROWS {
@@ -327,16 +338,17 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
         if let Some((part, position)) = ahead {
             let (page, at) = self.page(position);
             let KvLayer { key_dim, value_dim, .. } = self.step.shape.kv;
-            match part {
-                Part::Keys => self.stored(key_dim).prefetch_keys(self.isa, page, at / GROUP),
-                Part::Values => self.stored(value_dim).prefetch_values(self.isa, page, at),
-            }
+            let (memory, bytes) = match part {
+                Part::Keys => self.stored(key_dim).stored_keys(page, at / GROUP),
+                Part::Values => self.stored(value_dim).stored_values(page, at),
+            };
+            (0..bytes).step_by(LINE).for_each(|at| self.isa.prefetch(memory.wrapping_add(at)));
         }
     }
 
     fn stored(&self, dim: usize) -> Rows {
         let spec = self.kv.spec();
-        Rows { dtype: spec.dtype, page_tokens: spec.page_tokens, dim }
+        Rows { kind: spec.kind, page_tokens: spec.page_tokens, dim }
     }
 
     /// The page of a position, and where in it.

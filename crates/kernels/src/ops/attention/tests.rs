@@ -5,7 +5,7 @@ use super::super::{QkvSpans, rope_store};
 use super::*;
 use crate::{KvStore, Team};
 use kinglet_simd::Level;
-use kinglet_tensor::{DType, KvSpec, PageId};
+use kinglet_tensor::{KvSpec, KvType, PageId};
 
 const PAGE: usize = 32;
 
@@ -14,22 +14,14 @@ type Lens = (usize, usize);
 
 struct Case {
     shape: AttentionShape,
-    dtype: DType,
+    kind: KvType,
     seqs: Vec<Lens>,
     bound: f64,
 }
 
 fn shape(heads: usize, kv_heads: usize, key_dim: usize, value_dim: usize) -> AttentionShape {
     let kv = KvLayer { heads: kv_heads, key_dim, value_dim };
-    AttentionShape {
-        layer: 1,
-        kv,
-        heads,
-        scale: 1.3 / (key_dim as f32).sqrt(),
-        window: None,
-        softcap: None,
-        bf16: false,
-    }
+    AttentionShape { layer: 1, kv, heads, scale: 1.3 / (key_dim as f32).sqrt(), window: None, softcap: None }
 }
 
 /// Pages of each sequence, scattered over the store.
@@ -95,7 +87,7 @@ impl Case {
 
     /// Stores the past, then runs the batch; both in chunks of rows as `seqs` says.
     fn run(&self, tokens: &[Tokens], level: Level, team: &Team) -> Vec<f32> {
-        let spec = KvSpec { layers: vec![self.shape.kv; 2], dtype: self.dtype, page_tokens: PAGE };
+        let spec = KvSpec { layers: vec![self.shape.kv; 2], kind: self.kind, page_tokens: PAGE };
         let mut store = KvStore::new(spec).expect("valid");
         let pages = pages(&self.seqs);
         store.reserve(pages.iter().map(Vec::len).sum()).expect("memory");
@@ -143,7 +135,7 @@ impl Case {
         let tokens = self.tokens();
         let expected = self.expected(&tokens);
         for level in Level::available() {
-            let what = format!("{level} {} {:?} {:?}", self.dtype, self.shape, self.seqs);
+            let what = format!("{level} {} {:?} {:?}", self.kind, self.shape, self.seqs);
             let mut runs = teams().map(|team| self.run(&tokens, level, team));
             let first = runs.next().expect("teams");
             close(&what, &first, &expected, self.bound);
@@ -169,19 +161,21 @@ fn shapes_windows_and_caps() {
         AttentionShape { softcap: Some(2.0), window: Some(33), ..plain[2] },
     ];
     for shape in plain.into_iter().chain(special) {
-        Case { shape, dtype: DType::F32, seqs: seqs.clone(), bound: 2e-6 }.check();
+        Case { shape, kind: KvType::F32, seqs: seqs.clone(), bound: 2e-6 }.check();
     }
 }
 
 #[test]
 fn storage_types() {
-    for (dtype, bound) in [(DType::F16, 6e-4), (DType::BF16, 5e-3), (DType::Q8_0, 6e-3)] {
+    let bounds = [(KvType::F16, 6e-4), (KvType::Bf16, 5e-3), (KvType::Q8_0, 6e-3), (KvType::Q16, 1e-4)];
+    for (kind, bound) in bounds {
         for (key_dim, value_dim) in [(64, 64), (32, 96)] {
             let shape = shape(6, 2, key_dim, value_dim);
-            let case = Case { shape, dtype, seqs: vec![(300, 1), (0, 33)], bound };
-            case.check();
-            Case { shape: AttentionShape { bf16: true, ..shape }, bound: 8e-3, ..case }.check();
+            Case { shape, kind, seqs: vec![(300, 1), (0, 33)], bound }.check();
         }
+    }
+    for shape in [shape(2, 2, 7, 5), shape(7, 1, 80, 96), shape(60, 1, 8, 8)] {
+        Case { shape, kind: KvType::Q16, seqs: vec![(0, 20), (40, 1), (17, 7)], bound: 1e-4 }.check();
     }
 }
 
@@ -190,9 +184,9 @@ fn long_contexts_are_split_and_merged() {
     let shape = shape(3, 1, 32, 32);
     for seqs in [vec![(1000, 1)], vec![(511, 2), (256, 1)], vec![(255, 1)], vec![(0, 600)], vec![(700, 60)]] {
         for window in [None, Some(300)] {
-            for (bf16, bound) in [(false, 6e-4), (true, 8e-3)] {
-                let shape = AttentionShape { window, bf16, ..shape };
-                Case { shape, dtype: DType::F16, seqs: seqs.clone(), bound }.check();
+            for (kind, bound) in [(KvType::F16, 6e-4), (KvType::Q16, 1e-4)] {
+                let shape = AttentionShape { window, ..shape };
+                Case { shape, kind, seqs: seqs.clone(), bound }.check();
             }
         }
     }
@@ -201,9 +195,9 @@ fn long_contexts_are_split_and_merged() {
 /// A row's result is the same, bit by bit, alone and in a batch, in prefill and in decode.
 #[test]
 fn rows_do_not_depend_on_their_batch() {
-    for (window, bf16) in [(None, false), (None, true), (Some(100), true)] {
-        let shape = AttentionShape { window, bf16, ..shape(6, 3, 32, 48) };
-        let alone = |past: usize| Case { shape, dtype: DType::F16, seqs: vec![(past, 1)], bound: 0.0 };
+    for (window, kind) in [(None, KvType::F16), (None, KvType::Q16), (Some(100), KvType::Q16)] {
+        let shape = AttentionShape { window, ..shape(6, 3, 32, 48) };
+        let alone = |past: usize| Case { shape, kind, seqs: vec![(past, 1)], bound: 0.0 };
         let batch = Case { seqs: vec![(0, 290)], ..alone(0) };
         let tokens = batch.tokens();
         for level in Level::available() {
@@ -212,8 +206,53 @@ fn rows_do_not_depend_on_their_batch() {
                 for past in [0, 1, 16, 139, 255, 256, 289] {
                     let one = alone(past).run(&tokens, level, team);
                     let row = &all[past * 6 * 48..(past + 1) * 6 * 48];
-                    assert_eq!(bits(&one), bits(row), "{level}: row {past}, {window:?}, bf16 {bf16}");
+                    assert_eq!(bits(&one), bits(row), "{level}: row {past}, {window:?}, {kind}");
                 }
+            }
+        }
+    }
+}
+
+/// One column of keys a thousand times as large as the others, codes at their bounds, zeros, numbers too small to count.
+#[test]
+fn extreme_rows_in_codes() {
+    let shape = shape(4, 2, 64, 32);
+    let case = Case { shape, kind: KvType::Q16, seqs: vec![(290, 3)], bound: 2e-3 };
+    let mut tokens = case.tokens();
+    for tokens in &mut tokens {
+        for (at, k) in tokens.k.iter_mut().enumerate() {
+            match at / 64 % 4 {
+                0 => *k *= if at % 64 == 5 { 1000.0 } else { 1.0 },
+                1 => *k = 1.0,
+                2 => *k = 0.0,
+                _ => *k *= 1e-33,
+            }
+        }
+        tokens.q.iter_mut().enumerate().filter(|(at, _)| at % 64 == 5).for_each(|(_, q)| *q *= 1e-3);
+        tokens.v.iter_mut().enumerate().for_each(|(at, v)| *v *= if at / 32 % 3 == 0 { 0.0 } else { 1.0 });
+    }
+    let expected = case.expected(&tokens);
+    for level in Level::available() {
+        for team in teams() {
+            close(&format!("{level}"), &case.run(&tokens, level, team), &expected, case.bound);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_none() {
+    let shape = shape(2, 1, 16, 16);
+    let case = Case { shape, kind: KvType::Q16, seqs: vec![(0, 40)], bound: 0.0 };
+    for (bad, keys) in [(f32::NAN, true), (f32::INFINITY, true), (f32::NAN, false), (f32::INFINITY, false)] {
+        let mut tokens = case.tokens();
+        let rows = if keys { &mut tokens[0].k } else { &mut tokens[0].v };
+        rows[35 * 16 + 3] = bad;
+        for level in Level::available() {
+            for team in teams() {
+                let out = case.run(&tokens, level, team);
+                let (before, after) = out.split_at(35 * 2 * 16);
+                assert!(before.iter().all(|x| x.is_finite()), "{level}: {bad} is seen before its time");
+                assert!(after.iter().all(|x| x.is_nan()), "{level}: {bad} is lost");
             }
         }
     }

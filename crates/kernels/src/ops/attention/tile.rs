@@ -1,22 +1,24 @@
-//! Register tiles: a few rows of one matrix times a panel of another, summed in f32.
+//! Register tiles: a few rows of one matrix times a panel of another, both of [`Words`].
 //!
-//! Each output is one chain of fused multiply-adds in index order, so that it does not depend on which rows or columns
-//! share its tile. Weights and values are [`Words`].
+//! Each output is one chain of multiply-adds in index order, so that it does not depend on which rows or columns share its
+//! tile.
 
 use std::marker::PhantomData;
 
 use kinglet_simd::{Isa, Kernel};
 
-use super::words::{Float, Source, Words};
+use super::words::Words;
 use crate::kv::GROUP;
-use crate::kv_codec::Stored;
+use crate::kv_codec::Rows;
 
 /// Tokens whose keys or values are decoded and multiplied at a time.
 pub(super) const BATCH: usize = 64;
 /// Groups of a batch.
 pub(super) const GROUPS: usize = BATCH / GROUP;
-/// Rows of the largest tile: what no more of them read is worth decoding in registers.
-pub(super) const TILE_ROWS: usize = 6;
+/// Batches whose softmax is taken together.
+pub(super) const BATCHES: usize = 4;
+/// Rows of the largest tile.
+const TILE_ROWS: usize = 6;
 
 /// Rows of the next tile when `left` are to do.
 #[inline(always)]
@@ -28,15 +30,17 @@ fn tile_rows(left: usize) -> usize {
     }
 }
 
-/// `scores[r][t] = sum_d q[r][d] * keys[t / 16][d][t % 16]` for the first `tokens` of a batch, and more
-/// of no meaning behind them.
+/// `scores[r][t] = sum_w q[r][w] * keys[t / 16][w][t % 16]` for the first `tokens` of a batch, and more of no meaning behind
+/// them.
 #[derive(Clone, Copy)]
 pub(super) struct Scores {
-    /// `[rows][dim]`.
+    /// Words of queries, `[rows][keys.dim]`, and the scale of each.
     pub(super) q: *const f32,
+    pub(super) q_scales: *const f32,
     pub(super) rows: usize,
-    pub(super) dim: usize,
-    /// One panel `[dim][16]` a group, of the type that [`run`](Self::run) is told.
+    /// What the keys are.
+    pub(super) stored: Rows,
+    /// One panel `[words][16]` a group.
     pub(super) keys: [*const u8; GROUPS],
     pub(super) tokens: usize,
     /// `[rows][stride]`, of which at most `BATCH` columns are written.
@@ -48,16 +52,16 @@ impl Scores {
     /// # Safety
     /// All pointers are valid for the stated shapes.
     #[inline(always)]
-    pub(super) unsafe fn run<I: Isa, S: Stored>(self, isa: I) {
+    pub(super) unsafe fn run<I: Isa, W: Words>(self, isa: I) {
         let mut r = 0;
         while r < self.rows {
             let rows = tile_rows(self.rows - r);
             match rows {
-                TILE_ROWS => isa.dispatch(ScoreTile::<S, TILE_ROWS>(self, r, PhantomData)),
-                4 => isa.dispatch(ScoreTile::<S, 4>(self, r, PhantomData)),
-                3 => isa.dispatch(ScoreTile::<S, 3>(self, r, PhantomData)),
-                2 => isa.dispatch(ScoreTile::<S, 2>(self, r, PhantomData)),
-                _ => isa.dispatch(ScoreTile::<S, 1>(self, r, PhantomData)),
+                TILE_ROWS => isa.dispatch(ScoreTile::<W, TILE_ROWS>(self, r, PhantomData)),
+                4 => isa.dispatch(ScoreTile::<W, 4>(self, r, PhantomData)),
+                3 => isa.dispatch(ScoreTile::<W, 3>(self, r, PhantomData)),
+                2 => isa.dispatch(ScoreTile::<W, 2>(self, r, PhantomData)),
+                _ => isa.dispatch(ScoreTile::<W, 1>(self, r, PhantomData)),
             }
             r += rows;
         }
@@ -65,9 +69,9 @@ impl Scores {
 }
 
 /// `R` rows of scores, from the given one on.
-struct ScoreTile<S, const R: usize>(Scores, usize, PhantomData<S>);
+struct ScoreTile<W, const R: usize>(Scores, usize, PhantomData<W>);
 
-impl<S: Stored, const R: usize> Kernel for ScoreTile<S, R> {
+impl<W: Words, const R: usize> Kernel for ScoreTile<W, R> {
     type Out = ();
 
     #[inline(always)]
@@ -84,29 +88,32 @@ impl<S: Stored, const R: usize> Kernel for ScoreTile<S, R> {
     }
 }
 
-impl<S: Stored, const R: usize> ScoreTile<S, R> {
+impl<W: Words, const R: usize> ScoreTile<W, R> {
     /// Tokens `first..first + V * LANES`; returns how many.
     #[inline(always)]
     fn columns<I: Isa, const V: usize>(&self, isa: I, first: usize) -> usize {
-        let (Scores { q, dim, keys, scores, stride, .. }, first_row) = (self.0, self.1);
-        let mut acc = [[isa.zero(); V]; R];
+        let (Scores { q, q_scales, stored, keys, scores, stride, .. }, first_row) = (self.0, self.1);
+        let (mut acc, words) = ([[W::zero(isa); V]; R], stored.dim.div_ceil(W::NUMBERS));
         // SAFETY: `Scores::run` vouches for the shapes; `first_row + R` rows exist.
         unsafe {
-            for d in 0..dim {
+            for w in 0..words {
                 let mut panel = [isa.splat_i32(0); V];
                 for (v, panel) in panel.iter_mut().enumerate() {
                     let token = first + v * I::LANES;
-                    let at = d * GROUP + token % GROUP;
-                    *panel = isa.bits_of(S::load(isa, keys[token / GROUP], at));
+                    let at = w * GROUP + token % GROUP;
+                    *panel = isa.load_i32_ptr(keys[token / GROUP].cast::<i32>().add(at));
                 }
                 for (r, acc) in acc.iter_mut().enumerate() {
-                    let q = isa.bits_of(isa.splat(*q.add((first_row + r) * dim + d)));
-                    multiply_add::<I, Float, V>(isa, acc, q, &panel);
+                    let q = isa.splat_i32(*q.add((first_row + r) * stored.dim + w).cast());
+                    multiply_add::<I, W, V>(isa, acc, q, &panel);
                 }
             }
             for (r, acc) in acc.into_iter().enumerate() {
+                let query = *q_scales.add(first_row + r);
                 for (v, acc) in acc.into_iter().enumerate() {
-                    isa.store_ptr(acc, scores.add((first_row + r) * stride + first + v * I::LANES));
+                    let token = first + v * I::LANES;
+                    let found = W::scores(isa, acc, query, stored, keys[token / GROUP], token % GROUP);
+                    isa.store_ptr(found, scores.add((first_row + r) * stride + token));
                 }
             }
         }
@@ -117,11 +124,12 @@ impl<S: Stored, const R: usize> ScoreTile<S, R> {
 /// `sums[r][d] += sum_w weights[r][w] * values[w][d]` over the words `w` of the first `tokens` of a batch.
 #[derive(Clone, Copy)]
 pub(super) struct Sums {
-    /// `[rows][stride]`.
-    pub(super) weights: *const i32,
+    /// Words, `[rows][stride]`, and the scale of each row, [`BATCHES`] apart.
+    pub(super) weights: *const f32,
+    pub(super) scales: *const f32,
     pub(super) stride: usize,
     pub(super) rows: usize,
-    /// One panel a group, `dim` wide, as the source that [`run`](Self::run) is told has them.
+    /// One panel `[words][dim]` a group.
     pub(super) values: [*const u8; GROUPS],
     pub(super) tokens: usize,
     /// A multiple of 16.
@@ -134,16 +142,16 @@ impl Sums {
     /// # Safety
     /// All pointers are valid for the stated shapes.
     #[inline(always)]
-    pub(super) unsafe fn run<I: Isa, W: Words, S: Source>(self, isa: I) {
+    pub(super) unsafe fn run<I: Isa, W: Words>(self, isa: I) {
         let mut r = 0;
         while r < self.rows {
             let rows = tile_rows(self.rows - r);
             match rows {
-                TILE_ROWS => isa.dispatch(SumTile::<W, S, TILE_ROWS>(self, r, PhantomData)),
-                4 => isa.dispatch(SumTile::<W, S, 4>(self, r, PhantomData)),
-                3 => isa.dispatch(SumTile::<W, S, 3>(self, r, PhantomData)),
-                2 => isa.dispatch(SumTile::<W, S, 2>(self, r, PhantomData)),
-                _ => isa.dispatch(SumTile::<W, S, 1>(self, r, PhantomData)),
+                TILE_ROWS => isa.dispatch(SumTile::<W, TILE_ROWS>(self, r, PhantomData)),
+                4 => isa.dispatch(SumTile::<W, 4>(self, r, PhantomData)),
+                3 => isa.dispatch(SumTile::<W, 3>(self, r, PhantomData)),
+                2 => isa.dispatch(SumTile::<W, 2>(self, r, PhantomData)),
+                _ => isa.dispatch(SumTile::<W, 1>(self, r, PhantomData)),
             }
             r += rows;
         }
@@ -151,9 +159,9 @@ impl Sums {
 }
 
 /// `R` rows of a product, from the given one on.
-struct SumTile<W, S, const R: usize>(Sums, usize, PhantomData<(W, S)>);
+struct SumTile<W, const R: usize>(Sums, usize, PhantomData<W>);
 
-impl<W: Words, S: Source, const R: usize> Kernel for SumTile<W, S, R> {
+impl<W: Words, const R: usize> Kernel for SumTile<W, R> {
     type Out = ();
 
     #[inline(always)]
@@ -172,38 +180,41 @@ impl<W: Words, S: Source, const R: usize> Kernel for SumTile<W, S, R> {
     }
 }
 
-impl<W: Words, S: Source, const R: usize> SumTile<W, S, R> {
+impl<W: Words, const R: usize> SumTile<W, R> {
     /// Columns `first..first + V * LANES`; returns how many.
     #[inline(always)]
     fn columns<I: Isa, const V: usize>(&self, isa: I, first: usize) -> usize {
-        let (Sums { weights, stride, values, tokens, dim, sums, .. }, first_row) = (self.0, self.1);
+        let (Sums { weights, scales, stride, values, tokens, dim, sums, .. }, first_row) = (self.0, self.1);
         let offsets: [usize; V] = std::array::from_fn(|v| first + v * I::LANES);
         // SAFETY: `Sums::run` vouches for the shapes; `r + R` rows and these columns exist.
         unsafe {
             let at = |r: usize| sums.add((first_row + r) * dim);
-            let mut acc = [[isa.zero(); V]; R];
+            let mut acc = [[W::zero(isa); V]; R];
             for (r, acc) in acc.iter_mut().enumerate() {
                 for (acc, offset) in acc.iter_mut().zip(offsets) {
-                    *acc = isa.load_ptr(at(r).add(offset));
+                    *acc = W::begin(isa, at(r).add(offset));
                 }
             }
             for (group, &values) in values.iter().enumerate().take(tokens.div_ceil(GROUP)) {
                 let before = group * GROUP / W::NUMBERS;
                 let rows = GROUP.min(tokens - group * GROUP);
-                for w in 0..rows.div_ceil(W::NUMBERS) {
+                let words = rows.div_ceil(W::NUMBERS);
+                for w in 0..words {
                     let mut panel = [isa.splat_i32(0); V];
                     for (panel, offset) in panel.iter_mut().zip(offsets) {
-                        *panel = S::word::<I, W>(isa, values, (rows, dim), w, offset);
+                        *panel = isa.load_i32_ptr(values.cast::<i32>().add(w * dim + offset));
                     }
                     for (r, acc) in acc.iter_mut().enumerate() {
-                        let weight = isa.splat_i32(*weights.add((first_row + r) * stride + before + w));
+                        let weight =
+                            isa.splat_i32(*weights.add((first_row + r) * stride + before + w).cast());
                         multiply_add::<I, W, V>(isa, acc, weight, &panel);
                     }
                 }
             }
             for (r, acc) in acc.into_iter().enumerate() {
+                let scale = *scales.add((first_row + r) * BATCHES);
                 for (acc, offset) in acc.into_iter().zip(offsets) {
-                    isa.store_ptr(acc, at(r).add(offset));
+                    W::end(isa, acc, scale, at(r).add(offset));
                 }
             }
         }
@@ -213,7 +224,12 @@ impl<W: Words, S: Source, const R: usize> SumTile<W, S, R> {
 
 /// `acc[v] += a * b[v]`.
 #[inline(always)]
-fn multiply_add<I: Isa, W: Words, const V: usize>(isa: I, acc: &mut [I::F32; V], a: I::I32, b: &[I::I32; V]) {
+fn multiply_add<I: Isa, W: Words, const V: usize>(
+    isa: I,
+    acc: &mut [W::Sum<I>; V],
+    a: I::I32,
+    b: &[I::I32; V],
+) {
     for (acc, b) in acc.iter_mut().zip(b) {
         *acc = W::multiply_add(isa, a, *b, *acc);
     }

@@ -1,27 +1,67 @@
-//! What weights and values are made of while they are multiplied: 32-bit *words*, each a float, or two bfloat16 values of
-//! positions that follow each other.
-
-use std::marker::PhantomData;
-use std::ops::Range;
+//! What keys, values and weights are multiplied as: 32-bit *words*, each a float, or two 16-bit codes.
 
 use kinglet_simd::Isa;
 
+use super::tile::BATCH;
 use crate::kv::HeadPage;
-use crate::kv_codec::{Rows, Stored, pair};
+use crate::kv_codec::Rows;
+use crate::kv_codec::q16::{inverse, narrow, query_words, weight_scale};
 
 /// A kind of word. Implementations are `#[inline(always)]`.
 pub(super) trait Words: Copy {
     /// Numbers in a word.
     const NUMBERS: usize;
+    /// Whether keys and values have scales of their own.
+    const SCALED: bool;
+    /// Sums of products of words, one in each lane.
+    type Sum<I: Isa>: Copy;
 
-    /// `acc` plus the products of the numbers of `a` and `b`, lane by lane.
-    fn multiply_add<I: Isa>(isa: I, a: I::I32, b: I::I32, acc: I::F32) -> I::F32;
+    fn zero<I: Isa>(isa: I) -> Self::Sum<I>;
 
-    /// Makes words of weights, which are a multiple of 32, in the first part of their row, and returns the sum of what they
-    /// stand for, in an order that whole 32 zeros before and behind do not change.
-    fn weights<I: Isa>(isa: I, row: &mut [f32]) -> f32;
+    /// `sum` plus the products of the numbers of `a` and `b`, lane by lane.
+    fn multiply_add<I: Isa>(isa: I, a: I::I32, b: I::I32, sum: Self::Sum<I>) -> Self::Sum<I>;
 
-    /// The words of the values of some tokens of a group, `[words][padded]`: where they lie, or in `room`.
+    /// Where sums start that are added to the floats at `from`.
+    ///
+    /// # Safety
+    /// `from` is valid for reading a vector.
+    unsafe fn begin<I: Isa>(isa: I, from: *const f32) -> Self::Sum<I>;
+
+    /// Leaves at `to` what was there at the beginning and the products, which have this scale.
+    ///
+    /// # Safety
+    /// `to` is valid for reading and writing a vector.
+    unsafe fn end<I: Isa>(isa: I, sum: Self::Sum<I>, scale: f32, to: *mut f32);
+
+    /// Makes words of a scaled query in the first part of its memory; returns the query's scale.
+    fn query<I: Isa>(isa: I, q: &mut [f32]) -> f32;
+
+    /// Scores: sums of products of a query of this scale and keys of a group, those of lanes from `lane` on.
+    ///
+    /// # Safety
+    /// `keys` are those of a group, as [`keys`](Self::keys) gave them.
+    unsafe fn scores<I: Isa>(
+        isa: I,
+        sum: Self::Sum<I>,
+        query: f32,
+        rows: Rows,
+        keys: *const u8,
+        lane: usize,
+    ) -> I::F32;
+
+    /// Makes words of weights, whole batches of numbers that are not negative, each batch in the first part of its memory;
+    /// `values` are the scales of what they weigh. Returns the sum of weights, in an order that whole batches of zeros before
+    /// and behind do not change, and leaves in `scales` the scale of each batch's sums of products.
+    fn weights<I: Isa>(isa: I, row: &mut [f32], values: &[f32], scales: &mut [f32]) -> f32;
+
+    /// The words of the keys of a group, `[words][GROUP]`: where they lie, or in `room`.
+    ///
+    /// # Safety
+    /// As for [`Rows::keys`].
+    unsafe fn keys<I: Isa>(isa: I, rows: Rows, page: HeadPage, group: usize, room: *mut f32) -> *const u8;
+
+    /// The words of the values of the first `count` tokens of the group that starts at `at`, `[words][padded]`: where they
+    /// lie, or in `room`.
     ///
     /// # Safety
     /// As for [`Rows::values`].
@@ -29,95 +69,55 @@ pub(super) trait Words: Copy {
         isa: I,
         rows: Rows,
         page: HeadPage,
-        tokens: Range<usize>,
+        at: usize,
+        count: usize,
         room: *mut f32,
     ) -> *const u8;
-
-    /// Columns `at..at + LANES` of the words that start at row `w * NUMBERS` of `rows` rows, `width` wide.
-    ///
-    /// # Safety
-    /// The panel holds the rows, the word and the columns are among them.
-    unsafe fn of_rows<I: Isa, S: Stored>(
-        isa: I,
-        panel: *const u8,
-        shape: (usize, usize),
-        w: usize,
-        at: usize,
-    ) -> I::I32;
 }
 
-/// How words of values lie in memory.
-pub(super) trait Source: Copy {
-    /// Whether that is how the state stores them.
-    const IN_PLACE: bool;
-
-    /// Columns `at..at + LANES` of word `w` of a panel of `rows` tokens, `width` wide. Implementations are `#[inline(always)]`.
-    ///
-    /// # Safety
-    /// `panel` holds what the source says; the word and the columns are in it.
-    unsafe fn word<I: Isa, W: Words>(
-        isa: I,
-        panel: *const u8,
-        shape: (usize, usize),
-        w: usize,
-        at: usize,
-    ) -> I::I32;
-}
-
-/// As words, `[words][width]`.
-#[derive(Clone, Copy)]
-pub(super) struct Ready;
-
-impl Source for Ready {
-    const IN_PLACE: bool = false;
-
-    #[inline(always)]
-    unsafe fn word<I: Isa, W: Words>(
-        isa: I,
-        panel: *const u8,
-        (_, width): (usize, usize),
-        w: usize,
-        at: usize,
-    ) -> I::I32 {
-        // SAFETY: by the caller's promise.
-        unsafe { isa.load_i32_ptr(panel.cast::<i32>().add(w * width + at)) }
-    }
-}
-
-/// As they are stored, `[rows][width]`: words are made in registers.
-#[derive(Clone, Copy)]
-pub(super) struct InPlace<S>(PhantomData<S>);
-
-impl<S: Stored> Source for InPlace<S> {
-    const IN_PLACE: bool = true;
-
-    #[inline(always)]
-    unsafe fn word<I: Isa, W: Words>(
-        isa: I,
-        panel: *const u8,
-        shape: (usize, usize),
-        w: usize,
-        at: usize,
-    ) -> I::I32 {
-        // SAFETY: by the caller's promise.
-        unsafe { W::of_rows::<I, S>(isa, panel, shape, w, at) }
-    }
-}
-
-/// A float.
+/// A float: for everything that is stored as floats, or made floats first.
 #[derive(Clone, Copy)]
 pub(super) struct Float;
 
 impl Words for Float {
     const NUMBERS: usize = 1;
+    const SCALED: bool = false;
+    type Sum<I: Isa> = I::F32;
 
     #[inline(always)]
-    fn multiply_add<I: Isa>(isa: I, a: I::I32, b: I::I32, acc: I::F32) -> I::F32 {
-        isa.fma(isa.float_of_bits(a), isa.float_of_bits(b), acc)
+    fn zero<I: Isa>(isa: I) -> I::F32 {
+        isa.zero()
     }
 
     #[inline(always)]
-    fn weights<I: Isa>(isa: I, row: &mut [f32]) -> f32 {
+    fn multiply_add<I: Isa>(isa: I, a: I::I32, b: I::I32, sum: I::F32) -> I::F32 {
+        isa.fma(isa.float_of_bits(a), isa.float_of_bits(b), sum)
+    }
+
+    #[inline(always)]
+    unsafe fn begin<I: Isa>(isa: I, from: *const f32) -> I::F32 {
+        // SAFETY: by the caller's promise.
+        unsafe { isa.load_ptr(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn end<I: Isa>(isa: I, sum: I::F32, _: f32, to: *mut f32) {
+        // SAFETY: by the caller's promise.
+        unsafe { isa.store_ptr(sum, to) }
+    }
+
+    #[inline(always)]
+    fn query<I: Isa>(_: I, _: &mut [f32]) -> f32 {
+        1.0
+    }
+
+    #[inline(always)]
+    unsafe fn scores<I: Isa>(_: I, sum: I::F32, _: f32, _: Rows, _: *const u8, _: usize) -> I::F32 {
+        sum
+    }
+
+    #[inline(always)]
+    fn weights<I: Isa>(isa: I, row: &mut [f32], _: &[f32], _: &mut [f32]) -> f32 {
         let mut sum = isa.zero();
         for weights in row.chunks_exact(I::LANES) {
             sum = isa.add(sum, isa.load(weights));
@@ -126,81 +126,123 @@ impl Words for Float {
     }
 
     #[inline(always)]
+    unsafe fn keys<I: Isa>(isa: I, rows: Rows, page: HeadPage, group: usize, room: *mut f32) -> *const u8 {
+        // SAFETY: by the caller's promise.
+        unsafe { rows.keys(isa, page, group, room) }.cast()
+    }
+
+    #[inline(always)]
     unsafe fn values<I: Isa>(
         isa: I,
         rows: Rows,
         page: HeadPage,
-        tokens: Range<usize>,
+        at: usize,
+        count: usize,
         room: *mut f32,
     ) -> *const u8 {
         // SAFETY: by the caller's promise.
-        unsafe { rows.values(isa, page, tokens.start, tokens.len(), room) }.cast()
-    }
-
-    #[inline(always)]
-    unsafe fn of_rows<I: Isa, S: Stored>(
-        isa: I,
-        panel: *const u8,
-        (_, width): (usize, usize),
-        w: usize,
-        at: usize,
-    ) -> I::I32 {
-        // SAFETY: by the caller's promise.
-        unsafe { isa.bits_of(S::load(isa, panel, w * width + at)) }
+        unsafe { rows.values(isa, page, at, count, room) }.cast()
     }
 }
 
-/// Two bfloat16 values, the first in the low half.
+/// Two 16-bit codes, the first in the low half, of keys and values in Q16. Sums are of integers, hence exact.
 #[derive(Clone, Copy)]
-pub(super) struct Pair;
+pub(super) struct Codes;
 
-impl Words for Pair {
+impl Words for Codes {
     const NUMBERS: usize = 2;
+    const SCALED: bool = true;
+    type Sum<I: Isa> = I::I32;
 
     #[inline(always)]
-    fn multiply_add<I: Isa>(isa: I, a: I::I32, b: I::I32, acc: I::F32) -> I::F32 {
-        isa.dot_bf16(acc, a, b)
+    fn zero<I: Isa>(isa: I) -> I::I32 {
+        isa.splat_i32(0)
     }
 
     #[inline(always)]
-    fn weights<I: Isa>(isa: I, row: &mut [f32]) -> f32 {
-        let start = row.as_mut_ptr();
-        let (mut sum, ones) = (isa.zero(), isa.splat_i32(0x3f80_3f80));
-        // SAFETY: words are written where numbers were read before, two vectors to one.
-        unsafe {
-            for at in (0..row.len() / (2 * I::LANES) * I::LANES).step_by(I::LANES) {
-                let numbers = start.add(2 * at);
-                let [first, second] = [isa.load_ptr(numbers), isa.load_ptr(numbers.add(I::LANES))];
-                let word = start.add(at);
-                isa.store_bf16_ptr(first, word.cast());
-                isa.store_bf16_ptr(second, word.cast::<u16>().add(I::LANES));
-                sum = isa.dot_bf16(sum, isa.load_i32_ptr(word.cast()), ones);
-            }
+    fn multiply_add<I: Isa>(isa: I, a: I::I32, b: I::I32, sum: I::I32) -> I::I32 {
+        isa.dot_i16(sum, a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn begin<I: Isa>(isa: I, _: *const f32) -> I::I32 {
+        Self::zero(isa)
+    }
+
+    #[inline(always)]
+    unsafe fn end<I: Isa>(isa: I, sum: I::I32, scale: f32, to: *mut f32) {
+        // SAFETY: by the caller's promise.
+        unsafe { isa.store_ptr(isa.fma(isa.to_f32(sum), isa.splat(scale), isa.load_ptr(to)), to) }
+    }
+
+    #[inline(always)]
+    fn query<I: Isa>(isa: I, q: &mut [f32]) -> f32 {
+        query_words(isa, q)
+    }
+
+    #[inline(always)]
+    unsafe fn scores<I: Isa>(
+        isa: I,
+        sum: I::I32,
+        query: f32,
+        rows: Rows,
+        keys: *const u8,
+        lane: usize,
+    ) -> I::F32 {
+        // SAFETY: by the caller's promise, `keys` lie where they are stored, with their scales.
+        let scales = unsafe { isa.load_ptr(rows.q16_key_scales(keys).add(lane)) };
+        isa.mul(isa.to_f32(sum), isa.mul(scales, isa.splat(query)))
+    }
+
+    #[inline(always)]
+    fn weights<I: Isa>(isa: I, row: &mut [f32], values: &[f32], scales: &mut [f32]) -> f32 {
+        let mut total = isa.zero();
+        for ((row, values), scale) in row.chunks_exact_mut(BATCH).zip(values.chunks_exact(BATCH)).zip(scales)
+        {
+            let batch = scaled(isa, row, values, total);
+            (total, *scale) = (batch.total, batch.scale);
+            narrow(isa, row, inverse(batch.scale));
         }
-        isa.reduce_sum(sum)
+        isa.reduce_sum(total)
+    }
+
+    #[inline(always)]
+    unsafe fn keys<I: Isa>(_: I, rows: Rows, page: HeadPage, group: usize, _: *mut f32) -> *const u8 {
+        rows.stored_keys(page, group).0
     }
 
     #[inline(always)]
     unsafe fn values<I: Isa>(
-        isa: I,
+        _: I,
         rows: Rows,
         page: HeadPage,
-        tokens: Range<usize>,
-        room: *mut f32,
-    ) -> *const u8 {
-        // SAFETY: by the caller's promise.
-        unsafe { rows.value_pairs(isa, page, tokens.start, tokens.len(), room) }.cast()
-    }
-
-    #[inline(always)]
-    unsafe fn of_rows<I: Isa, S: Stored>(
-        isa: I,
-        panel: *const u8,
-        shape: (usize, usize),
-        w: usize,
         at: usize,
-    ) -> I::I32 {
-        // SAFETY: by the caller's promise.
-        unsafe { pair::<I, S>(isa, panel, shape, 2 * w, at) }
+        _: usize,
+        _: *mut f32,
+    ) -> *const u8 {
+        rows.stored_values(page, at).0
     }
+}
+
+/// What [`scaled`] finds.
+struct Batch<V> {
+    total: V,
+    /// That of the codes to come.
+    scale: f32,
+}
+
+/// Multiplies a batch of weights by the scales of the values that they weigh, and adds them to `total` before.
+#[inline(always)]
+fn scaled<I: Isa>(isa: I, row: &mut [f32], values: &[f32], mut total: I::F32) -> Batch<I::F32> {
+    let (zero, mut sum, mut max) = (isa.zero(), isa.zero(), isa.zero());
+    for (weights, values) in row.chunks_exact_mut(I::LANES).zip(values.chunks_exact(I::LANES)) {
+        let weight = isa.load(weights);
+        // A value that is not seen may have any scale.
+        let scaled = isa.select(isa.eq(weight, zero), zero, isa.mul(weight, isa.load(values)));
+        total = isa.add(total, weight);
+        sum = isa.add(sum, scaled);
+        max = isa.max(scaled, max);
+        isa.store(scaled, weights);
+    }
+    Batch { total, scale: weight_scale(isa.reduce_sum(sum), isa.reduce_max(max)) }
 }
