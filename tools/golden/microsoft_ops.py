@@ -317,9 +317,25 @@ def channels_last():
     case("qlinear_global_pool_channels_last", "QLinearGlobalAveragePool", [*x, *out], ["y"], channels_last=1)
 
 
+def more_codes():
+    """Rows of an embedding in few bits, and attention over codes."""
+    names, rows = ("d", "s", "z"), np.array([[1, 4], [0, 5]], np.int64)
+    table = [("d", u8(6, 24)), ("i", rows), ("s", f32(6, 3))]
+    case("gather_4_bits", "GatherBlockQuantized", [*table, ("z", u8(6, 2))], ["y"], names, block_size=16)
+    table = [("d", u8(6, 32)), ("i", rows), ("s", f32(6, 2))]
+    case("gather_8_bits", "GatherBlockQuantized", table, ["y"], names, block_size=16, bits=8)
+    x = [("x", u8(2, 3, 8)), ("w", i8(8, 24)), ("b", f32(24))]
+    scales = [("x_s", np.array(0.02, np.float32)), ("w_s", np.abs(f32(24)) * 0.01)]
+    zeros = [("x_z", np.array(128, np.uint8)), ("w_z", np.zeros(24, np.int8))]
+    mask, names = ("m", np.array([3, 2], np.int32)), ("w", "b", "x_s", "w_s", "x_z", "w_z")
+    case("q_attention", "QAttention", [*x, *scales, mask, *zeros], ["y"], names, num_heads=2)
+    past = [("m", None), *zeros, ("p", f32(2, 2, 2, 4, 4))]
+    case("q_attention_past", "QAttention", [*x, *scales, *past], ["y", "all"], names, num_heads=2, unidirectional=1)
+
+
 def main():
     shutil.rmtree(ROOT, ignore_errors=True)
-    for part in (elementwise, norms, products, weights, attentions, decoders, quantised, more_decoders, channels_last):
+    for part in (elementwise, norms, products, weights, attentions, decoders, quantised, more_decoders, channels_last, more_codes):
         part()
     print(f"{len(list(ROOT.iterdir()))} cases")
 

@@ -10,9 +10,14 @@ use kinglet_tensor::DType;
 use super::{Entry, MS, columns, count, refuse, tensor, width};
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
+use crate::onnx::ops::quantize::numbers;
 
-pub(in crate::onnx) const OPS: &[Entry] =
-    &[(MS, "MultiHeadAttention", multi_head), (MS, "Attention", projected), (MS, "RotaryEmbedding", rotary)];
+pub(in crate::onnx) const OPS: &[Entry] = &[
+    (MS, "MultiHeadAttention", multi_head),
+    (MS, "Attention", projected),
+    (MS, "QAttention", quantised),
+    (MS, "RotaryEmbedding", rotary),
+];
 
 /// What both kinds of attention have in common.
 pub(super) struct Heads {
@@ -59,7 +64,8 @@ fn multi_head(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     if cx.has(3) {
         [q, k, v] = with_biases(cx, [q, k, v])?;
     }
-    let (padding, valid) = padding(cx, 4)?;
+    let dtype = tensor(cx, 0)?.dtype;
+    let (padding, valid) = padding(cx, 4, dtype)?;
     let bias = if cx.has(5) { Some(cx.input(5)) } else { None };
     let bias = joined(cx, padding, bias)?;
     let past = if cx.has(6) { Some([cx.input(6), cx.input(7)]) } else { None };
@@ -116,9 +122,13 @@ fn joined(cx: &mut Cx<'_, '_>, a: Option<ValueId>, b: Option<ValueId>) -> Result
     }
 }
 
-/// Mask `i` as summands of the scores, or as numbers of valid positions: `[B]` holds lengths, `[B, T]` and `[B, S, T]` hold 1
+/// Mask `i` as summands of the scores, of this type, or as numbers of valid positions: `[B]` holds lengths, `[B, T]` and `[B, S, T]` hold 1
 /// where a position counts.
-fn padding(cx: &mut Cx<'_, '_>, i: usize) -> Result<(Option<ValueId>, Option<ValueId>), OnnxError> {
+fn padding(
+    cx: &mut Cx<'_, '_>,
+    i: usize,
+    dtype: DType,
+) -> Result<(Option<ValueId>, Option<ValueId>), OnnxError> {
     if !cx.has(i) {
         return Ok((None, None));
     }
@@ -134,7 +144,6 @@ fn padding(cx: &mut Cx<'_, '_>, i: usize) -> Result<(Option<ValueId>, Option<Val
     };
     let axes = cx.ints(axes)?;
     let wide = cx.temp(Unsqueeze, &[mask, axes])?;
-    let dtype = tensor(cx, 0)?.dtype;
     let wide = cx.temp(Cast::to(dtype), &[wide])?;
     let (one, filter) = (cx.scalar(dtype, 1.0)?, cx.float("mask_filter_value", -10000.0));
     let filter = cx.scalar(dtype, filter.into())?;
@@ -145,8 +154,28 @@ fn padding(cx: &mut Cx<'_, '_>, i: usize) -> Result<(Option<ValueId>, Option<Val
 /// Inputs: `x` `[B, S, C]`, weights `[C, q + k + v]`, bias, mask, past `[2, B, heads, P, D]`, attention bias.
 fn projected(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     refuse(cx, &[("do_rotary", 0)], &[(6, "past_sequence_length")])?;
+    let (x, weights, dtype) = (cx.input(0), cx.input(1), tensor(cx, 0)?.dtype);
+    let bias = if cx.has(5) { Some(cx.input(5)) } else { None };
+    heads_of(cx, [x, weights], dtype, [3, 4], bias)
+}
+
+/// The same of codes. Inputs: codes of `x` and of the weights, bias, scales of both, mask, zero points of both, past.
+fn quantised(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
+    refuse(cx, &[("do_rotary", 0)], &[])?;
+    let x = numbers(cx, [0, 3, 6], -1)?;
+    let weights = numbers(cx, [1, 4, 7], 1)?;
+    heads_of(cx, [x, weights], DType::F32, [5, 8], None)
+}
+
+/// Attention over heads of `x` times weights, plus input 2. Mask and past are the given inputs; `bias` is added to the scores.
+fn heads_of(
+    cx: &mut Cx<'_, '_>,
+    [x, weights]: [ValueId; 2],
+    dtype: DType,
+    [mask, past]: [usize; 2],
+    bias: Option<ValueId>,
+) -> Result<(), OnnxError> {
     let heads = count(cx, "num_heads")?;
-    let (x, weights) = (cx.input(0), cx.input(1));
     let mut all = cx.temp(MatMul, &[x, weights])?;
     if cx.has(2) {
         let bias = cx.input(2);
@@ -160,10 +189,9 @@ fn projected(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     };
     let sizes = cx.ints(&sizes.map(|n| n as i64))?;
     let parts = cx.temps(Split { axis: -1, parts: 3 }, &[all, sizes], 3)?;
-    let (padding, valid) = padding(cx, 3)?;
-    let bias = if cx.has(5) { Some(cx.input(5)) } else { None };
+    let (padding, valid) = padding(cx, mask, dtype)?;
     let bias = joined(cx, padding, bias)?;
-    let past = past_pair(cx, 4)?;
+    let past = past_pair(cx, past)?;
     let causal = cx.flag("unidirectional", false);
     let of = Heads { queries: heads, keys: heads, causal, softcap: 0.0 };
     let inputs = Inputs { q: parts[0], k: parts[1], v: parts[2], bias, past, valid };

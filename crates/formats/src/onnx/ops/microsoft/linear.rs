@@ -1,7 +1,8 @@
 //! Matrix products and convolutions with what follows them, and products with weights in a few bits.
 
 use kinglet_graph::ValueId;
-use kinglet_graph::ops::{Binary, Conv, Fun, Fun2, Gemm, MatMul, Transpose, Unary};
+use kinglet_graph::ops::{Binary, Conv, Fun, Fun2, Gather, Gemm, MatMul, Transpose, Unary};
+use kinglet_tensor::DType;
 
 use super::packed::{Packed, unpacked};
 use super::{Entry, MS, count, refuse, tensor};
@@ -15,6 +16,7 @@ pub(in crate::onnx) const OPS: &[Entry] = &[
     (MS, "FusedGemm", gemm),
     (MS, "FusedConv", conv),
     (MS, "MatMulNBits", matmul_bits),
+    (MS, "GatherBlockQuantized", gather_bits),
 ];
 
 /// `alpha a b` with matrices transposed as the attributes say.
@@ -124,11 +126,30 @@ fn matmul_bits(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     let (k, n) = (count(cx, "K")?, count(cx, "N")?);
     let how = Packed { rows: n, cols: k, bits: cx.int("bits", 4), block: count(cx, "block_size")? };
     let dtype = tensor(cx, 0)?.dtype;
-    let weights = unpacked(cx, &how, [1, 2, 3], dtype)?;
+    let weights = unpacked(cx, &how, [1, 2, 3], dtype, true)?;
     let x = cx.input(0);
     if !cx.has(5) {
         return cx.emit_with(MatMul, &[x, weights]);
     }
     let (product, bias) = (cx.temp(MatMul, &[x, weights])?, cx.input(5));
     cx.emit_with(Binary(Fun2::Add), &[product, bias])
+}
+
+/// Rows of a matrix in blocks of a few bits. Inputs: codes in bytes, indices, scales, zero points. The matrix is unpacked once, here.
+fn gather_bits(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
+    let (codes, scales) = (tensor(cx, 0)?, tensor(cx, 2)?);
+    let (bits, axis) = (cx.int("bits", 4), cx.int("quantize_axis", 1));
+    let sizes = codes.dims().filter(|sizes| codes.dtype == DType::U8 && sizes.len() == 2);
+    let Some([rows, line]) = sizes.as_deref() else {
+        return Err(cx.fail("codes in the bytes of a matrix are wanted"));
+    };
+    if cx.int("gather_axis", 0) != 0 || !matches!(axis, 1 | -1) {
+        return Err(cx.fail("rows that are gathered, and blocks along them, are wanted"));
+    }
+    let per = usize::try_from(8 / bits.clamp(1, 8)).unwrap_or(1);
+    let block = usize::try_from(cx.int("block_size", 128)).unwrap_or(0);
+    let how = Packed { rows: *rows, cols: line * per, bits, block };
+    let matrix = unpacked(cx, &how, [0, 2, 3], scales.dtype, false)?;
+    let indices = cx.input(1);
+    cx.emit_with(Gather { axis: 0 }, &[matrix, indices])
 }

@@ -1,4 +1,4 @@
-//! Matrices of 2-, 4- or 8-bit codes in blocks along the rows, as `MatMulNBits` holds them.
+//! Matrices of 2-, 4- or 8-bit codes in blocks along the rows, as `MatMulNBits` and `GatherBlockQuantized` hold them.
 //!
 //! ```text
 //! codes  [rows, blocks, block * bits / 8]   the first code in the lowest bits of a byte
@@ -26,12 +26,14 @@ fn code(bytes: &[u8], i: usize, bits: usize) -> u8 {
     bytes[i / per] >> (i % per * bits) & mask
 }
 
-/// The transposed matrix `[cols, rows]` as a constant of `dtype`; `at` are the inputs of codes, scales and zero points.
+/// The matrix `[rows, cols]`, or transposed `[cols, rows]`, as a constant of `dtype`; `at` are the inputs of codes, scales and
+/// zero points.
 pub(super) fn unpacked(
     cx: &mut Cx<'_, '_>,
     how: &Packed,
     at: [usize; 3],
     dtype: DType,
+    transposed: bool,
 ) -> Result<ValueId, OnnxError> {
     let bits = match how.bits {
         2 | 4 | 8 => how.bits as usize,
@@ -50,16 +52,22 @@ pub(super) fn unpacked(
         return Err(cx.fail(format!("codes {codes:?} and {scales} scales for {} x {}", how.rows, how.cols)));
     }
     let zeros = zeros(cx, how, at[2], bits, blocks)?;
-    let mut made = vec![0.0f32; how.cols * how.rows]; // [cols, rows]
+    let (shape, [down, across]) = if transposed {
+        (vec![how.cols, how.rows], [1, how.rows])
+    } else {
+        (vec![how.rows, how.cols], [how.cols, 1])
+    };
+    let mut made = vec![0.0f32; how.cols * how.rows];
     for (row, codes) in bytes.chunks_exact(line).enumerate() {
         for col in 0..how.cols {
             let block = row * blocks + col / how.block;
-            made[col * how.rows + row] = (f32::from(code(codes, col, bits)) - zeros[block]) * scales[block];
+            made[row * down + col * across] =
+                (f32::from(code(codes, col, bits)) - zeros[block]) * scales[block];
         }
     }
     let mut bytes = Vec::new();
     kinglet_tensor::quant::quantize(dtype, &made, &mut bytes).map_err(|e| cx.fail(e.to_string()))?;
-    let tensor = Tensor::new("", dtype, vec![how.cols, how.rows], Bytes::from(bytes));
+    let tensor = Tensor::new("", dtype, shape, Bytes::from(bytes));
     let tensor = tensor.map_err(|e| cx.fail(e.to_string()))?;
     cx.constant(tensor)
 }
