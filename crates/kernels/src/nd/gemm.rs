@@ -1,8 +1,9 @@
 //! Products of rows with packed weights: `out = act(x w + bias + residual)`, everything in rows.
 //!
-//! Few rows are read in place. Many are copied first, by all workers together, into the order in which the micro-kernel
+//! Few rows are read in place. More are copied first, by all workers together, into the order in which the micro-kernel
 //! reads them; then each worker passes all of them over some panels of weights, asking for the weights that follow while
-//! it computes. Error: `(k + 2) * 2^-24 * sum(|x * w|)`, then the activation's; in bfloat16 also that of `pairs.rs`.
+//! it computes. Rows that are too many for a worker's cache are cut into blocks, each of which one worker copies for itself
+//! and passes over all panels. Error: `(k + 2) * 2^-24 * sum(|x * w|)`, then the activation's; in bfloat16 also that of `pairs.rs`.
 
 mod pack;
 mod rows;
@@ -56,6 +57,12 @@ pub enum Order {
 const CHUNK: usize = 32 << 8;
 /// Floats of rows that are copied at a time, at most.
 const COPY: usize = 2 << 20;
+/// Floats of rows up to which all workers work on the same ones.
+const SHARED: usize = 192 << 10;
+/// Floats of a block of rows that one worker works on: they stay in its second-level cache beside weights and outputs.
+const OWN: usize = 160 << 10;
+/// Tiles of such a block, at least: with fewer, weights would be read too often.
+const LEAST_TILES: usize = 4;
 /// Rows up to which they are read in place.
 const FEW: usize = 8;
 /// Cache lines of later weights that a tile asks for in each round.
@@ -145,6 +152,17 @@ impl Gemm {
         self.pairs || rows > FEW
     }
 
+    /// Rows of a block of its own, at most.
+    fn own_rows(&self) -> usize {
+        (OWN / self.deep() / TALLEST).max(LEAST_TILES) * TALLEST
+    }
+
+    /// Into how many blocks so many rows are cut, when they are too many for all workers to work on the same ones.
+    fn blocks(&self, rows: usize, workers: usize) -> Option<usize> {
+        let many = rows.saturating_mul(self.deep()) > SHARED && rows >= 2 * LEAST_TILES * TALLEST * workers;
+        many.then(|| rows.div_ceil(self.own_rows()).next_multiple_of(workers))
+    }
+
     /// Rows that are copied at a time, at most: whole tiles.
     fn copied(&self) -> usize {
         (COPY / self.k / TALLEST).max(1) * TALLEST
@@ -164,7 +182,7 @@ struct Job<'a> {
     x: SharedMut<'a, f32>,
     residual: Option<SharedMut<'a, f32>>,
     out: SharedMut<'a, f32>,
-    /// Where rows are copied to, unless they are read in place.
+    /// Where the part's rows are copied to, unless they are read in place.
     copy: Option<SharedMut<'a, f32>>,
 }
 

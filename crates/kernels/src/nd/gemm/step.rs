@@ -80,13 +80,15 @@ unsafe impl Step for GemmStep {
     }
 
     fn needs(&self) -> Needs {
-        let most = match self.x.rows {
-            Rows::Fixed(rows) => rows.saturating_mul(self.each).min(self.first.copied()),
-            Rows::Dim(_) => self.first.copied(),
+        let rows = match self.x.rows {
+            Rows::Fixed(rows) => rows.saturating_mul(self.each),
+            Rows::Dim(_) => usize::MAX,
         };
-        let row = self.first.k.div_ceil(BLOCK) * self.first.block();
-        let copy = if self.first.copies(most) { pitch(most).saturating_mul(row) } else { 0 };
-        Needs { scratch: copy.saturating_mul(size_of::<f32>()), ..Needs::default() }
+        let row = self.first.k.div_ceil(BLOCK) * self.first.block() * size_of::<f32>();
+        let most = rows.min(self.first.copied());
+        let scratch = if self.first.copies(most) { pitch(most).saturating_mul(row) } else { 0 };
+        let own = if self.first.blocks(rows, 1).is_some() { rows.min(self.first.own_rows()) } else { 0 };
+        Needs { scratch, worker_scratch: pitch(own).saturating_mul(row), ..Needs::default() }
     }
 
     fn serial(&self, dims: &[usize]) -> bool {
@@ -115,8 +117,11 @@ unsafe impl Step for GemmStep {
 
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
         let rows = ctx.rows(self.x.rows) * self.each;
-        let copies = self.first.copies(rows);
         let x = ctx.view(&self.x);
+        if let Some(blocks) = self.first.blocks(rows, worker.count()) {
+            return self.by_blocks(ctx, worker, (rows, blocks), x);
+        }
+        let copies = self.first.copies(rows);
         let copy = copies.then(|| ctx.scratch());
         for part in cuts(rows, if copies { self.first.copied() } else { FEW }) {
             if part.start > 0 {
@@ -145,6 +150,28 @@ struct Unit<'a> {
 }
 
 impl GemmStep {
+    /// Takes blocks of the rows until there are none left, and passes each over all weights.
+    fn by_blocks(
+        &self,
+        ctx: &StepCtx<'_>,
+        worker: Worker<'_>,
+        (rows, blocks): (usize, usize),
+        x: SharedMut<'_, f32>,
+    ) {
+        let (copy, level) = (ctx.worker_scratch(worker), self.first.level);
+        while let Some(at) = ctx.take_near(worker, blocks) {
+            let part = rows * at / blocks..rows * (at + 1) / blocks;
+            let rows = 0..part.len();
+            dispatch(level, CopyRows { gemm: &self.first, part: &part, rows: rows.clone(), x, copy });
+            for (i, GemmProduct { gemm, residual, out }) in self.products.iter().enumerate() {
+                let following = self.products[(i + 1) % self.products.len()].gemm.panel(0);
+                let (residual, out) = (residual.map(|span| ctx.view(&span)), ctx.view(out));
+                let (part, rows, panels, copy) = (&part, rows.clone(), 0..gemm.panels(), Some(copy));
+                dispatch(level, &Job { gemm, part, rows, panels, following, x, residual, out, copy });
+            }
+        }
+    }
+
     /// Takes units of a part of the rows until there are none left.
     fn multiply(
         &self,

@@ -36,9 +36,16 @@ fn check(rows: usize, k: usize, n: usize, order: Order, residual: bool) {
 
 #[test]
 fn products_follow_the_definition() {
-    for (rows, k, n) in
-        [(1, 1, 1), (1, 40, 100), (3, 17, 33), (8, 64, 48), (9, 100, 31), (40, 600, 70), (130, 33, 64)]
-    {
+    for (rows, k, n) in [
+        (1, 1, 1),
+        (1, 40, 100),
+        (3, 17, 33),
+        (8, 64, 48),
+        (9, 100, 31),
+        (40, 600, 70),
+        (130, 33, 64),
+        (700, 300, 40),
+    ] {
         check(rows, k, n, Order::Inputs, false);
         check(rows, k, n, Order::Outputs, true);
     }
@@ -48,7 +55,7 @@ fn products_follow_the_definition() {
 #[test]
 fn products_share_an_input() {
     let k = 70;
-    for rows in [1, 3, 40] {
+    for rows in [1, 3, 40, 3000] {
         let x = random(1, rows * k);
         for (level, bf16) in Level::available().into_iter().flat_map(|level| [(level, false), (level, true)])
         {
