@@ -1,5 +1,6 @@
 //! `Resize` and the older `Upsample`.
 
+use kinglet_graph::ValueId;
 use kinglet_graph::ops::{Aspect, Coordinates, NearestRule, Resize, ResizeMode};
 use kinglet_tensor::{Bytes, DType, Tensor};
 
@@ -65,18 +66,49 @@ fn resize(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     })
 }
 
-/// Scales are an attribute before version 9.
+/// Scales are an attribute before version 9. Version 10 does not say which pixel is the nearest: the one before when enlarging and
+/// the one behind when shrinking, as ONNX Runtime takes it.
 fn upsample(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
-    let op = plain(mode(cx, NearestRule::Floor)?, Coordinates::Asymmetric);
     let (x, absent) = (cx.input(0), cx.builder().absent());
-    let scales = match cx.attrs.floats("scales") {
-        Some(list) => {
-            let bytes: Vec<u8> = list.iter().flat_map(|x| x.to_le_bytes()).collect();
-            let tensor = Tensor::new("", DType::F32, vec![list.len()], Bytes::from(bytes));
-            let tensor = tensor.map_err(|e| cx.fail(e.to_string()))?;
-            cx.constant(tensor)?
-        }
-        None => cx.input(1),
+    let given = match cx.attrs.floats("scales") {
+        Some(list) => Some(list.to_vec()),
+        None => constant(cx, 1)?,
     };
-    cx.emit_with(op, &[x, absent, scales])
+    let asymmetric = |mode| plain(mode, Coordinates::Asymmetric);
+    let (larger, smaller) =
+        (asymmetric(mode(cx, NearestRule::Floor)?), asymmetric(mode(cx, NearestRule::Ceil)?));
+    let Some(scales) = given else {
+        let scales = cx.input(1);
+        return cx.emit_with(larger, &[x, absent, scales]);
+    };
+    let nearest = matches!(larger.mode, ResizeMode::Nearest(_));
+    let bound = |limit: fn(f32, f32) -> f32| scales.iter().map(|s| limit(*s, 1.0)).collect::<Vec<_>>();
+    let (up, down) = (bound(f32::max), bound(f32::min));
+    if !nearest || down == vec![1.0; down.len()] {
+        let scales = floats(cx, &scales)?;
+        return cx.emit_with(larger, &[x, absent, scales]);
+    }
+    let (up, down) = (floats(cx, &up)?, floats(cx, &down)?);
+    let enlarged = cx.temp(larger, &[x, absent, up])?;
+    cx.emit_with(smaller, &[enlarged, absent, down])
+}
+
+/// A constant vector.
+fn floats(cx: &mut Cx<'_, '_>, list: &[f32]) -> Result<ValueId, OnnxError> {
+    let bytes: Vec<u8> = list.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let tensor = Tensor::new("", DType::F32, vec![list.len()], Bytes::from(bytes));
+    let tensor = tensor.map_err(|e| cx.fail(e.to_string()))?;
+    cx.constant(tensor)
+}
+
+/// The numbers of input `i`, when it is a constant of floats.
+fn constant(cx: &mut Cx<'_, '_>, i: usize) -> Result<Option<Vec<f32>>, OnnxError> {
+    let id = cx.input(i);
+    let Some(tensor) = cx.builder().graph().weight(id).filter(|t| t.dtype() == DType::F32).cloned() else {
+        return Ok(None);
+    };
+    let mut list = vec![0.0; tensor.elements()];
+    kinglet_tensor::quant::dequantize(tensor.dtype(), tensor.data(), &mut list)
+        .map_err(|e| cx.fail(e.to_string()))?;
+    Ok(Some(list))
 }
