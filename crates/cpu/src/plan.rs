@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kinglet_graph::{
     Def, ExecError, Graph, Node, PlanReport, Profiler, StepReport, TensorType, Type, ValueId,
 };
-use kinglet_kernels::{Arena, Limits, Program, RunArgs, RunError, Span};
+use kinglet_kernels::{Arena, Limits, Program, RunArgs, RunError, Span, Team};
 use kinglet_tensor::{DType, Tensor};
 
 use crate::control::Control;
@@ -221,7 +221,7 @@ impl Plan {
     ) -> Result<(), ExecError> {
         self.values.iter_mut().for_each(|value| *value = None);
         for (index, (place, feed)) in self.inputs.iter().zip(feeds).enumerate() {
-            bring(place, feed, arena, &mut self.values)
+            bring(&env.team, place, feed, arena, &mut self.values)
                 .map_err(|reason| ExecError::Input { index, reason })?;
         }
         if let Some(profiler) = profiler.as_deref_mut() {
@@ -303,6 +303,7 @@ fn run_error(e: RunError, steps: &[StepReport]) -> ExecError {
 
 /// Stores an input where the plan reads it.
 fn bring(
+    team: &Team,
     place: &Place,
     feed: &Feed<'_>,
     arena: &mut Arena,
@@ -319,7 +320,7 @@ fn bring(
             if room.len() != data.len() {
                 return Err(format!("{} bytes for a tensor of {}", data.len(), room.len()));
             }
-            room.copy_from_slice(data);
+            team.copy(data, room);
         }
         (Place::Table(index), Feed::Value(value)) => values[*index] = Some((*value).clone()),
         (Place::Table(index), Feed::Tensor(view)) => {

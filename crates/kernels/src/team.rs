@@ -13,7 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
+use crate::SharedMut;
 use crate::barrier::{Barrier, Gate};
+
+/// Bytes from which a copy is shared out, and what is never parted.
+const SHARED_COPY: usize = 64 << 10;
+const COPY_GRAIN: usize = 4 << 10;
 
 /// A worker's place in the team, handed to the job.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +103,20 @@ impl Team {
     /// Number of workers.
     pub fn size(&self) -> usize {
         self.threads.len() + 1
+    }
+
+    /// Copies `from` over `to`, each worker its part where that gains. Panics when they are not of one length.
+    pub fn copy(&self, from: &[u8], to: &mut [u8]) {
+        assert_eq!(from.len(), to.len(), "bytes to copy");
+        if from.len() < SHARED_COPY || self.size() == 1 {
+            return to.copy_from_slice(from);
+        }
+        let to = SharedMut::new(to);
+        self.run(|worker| {
+            let part = worker.share(from.len(), COPY_GRAIN);
+            // SAFETY: each worker has its own part.
+            unsafe { to.part_mut(part.clone()) }.copy_from_slice(&from[part]);
+        });
     }
 
     /// Runs `job` once on every worker and returns when all have ended. A second caller waits for the first.
@@ -246,6 +265,19 @@ mod tests {
                 });
             }
             assert!(ran.iter().all(|n| n.load(Ordering::Relaxed) == rounds));
+        }
+    }
+
+    #[test]
+    fn copies_are_whole() {
+        for threads in [1, 2, 3] {
+            let team = Team::new(threads);
+            for len in [0, 5, SHARED_COPY - 1, SHARED_COPY, 3 * SHARED_COPY + 7] {
+                let from: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+                let mut to = vec![255; len];
+                team.copy(&from, &mut to);
+                assert!(from == to, "{len} bytes by {threads}");
+            }
         }
     }
 
