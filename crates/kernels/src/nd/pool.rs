@@ -174,13 +174,23 @@ unsafe fn fold<I: Isa, F: Fold>(isa: I, x: *const f32, counts: [usize; 2], step:
 #[inline(always)]
 unsafe fn fours<I: Isa, F: Fold>(isa: I, x: *const f32, count: usize, step: usize) -> I::F32 {
     // SAFETY: by the caller's promise.
-    let at = |i: usize| unsafe { isa.load_ptr(x.add(i * step)) };
-    let [mut a, mut b, mut c, mut d] = [at(0), at(1), at(2), at(3)];
+    let (mut a, mut b, mut c, mut d) = unsafe {
+        (
+            isa.load_ptr(x),
+            isa.load_ptr(x.add(step)),
+            isa.load_ptr(x.add(2 * step)),
+            isa.load_ptr(x.add(3 * step)),
+        )
+    };
     for i in 1..count {
-        a = F::fold(isa, a, at(4 * i));
-        b = F::fold(isa, b, at(4 * i + 1));
-        c = F::fold(isa, c, at(4 * i + 2));
-        d = F::fold(isa, d, at(4 * i + 3));
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let x = x.add(4 * i * step);
+            a = F::fold(isa, a, isa.load_ptr(x));
+            b = F::fold(isa, b, isa.load_ptr(x.add(step)));
+            c = F::fold(isa, c, isa.load_ptr(x.add(2 * step)));
+            d = F::fold(isa, d, isa.load_ptr(x.add(3 * step)));
+        }
     }
     F::fold(isa, F::fold(isa, a, b), F::fold(isa, c, d))
 }
