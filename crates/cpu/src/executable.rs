@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use kinglet_graph::{Call, ExecError, Executable, Input, PlanReport, Profiler};
-use kinglet_kernels::{Arena, KvStore, Limits, Program, RunArgs, RunError, Span, Team};
+use kinglet_kernels::{Arena, KvStore, LENT, Limits, Program, RunArgs, RunError, Span, Team};
 use kinglet_simd::Level;
 use kinglet_tensor::{KvSpec, PageId};
 
 use crate::bank::Bank;
-use crate::lower::{LoweredGraph, Placed};
+use crate::placed::{LoweredGraph, Placed};
 use crate::weights::WeightBank;
 
 /// A graph bound to this machine's CPU.
@@ -147,8 +147,14 @@ impl CpuExecutable {
         }
         let cancel = || call.cancel.is_cancelled();
         let profiler = profiler.map(|told| told as &mut dyn kinglet_kernels::Profiler);
-        let args =
-            RunArgs { dims: &self.dims, seqs: call.seqs, kv: self.kv.as_mut(), cancel: &cancel, profiler };
+        let args = RunArgs {
+            dims: &self.dims,
+            seqs: call.seqs,
+            kv: self.kv.as_mut(),
+            cancel: &cancel,
+            profiler,
+            lent: [None; LENT],
+        };
         bucket.program.run(&mut self.arena, &self.team, args).map_err(run_error)?;
         self.ran = true;
         Ok(())

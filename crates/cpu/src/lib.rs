@@ -20,6 +20,7 @@ mod lower;
 mod ops;
 mod outputs;
 mod pack_file;
+mod placed;
 mod plan;
 mod reading;
 mod session;

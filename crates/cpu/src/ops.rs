@@ -13,7 +13,7 @@ use std::any::TypeId;
 use kinglet_graph::ops::{
     Add, AddRmsNorm, Attend, Attention, BatchNorm, Binary, Clip, Coded, Concat, Conv, ConvTranspose,
     Dequantize, DynamicProduct, Embed, Expand, Gather, Gemm, Glu, LayerNorm, Linear, MatMul, Pool, Quantize,
-    Reduce, Resize, RmsNorm, Scale, SelectRows, Slice, Softcap, Softmax, Split, Transpose, Unary,
+    Recurrent, Reduce, Resize, RmsNorm, Scale, SelectRows, Slice, Softcap, Softmax, Split, Transpose, Unary,
 };
 use kinglet_graph::{ExecError, Node, Op};
 
@@ -48,6 +48,7 @@ const FAST: &[Fast] = &[
     (TypeId::of::<MatMul>, fast::matmul),
     (TypeId::of::<Pool>, fast::pool),
     (TypeId::of::<Quantize>, fast::quantize),
+    (TypeId::of::<Recurrent>, fast::recurrent),
     (TypeId::of::<Reduce>, fast::reduce),
     (TypeId::of::<Resize>, fast::resize),
     (TypeId::of::<Slice>, fast::slice),

@@ -1,20 +1,21 @@
 //! A graph bound to concrete types: segments that run one after the other. A segment is a program of steps over the arena,
 //! or one op whose values only the data decides.
 
+mod dynamic;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kinglet_graph::{
-    Def, ExecError, Graph, Node, PlanReport, Profiler, StepReport, TensorType, Type, ValueId,
-};
-use kinglet_kernels::{Arena, Limits, Program, RunArgs, RunError, Span, Team};
+use kinglet_graph::{Def, ExecError, Graph, Node, PlanReport, Profiler, StepReport, ValueId};
+use kinglet_kernels::{Arena, LENT, Lent, Limits, Program, RunArgs, RunError, Span, Team};
 use kinglet_tensor::{DType, Tensor};
 
+use self::dynamic::{Dynamic, Kind};
 use crate::control::Control;
 use crate::env::Env;
-use crate::host::{Arg, Call, Host, View, host};
-use crate::lower::{Lowering, Placed};
-use crate::outputs::Outputs;
+use crate::host::host;
+use crate::lower::Lowering;
+use crate::placed::Placed;
 use crate::session::{Feed, TensorView};
 use crate::value::{Array, Value};
 use crate::weights::WeightBank;
@@ -46,6 +47,8 @@ pub(crate) struct Plan {
     places: HashMap<ValueId, Place>,
     inputs: Vec<Place>,
     outputs: Vec<Place>,
+    /// Inputs that the only program can read where the caller has them, by its numbers.
+    lent: [Option<usize>; LENT],
     /// Values that only the data decides, during a run and after it.
     values: Vec<Option<Value>>,
     faults: Arc<Faults>,
@@ -68,19 +71,6 @@ enum Place {
     Table(usize),
 }
 
-/// One op between programs.
-struct Dynamic {
-    node: Node,
-    inputs: Vec<Place>,
-    outputs: Vec<(Place, Type)>,
-    kind: Kind,
-}
-
-enum Kind {
-    Host(Host),
-    Control(Box<Control>),
-}
-
 impl Plan {
     pub(crate) fn new(mut graph: Graph, env: &Arc<Env>) -> Result<Self, ExecError> {
         env.bank.share(&mut graph);
@@ -101,6 +91,7 @@ impl Plan {
             places: HashMap::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
+            lent: [None; LENT],
             values: vec![None; graph.values().len()],
             faults,
             arena_bytes: placed.bytes,
@@ -115,6 +106,7 @@ impl Plan {
         plan.inputs = graph.inputs().iter().map(|id| plan.place(&graph, *id)).collect();
         plan.outputs = graph.outputs().iter().map(|id| plan.place(&graph, *id)).collect();
         plan.segment(&graph, placed, env)?;
+        plan.lend();
         plan.graph = graph;
         Ok(plan)
     }
@@ -173,6 +165,25 @@ impl Plan {
         Ok(())
     }
 
+    /// Where one program is all there is, it reads inputs where the caller has them, the largest first, unless a step or an
+    /// output needs them in the arena.
+    fn lend(&mut self) {
+        let [Segment::Program(program)] = self.segments.as_mut_slice() else { return };
+        let span = |place: &Place| if let Place::Arena(span, ..) = place { Some(*span) } else { None };
+        let bytes = |span: &Span| span.end(&[]).map_or(0, |end| end - span.offset);
+        let handed_out =
+            |input: &Span| self.outputs.iter().filter_map(span).any(|o| o.offset == input.offset);
+        let mut open: Vec<(usize, Span)> =
+            self.inputs.iter().enumerate().filter_map(|(i, place)| Some((i, span(place)?))).collect();
+        open.retain(|(_, span)| bytes(span) > 0 && !handed_out(span));
+        open.sort_by_key(|(_, span)| std::cmp::Reverse(bytes(span)));
+        for (input, span) in open {
+            if let Some(number) = program.lend(&span) {
+                self.lent[number] = Some(input);
+            }
+        }
+    }
+
     fn dynamic(&self, graph: &Graph, node: &Node, env: &Arc<Env>) -> Result<Dynamic, ExecError> {
         let kind = match Control::of(graph, node, env)? {
             Some(control) => Kind::Control(Box::new(control)),
@@ -220,7 +231,11 @@ impl Plan {
         mut profiler: Option<&mut dyn Profiler>,
     ) -> Result<(), ExecError> {
         self.values.iter_mut().for_each(|value| *value = None);
+        let lent = self.lend_feeds(feeds);
         for (index, (place, feed)) in self.inputs.iter().zip(feeds).enumerate() {
+            if lent.iter().zip(&self.lent).any(|(bytes, input)| bytes.is_some() && *input == Some(index)) {
+                continue;
+            }
             bring(&env.team, place, feed, arena, &mut self.values)
                 .map_err(|reason| ExecError::Input { index, reason })?;
         }
@@ -237,6 +252,7 @@ impl Plan {
                         seqs: &[],
                         kv: None,
                         cancel: &|| false,
+                        lent,
                         profiler: shifted.as_mut().map(|p| p as &mut dyn kinglet_kernels::Profiler),
                     };
                     program
@@ -255,6 +271,16 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// The bytes of inputs that need no copy in this run.
+    fn lend_feeds<'f>(&self, feeds: &[Feed<'f>]) -> Lent<'f> {
+        let mut lent = [None; LENT];
+        for (bytes, input) in lent.iter_mut().zip(&self.lent) {
+            let feed = input.and_then(|input| feeds.get(input)).and_then(|feed| feed.bytes().ok());
+            *bytes = feed.filter(|bytes| bytes.as_ptr().addr().is_multiple_of(Program::LENT_ALIGN));
+        }
+        lent
     }
 
     /// Output `i` of the last run.
@@ -311,11 +337,7 @@ fn bring(
 ) -> Result<(), String> {
     match (place, feed) {
         (Place::Arena(span, ..), feed) => {
-            let data = match feed {
-                Feed::Tensor(view) => view.data,
-                Feed::Value(Value::Tensor(array)) => array.bytes(),
-                Feed::Value(_) => return Err("expected a tensor".into()),
-            };
+            let data = feed.bytes()?;
             let room = arena.bytes_of_mut(span, &[]).map_err(|e| e.to_string())?;
             if room.len() != data.len() {
                 return Err(format!("{} bytes for a tensor of {}", data.len(), room.len()));
@@ -331,70 +353,4 @@ fn bring(
         _ => {}
     }
     Ok(())
-}
-
-/// The value at a place, borrowed.
-fn look<'a>(place: &'a Place, arena: &'a Arena, values: &'a [Option<Value>]) -> Result<Arg<'a>, String> {
-    Ok(match place {
-        Place::Absent => Arg::Absent,
-        Place::Constant(c) => {
-            Arg::Tensor(View { dtype: c.0.dtype(), shape: &c.1, data: c.0.data(), texts: &[] })
-        }
-        Place::Arena(span, dtype, shape) => {
-            let data = arena.bytes_of(span, &[]).map_err(|e| e.to_string())?;
-            Arg::Tensor(View { dtype: *dtype, shape, data, texts: &[] })
-        }
-        Place::Table(index) => match values[*index].as_ref() {
-            Some(Value::Tensor(array)) => Arg::Tensor(View::of(array)),
-            Some(other) => Arg::Other(other),
-            None => return Err("an input was not made".into()),
-        },
-    })
-}
-
-impl Dynamic {
-    fn run(&mut self, env: &Env, arena: &mut Arena, values: &mut [Option<Value>]) -> Result<(), ExecError> {
-        let name = self.node.name.clone();
-        let fail = |reason: String| ExecError::Node { node: name.clone(), reason };
-        let made = {
-            let args: Vec<Arg<'_>> =
-                self.inputs.iter().map(|p| look(p, arena, values)).collect::<Result<_, _>>().map_err(fail)?;
-            match &mut self.kind {
-                Kind::Host(kernel) => compute(env, &self.node, *kernel, &args)
-                    .map_err(|reason| fail(format!("{}: {reason}", self.node.op.name())))?,
-                Kind::Control(control) => {
-                    control.run(env, &args).map_err(|fault| fault.at(&self.node.name))?
-                }
-            }
-        };
-        for ((place, ty), value) in self.outputs.iter().zip(made) {
-            match place {
-                Place::Table(index) => values[*index] = Some(value),
-                Place::Arena(span, dtype, shape) => {
-                    let array = value.tensor().filter(|a| a.dtype() == *dtype && a.shape() == &**shape);
-                    let array = array.ok_or_else(|| fail(format!("made another type than {ty:?}")))?;
-                    let room = arena.bytes_of_mut(span, &[]).map_err(|e| fail(e.to_string()))?;
-                    room.copy_from_slice(array.bytes());
-                }
-                Place::Absent | Place::Constant(_) => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The outputs of an op by its host kernel.
-fn compute(env: &Env, node: &Node, kernel: Host, args: &[Arg<'_>]) -> Result<Vec<Value>, String> {
-    let call = Call { args };
-    let count = node.outputs.len();
-    let types = call.with_args(|args| node.op.infer(args))?;
-    let mut planned: Vec<Option<TensorType>> = types.iter().map(|ty| ty.known().cloned()).collect();
-    planned.truncate(count);
-    planned.resize(count, None);
-    for ty in planned.iter().flatten() {
-        env.room.admit(ty.dtype, &ty.dims().unwrap_or_default())?;
-    }
-    let mut outs = Outputs::new(&env.room, planned);
-    kernel(&*node.op, &call, &mut outs)?;
-    outs.finish().into_iter().map(|v| v.ok_or_else(|| "an output was not made".to_owned())).collect()
 }

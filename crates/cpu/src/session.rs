@@ -91,7 +91,16 @@ pub enum Feed<'a> {
     Value(&'a Value),
 }
 
-impl Feed<'_> {
+impl<'a> Feed<'a> {
+    /// The elements of a tensor.
+    pub(crate) fn bytes(&self) -> Result<&'a [u8], String> {
+        match self {
+            Self::Tensor(view) => Ok(view.data),
+            Self::Value(Value::Tensor(array)) => Ok(array.bytes()),
+            Self::Value(_) => Err("expected a tensor".into()),
+        }
+    }
+
     fn ty(&self) -> Type {
         match self {
             Self::Tensor(view) => TensorType::fixed(view.dtype, view.shape).into(),

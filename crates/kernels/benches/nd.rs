@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use kinglet_kernels::ceilings::Meter;
 use kinglet_kernels::nd::{Act, Conv, ConvShape, Layout, Window, conv};
-use kinglet_kernels::{Arena, Limits, Program, Rows, RunArgs, Span, Step, Team};
+use kinglet_kernels::{Arena, LENT, Limits, Program, Rows, RunArgs, Span, Step, Team};
 use kinglet_simd::Level;
 
 /// Name, channels, outputs, groups, size, kernel, stride.
@@ -88,7 +88,8 @@ fn time(level: Level, team: &Team, step: Box<dyn Step>, spans: &[Span]) -> f64 {
     let program = Program::new(vec![step], limits).expect("a program");
     let mut arena = Arena::try_new(program.arena_bytes()).expect("memory");
     let mut run = || {
-        let args = RunArgs { dims: &[], seqs: &[], kv: None, cancel: &|| false, profiler: None };
+        let args =
+            RunArgs { dims: &[], seqs: &[], kv: None, cancel: &|| false, profiler: None, lent: [None; LENT] };
         let start = Instant::now();
         program.run(&mut arena, team, args).expect("runs");
         start.elapsed().as_secs_f64()

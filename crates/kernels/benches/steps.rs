@@ -9,7 +9,9 @@ use kinglet_kernels::ceilings::Meter;
 use kinglet_kernels::ops::{
     Activation, AttentionShape, QkvSpans, RopeStyle, attention, glu, rms_norm, rope_store, rope_table,
 };
-use kinglet_kernels::{Arena, DimId, KvStore, Limits, Profiler, Program, Rows, RunArgs, Span, Step, Team};
+use kinglet_kernels::{
+    Arena, DimId, KvStore, LENT, Limits, Profiler, Program, Rows, RunArgs, Span, Step, Team,
+};
 use kinglet_simd::Level;
 use kinglet_tensor::{KvLayer, KvSpec, KvType, SeqRows};
 
@@ -94,7 +96,14 @@ impl Bench {
                 Some((kv, seqs)) => (Some(&mut **kv), *seqs),
                 None => (None, &[][..]),
             };
-            let args = RunArgs { dims: &[rows], seqs, kv, cancel: &|| false, profiler: Some(&mut clock) };
+            let args = RunArgs {
+                dims: &[rows],
+                seqs,
+                kv,
+                cancel: &|| false,
+                profiler: Some(&mut clock),
+                lent: [None; LENT],
+            };
             self.program.run(&mut self.arena, team, args).expect("runs");
             pick(&clock.times)
         };

@@ -5,6 +5,7 @@
 //! Deliberately absent: graphs, and deciding where values lie (the planner's).
 
 mod ahead;
+mod lent;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,6 +14,8 @@ use kinglet_simd::Level;
 use kinglet_tensor::{KvSpec, SeqRows};
 
 use self::ahead::Ahead;
+pub(crate) use self::lent::Places;
+pub use self::lent::{LENT, Lent};
 use crate::arena::{ALIGN, Arena, Elem, Rows, Span};
 use crate::kv::{KvError, KvStore, KvView};
 use crate::step::{Access, Bound, Needs, Step, StepCtx};
@@ -45,6 +48,8 @@ pub struct RunArgs<'a> {
     pub cancel: &'a (dyn Fn() -> bool + Sync),
     /// Told of the end of each step, on the calling thread.
     pub profiler: Option<&'a mut dyn Profiler>,
+    /// What steps read in place of spans that were [lent](Program::lend), by their numbers.
+    pub lent: Lent<'a>,
 }
 
 /// Learns when steps begin and end. It brings its own clock.
@@ -77,6 +82,8 @@ pub enum RunError {
     Arena { found: usize, needed: usize },
     #[error("a team of {found}: the program was built for at most {max}")]
     Team { found: usize, max: usize },
+    #[error("{found} bytes are lent as input {input}, which has {expected}")]
+    Lent { input: usize, found: usize, expected: usize },
     #[error("sequence {seq} starts at row {start}, expected {expected}, of {rows} rows")]
     Seqs { seq: usize, start: usize, expected: usize, rows: usize },
     #[error("row {row}: index {found} is not in 0..{below}")]
@@ -96,6 +103,8 @@ pub struct Program {
     steps: Vec<(Box<dyn Step>, Needs)>,
     limits: Limits,
     ragged: Option<Rows>,
+    /// Spans that a run may bring from elsewhere.
+    lent: [Option<Span>; LENT],
     /// Offsets of the shared and of the first worker's scratch, then the end of the arena.
     scratch: (usize, usize),
     arena_bytes: usize,
@@ -115,7 +124,7 @@ impl Program {
         check_inputs(&steps, &limits).map_err(|(index, reason)| fail(index, reason))?;
         let (scratch, arena_bytes) = place_scratch(&steps, &limits)
             .ok_or_else(|| fail(0, "the arena and the steps' scratch overflow the address space".into()))?;
-        Ok(Self { steps, limits, ragged, scratch, arena_bytes })
+        Ok(Self { steps, limits, ragged, lent: [None; LENT], scratch, arena_bytes })
     }
 
     /// Bytes an arena must have.
@@ -136,10 +145,11 @@ impl Program {
     /// Runs all steps on the team. The result does not depend on the team's size.
     pub fn run(&self, arena: &mut Arena, team: &Team, args: RunArgs<'_>) -> Result<(), RunError> {
         self.check_run(arena, team, &args)?;
-        let RunArgs { dims, seqs, kv, cancel, profiler } = args;
+        let RunArgs { dims, seqs, kv, cancel, profiler, lent } = args;
         let kv = self.admit(kv, seqs)?;
         let state = RunState {
             base: arena.base(),
+            lent: self.lent_places(&lent),
             dims,
             seqs,
             kv,
@@ -178,6 +188,7 @@ impl Program {
         if team.size() > self.limits.workers {
             return Err(RunError::Team { found: team.size(), max: self.limits.workers });
         }
+        self.check_lent(args)?;
         if let Some(rows) = self.ragged.and_then(|rows| rows.count(args.dims)) {
             check_cover(args.seqs, rows)?;
         }
@@ -240,6 +251,7 @@ impl Program {
     fn ctx<'a>(&'a self, state: &'a RunState<'_>, index: usize, needs: &'a Needs) -> StepCtx<'a> {
         StepCtx {
             base: state.base,
+            lent: &state.lent,
             bytes: self.arena_bytes,
             dims: state.dims,
             level: self.limits.level,
@@ -261,6 +273,7 @@ impl std::fmt::Debug for Program {
 /// What the workers of a run share.
 struct RunState<'a> {
     base: *mut u8,
+    lent: lent::Places,
     dims: &'a [usize],
     seqs: &'a [SeqRows<'a>],
     kv: Option<KvView<'a>>,
@@ -276,7 +289,8 @@ struct RunState<'a> {
     next: [AtomicU64; 3],
 }
 
-// SAFETY: `base` and `kv` stand for exclusive borrows that the run holds; steps keep their accesses apart. The
+// SAFETY: `base` and `kv` stand for exclusive borrows that the run holds, `lent` for shared ones of what no step writes;
+// steps keep their accesses apart. The
 // profiler is only touched by worker 0, on the thread that lent it.
 unsafe impl Sync for RunState<'_> {}
 

@@ -7,6 +7,7 @@ use kinglet_tensor::{KvLayer, SeqRows};
 
 use crate::arena::{ALIGN, Element, Rows, Span};
 use crate::kv::KvView;
+use crate::program::Places;
 use crate::{SharedMut, Worker};
 
 /// One operation of a program, bound to its spans and weights.
@@ -105,6 +106,8 @@ pub enum Bound {
 #[derive(Clone, Copy)]
 pub struct StepCtx<'a> {
     pub(crate) base: *mut u8,
+    /// Where spans lie that are not in the arena in this run.
+    pub(crate) lent: &'a Places,
     pub(crate) bytes: usize,
     pub(crate) dims: &'a [usize],
     pub(crate) level: Level,
@@ -201,8 +204,11 @@ impl<'a> StepCtx<'a> {
             "{len} at {offset}"
         );
         // SAFETY: within the arena, which the run borrows exclusively and only accesses through such views; it is
-        // always initialised and its base is aligned at least as the offset.
-        unsafe { SharedMut::from_raw(self.base.add(offset).cast(), len) }
+        // always initialised and its base is aligned at least as the offset. Or within bytes that the run borrows, which
+        // are aligned for every element, as long as the span, and by the program's checks only read.
+        let start = unsafe { self.lent.start(offset).unwrap_or_else(|| self.base.add(offset)) };
+        // SAFETY: as above.
+        unsafe { SharedMut::from_raw(start.cast(), len) }
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn attend(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
     let op = *op_of::<Attend>(node)?;
     let absent =
         |i: usize| node.inputs.get(i).is_none_or(|id| matches!(low.graph.value(*id).def, Def::Absent));
-    if op.causal || op.softcap != 0.0 || !(4..7).all(absent) {
+    if op.ordered() || op.softcap != 0.0 || !(4..7).all(absent) {
         return Ok(false);
     }
     let masked = !absent(3);

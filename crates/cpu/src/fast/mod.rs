@@ -8,6 +8,7 @@ mod elementwise;
 mod images;
 mod matmul;
 mod parts;
+mod recurrent;
 mod rows;
 mod transposed;
 
@@ -18,5 +19,6 @@ pub(crate) use elementwise::{batch_norm, binary, clip, transpose, unary};
 pub(crate) use images::{concat, resize};
 pub(crate) use matmul::{gemm, matmul};
 pub(crate) use parts::{expand, gather, slice, split};
+pub(crate) use recurrent::recurrent;
 pub(crate) use rows::{layer_norm, softmax};
 pub(crate) use transposed::conv_transpose;

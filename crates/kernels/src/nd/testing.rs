@@ -6,7 +6,7 @@ use super::layout::Layout;
 use crate::arena::{ALIGN, Arena, Rows, Span};
 use crate::ops::testing::{bits, teams, values};
 use crate::step::Step;
-use crate::{Limits, Program, RunArgs};
+use crate::{LENT, Limits, Program, RunArgs};
 
 /// Seeded values, roughly uniform in -1..1.
 pub(super) fn random(seed: u64, count: usize) -> Vec<f32> {
@@ -101,7 +101,8 @@ impl Case {
         let mut arena = Arena::try_new(program.arena_bytes()).expect("memory");
         self.inputs.iter().for_each(|(span, values)| arena.write(span, values).expect("fits"));
         self.truths.iter().for_each(|(span, values)| arena.write(span, values).expect("fits"));
-        let args = RunArgs { dims: &[], seqs: &[], kv: None, cancel: &|| false, profiler: None };
+        let args =
+            RunArgs { dims: &[], seqs: &[], kv: None, cancel: &|| false, profiler: None, lent: [None; LENT] };
         program.run(&mut arena, team, args).expect("runs");
         arena.read::<f32>(&out, &[]).expect("fits").to_vec()
     }

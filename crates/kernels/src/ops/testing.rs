@@ -8,7 +8,7 @@ use kinglet_tensor::SeqRows;
 use crate::arena::{ALIGN, Arena, DimId, Element, Rows, Span};
 use crate::kv::KvStore;
 use crate::step::Step;
-use crate::{Limits, Program, RunArgs, Team};
+use crate::{LENT, Limits, Program, RunArgs, Team};
 
 /// The dimension that `Bench` spans have.
 pub(crate) const T: Rows = Rows::Dim(DimId(0));
@@ -94,7 +94,7 @@ impl Bench {
             .expect("fits");
         }
         let dims = [self.rows];
-        let args = RunArgs { dims: &dims, seqs, kv, cancel: &|| false, profiler: None };
+        let args = RunArgs { dims: &dims, seqs, kv, cancel: &|| false, profiler: None, lent: [None; LENT] };
         program.run(&mut arena, team, args).expect("runs");
         arena.read::<E>(&out, &[self.rows]).expect("fits").to_vec()
     }

@@ -113,7 +113,7 @@ fn limits() -> Limits {
 }
 
 fn args<'a>(dims: &'a [usize]) -> RunArgs<'a> {
-    RunArgs { dims, seqs: &[], kv: None, cancel: &|| false, profiler: None }
+    RunArgs { dims, seqs: &[], kv: None, cancel: &|| false, profiler: None, lent: [None; LENT] }
 }
 
 /// A long chain of serial and shared steps, ending in a pick.
@@ -352,4 +352,43 @@ fn steps_run_while_the_weights_of_later_ones_are_on_their_way() {
         });
         assert_eq!(arena.read::<f32>(&f32s(512), &[1]).expect("there"), [7.0]);
     }
+}
+
+/// `out = a + 1` over the inputs at 0 and 256, run with what is lent.
+fn lent_run(program: &Program, lent: Lent<'_>) -> Result<Vec<f32>, RunError> {
+    let (mut arena, team) = (Arena::try_new(program.arena_bytes()).expect("memory"), Team::new(2));
+    arena.write(&f32s(0), &[5.0f32; 4]).expect("fits");
+    program.run(&mut arena, &team, RunArgs { lent, ..args(&[4]) })?;
+    Ok(arena.read::<f32>(&f32s(512), &[4]).expect("fits").to_vec())
+}
+
+#[test]
+fn what_is_lent_is_read_where_it_lies() {
+    let add = |a, out| Box::new(AddConst { a, out, add: 1.0, serial: false }) as Box<dyn Step>;
+    let mut program = Program::new(vec![add(f32s(0), f32s(512))], limits()).expect("legal");
+    assert_eq!(program.lend(&f32s(0)), Some(0));
+    assert_eq!(program.lend(&f32s(0)), None, "twice");
+    assert_eq!(program.lend(&f32s(512)), None, "written");
+    assert_eq!(program.lend(&Span::f32(0, Rows::Fixed(1), 1)), None, "read beyond its end");
+    assert_eq!(lent_run(&program, [None; LENT]).expect("runs"), [6.0; 4]);
+
+    let mut buffer = kinglet_tensor::AlignedBuf::<u8>::try_new(32).expect("memory");
+    buffer[..16].copy_from_slice(bytemuck::cast_slice(&[1.0f32, 2.0, 3.0, 4.0]));
+    let lend = |bytes| [Some(bytes), None, None, None];
+    assert_eq!(lent_run(&program, lend(&buffer[..16])).expect("runs"), [2.0, 3.0, 4.0, 5.0]);
+    for wrong in [&buffer[..12], &buffer[..20], &buffer[4..20]] {
+        assert!(matches!(lent_run(&program, lend(wrong)), Err(RunError::Lent { input: 0, .. })));
+    }
+    let nothing = [None, Some(&buffer[..16]), None, None];
+    assert!(matches!(lent_run(&program, nothing), Err(RunError::Lent { input: 1, .. })));
+}
+
+#[test]
+fn spans_with_indices_or_middles_that_are_read_are_not_lent() {
+    let pick = Pick { x: f32s(0), index: Span::indices(256, T), out: f32s(512) };
+    let mut program = Program::new(vec![Box::new(pick)], limits()).expect("legal");
+    assert_eq!(program.lend(&Span::indices(256, T)), None);
+    let middle = AddConst { a: f32s(64), out: f32s(512), add: 1.0, serial: true };
+    let mut program = Program::new(vec![Box::new(middle)], limits()).expect("legal");
+    assert_eq!(program.lend(&Span::f32(0, Rows::Fixed(64), 1)), None);
 }

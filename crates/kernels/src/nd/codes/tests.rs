@@ -14,7 +14,7 @@ use crate::nd::shape::Window;
 use crate::nd::strided::Axes;
 use crate::ops::testing::{teams, values};
 use crate::step::Step;
-use crate::{Limits, Program, RunArgs};
+use crate::{LENT, Limits, Program, RunArgs};
 
 /// Seeded codes.
 fn codes(seed: u64, count: usize) -> Vec<u8> {
@@ -87,7 +87,14 @@ impl Case {
             let program = Program::new(steps(), limits).expect("valid program");
             let mut arena = Arena::try_new(program.arena_bytes()).expect("memory");
             self.inputs.iter().for_each(|(span, data)| arena.write(span, data).expect("fits"));
-            let args = RunArgs { dims: &[], seqs: &[], kv: None, cancel: &|| false, profiler: None };
+            let args = RunArgs {
+                dims: &[],
+                seqs: &[],
+                kv: None,
+                cancel: &|| false,
+                profiler: None,
+                lent: [None; LENT],
+            };
             program.run(&mut arena, team, args).expect("runs");
             let made = arena.read::<T>(&out, &[]).expect("fits").to_vec();
             assert!(found.as_ref().is_none_or(|found| *found == made), "{level}: depends on the team");
