@@ -44,16 +44,37 @@ pub(crate) enum Written {
 /// Runs the case in a folder, or of a lone model; what went wrong, if anything did. The model is also written to `keep`.
 pub(crate) fn run(path: &Path, keep: Option<&Path>) -> Result<Written, String> {
     let mut written = Written::Whole;
+    let case = caught("read", || Case::read(path))?;
     for mode in &MODES {
-        let outcome = catch_unwind(AssertUnwindSafe(|| run_in(path, mode, keep)));
-        match outcome {
-            Ok(Ok(None)) => {}
-            Ok(Ok(Some(reason))) => written = Written::Not(reason),
-            Ok(Err(error)) => return Err(format!("{}: {error}", mode.name)),
-            Err(panic) => return Err(format!("{}: PANIC {}", mode.name, panic_text(&*panic))),
+        if let Some(reason) = caught(mode.name, || run_in(&case, mode, keep))? {
+            written = Written::Not(reason);
         }
     }
     Ok(written)
+}
+
+/// What `work` makes; errors and panics say what was being done.
+fn caught<T>(what: &str, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(outcome) => outcome.map_err(|error| format!("{what}: {error}")),
+        Err(panic) => Err(format!("{what}: PANIC {}", panic_text(&*panic))),
+    }
+}
+
+/// A case, read from its files.
+struct Case<'a> {
+    path: &'a Path,
+    model: OnnxModel,
+    /// Inputs and expected outputs.
+    sets: Vec<Set>,
+}
+
+impl<'a> Case<'a> {
+    fn read(path: &'a Path) -> Result<Self, String> {
+        let (model, declared) = read(path)?;
+        let sets = sets(path, &model, &declared.graph.unwrap_or_default())?;
+        Ok(Self { path, model, sets })
+    }
 }
 
 /// Feeds the case's model with odd inputs; an error lists the panics.
@@ -103,22 +124,20 @@ fn read(path: &Path) -> Result<(OnnxModel, proto::Model), String> {
 }
 
 /// Why the case could not run in this mode, if it could not.
-fn run_in(path: &Path, mode: &Mode, keep: Option<&Path>) -> Result<Option<String>, String> {
-    let (model, declared) = read(path)?;
-    let sets = sets(path, &model, &declared.graph.unwrap_or_default())?;
+fn run_in(case: &Case<'_>, mode: &Mode, keep: Option<&Path>) -> Result<Option<String>, String> {
     let mut backend = CpuBackend::new(2);
     backend.precision = Precision::F32;
     let options =
         SessionOptions { fuse: mode.fuse, interpret: mode.interpret, ..SessionOptions::new(backend) };
     let graph = match mode.write {
-        false => model.graph,
-        true => match rewritten(model, path, keep)? {
+        false => case.model.graph.clone(),
+        true => match rewritten(case, keep)? {
             Ok(graph) => graph,
             Err(reason) => return Ok(Some(reason)),
         },
     };
     let mut session = Session::new(graph, &options).map_err(|e| e.to_string())?;
-    for (inputs, expected) in sets {
+    for (inputs, expected) in &case.sets {
         let feeds: Vec<Feed<'_>> = inputs.iter().map(Feed::Value).collect();
         session.run(&feeds).map_err(|e| e.to_string())?;
         for (i, expected) in expected.iter().enumerate() {
@@ -130,10 +149,11 @@ fn run_in(path: &Path, mode: &Mode, keep: Option<&Path>) -> Result<Option<String
 }
 
 /// The graph after writing and reading it; inside, why the format cannot express it.
-fn rewritten(model: OnnxModel, path: &Path, keep: Option<&Path>) -> Result<Result<Graph, String>, String> {
+fn rewritten(case: &Case<'_>, keep: Option<&Path>) -> Result<Result<Graph, String>, String> {
+    let (path, model) = (case.path, &case.model);
     let options = onnx::WriteOptions {
         outputs: model.outputs.iter().map(|(name, _)| name.clone()).collect(),
-        types: model.outputs.into_iter().collect(),
+        types: model.outputs.iter().cloned().collect(),
         ..Default::default()
     };
     let written = match onnx::write(&model.graph, &options) {

@@ -5,11 +5,13 @@
 
 mod attend;
 mod boxes;
+mod cast;
 pub(crate) mod coded;
 mod custom;
 mod einsum;
 mod elementwise;
 mod fill;
+mod functions;
 mod index;
 mod layout;
 mod linear_attention;

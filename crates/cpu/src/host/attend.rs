@@ -71,15 +71,22 @@ fn bias(call: &Call<'_>, op: &Attend, [b, h, s, t]: [usize; 4], past: usize) -> 
         masked(mask, [b, h, s, t], &mut sum)?;
     }
     let valid = call.get(6).map(|v| v.i64s().map(|v| v.into_owned())).transpose()?;
+    let cached = call.get(4).is_none();
     for (i, x) in sum.iter_mut().enumerate() {
-        let (j, row, entry) = (i % t, i / t % s, i / (h * s * t));
-        let late = op.causal && j > row + past;
-        let padding = valid.as_ref().is_some_and(|list| list.get(entry).is_some_and(|n| j as i64 >= *n));
-        if late || padding {
+        let (j, row, entry) = ((i % t) as i64, (i / t % s) as i64, i / (h * s * t));
+        let valid = valid.as_ref().and_then(|list| list.get(entry).copied());
+        let before = valid.filter(|_| cached).map_or(past as i64, |n| n - s as i64);
+        if valid.is_some_and(|n| j >= n) || !sees(op, row + before, j) {
             *x = f64::NEG_INFINITY;
         }
     }
     Ok(sum)
+}
+
+/// Whether the query at position `own` sees position `j`.
+fn sees(op: &Attend, own: i64, j: i64) -> bool {
+    let within = |distance: i64, bound: Option<usize>| bound.is_none_or(|most| distance <= most as i64);
+    (!op.causal || j <= own) && within(own - j, op.window[0]) && within(j - own, op.window[1])
 }
 
 impl HostOp for Attend {

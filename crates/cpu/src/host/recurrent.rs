@@ -5,7 +5,7 @@ use std::ops::{AddAssign, Mul};
 use kinglet_graph::ops::{Cell, Fun, Recurrent};
 use kinglet_tensor::DType;
 
-use super::elementwise::of_float;
+use super::functions::of_float;
 use super::{Call, HostOp, Outcome, Outs, View, store};
 
 /// Elements of an input: as they lie there, or another type's as f64.

@@ -46,5 +46,6 @@ pub(super) const FAMILIES: &[Family] = &[
     Family::of(microsoft::grouped::OPS, &[]),
     Family::of(microsoft::linear::OPS, &[]),
     Family::of(microsoft::norm::OPS, &[]),
+    Family::of(microsoft::pictures::OPS, &[]),
     Family::of(microsoft::quantized::OPS, &[]),
 ];

@@ -141,6 +141,22 @@ impl<'r, 'a> Cx<'r, 'a> {
         Ok(self.builder().weight_as(&name, tensor)?)
     }
 
+    /// Input `i`, which must be a constant.
+    pub(crate) fn weight(&mut self, i: usize) -> Result<Tensor, OnnxError> {
+        let id = self.input(i);
+        let tensor = self.builder().graph().weight(id).cloned();
+        tensor.ok_or_else(|| self.fail(format!("input {i} must be a constant")))
+    }
+
+    /// The numbers of input `i`, which must be a constant of floats.
+    pub(crate) fn weight_floats(&mut self, i: usize) -> Result<Vec<f32>, OnnxError> {
+        let tensor = self.weight(i)?;
+        let mut list = vec![0.0; tensor.elements()];
+        kinglet_tensor::quant::dequantize(tensor.dtype(), tensor.data(), &mut list)
+            .map_err(|e| self.fail(e.to_string()))?;
+        Ok(list)
+    }
+
     /// A constant vector of I64.
     pub(crate) fn ints(&mut self, values: &[i64]) -> Result<ValueId, OnnxError> {
         let tensor =

@@ -20,8 +20,11 @@ pub struct Attend {
     pub kv_heads: usize,
     /// Factor on `q . k`; `1 / sqrt(D)` when none.
     pub scale: Option<f32>,
-    /// Position `i` sees positions up to `i` plus the length of the past.
+    /// Position `i` sees positions up to `i` plus the length of the past. Where valid positions are told and no past is given,
+    /// the queries are the last of them.
     pub causal: bool,
+    /// How many positions before its own and behind it a query sees; all of those when none.
+    pub window: [Option<usize>; 2],
     /// `cap * tanh(s / cap)`; none when 0.
     pub softcap: f32,
     /// A query whose scores make no weights (all minus infinity, or not a number) weighs nothing, instead of making NaN.
@@ -87,7 +90,10 @@ impl Op for Attend {
     }
 
     fn describe(&self) -> String {
-        format!("{} over {} heads{}", self.heads, self.kv_heads, if self.causal { ", causal" } else { "" })
+        let order = if self.causal { ", causal" } else { "" };
+        let window =
+            if self.window == [None; 2] { String::new() } else { format!(", window {:?}", self.window) };
+        format!("{} over {} heads{order}{window}", self.heads, self.kv_heads)
     }
 
     /// Of as many key/value heads as query heads, without past, cap, cause and effect, or scores.
@@ -96,7 +102,7 @@ impl Op for Attend {
         let (q, k) = (args.optional(0)?, args.optional(1)?);
         let heads = |ty: &TensorType, n: usize| heads_of(ty, n).ok().map(|[_, h, _, d]| (h, d));
         let ((h, d), (kv, _)) = (heads(q, self.heads)?, heads(k, self.kv_heads)?);
-        if self.causal || self.softcap != 0.0 || h != kv || (4..7).any(|i| args.has(i)) {
+        if self.ordered() || self.softcap != 0.0 || h != kv || (4..7).any(|i| args.has(i)) {
             return None;
         }
         let scale = self.scale.map_or_else(|| d.fixed().map(|d| 1.0 / (d as f32).sqrt()), Some)?;
@@ -125,6 +131,11 @@ impl Op for Attend {
 }
 
 impl Attend {
+    /// Whether what a query sees depends on its position.
+    pub fn ordered(&self) -> bool {
+        self.causal || self.window != [None; 2]
+    }
+
     /// Input `i` by heads, in an order of `[B, S, H, D]`, when it is given in rows.
     fn split(&self, parts: &mut Parts, args: &Args<'_>, i: usize, order: &[usize]) -> Option<Slot> {
         if args.optional(i)?.rank() == 4 {
@@ -197,6 +208,7 @@ mod tests {
             kv_heads: 2,
             scale: None,
             causal: false,
+            window: [None; 2],
             softcap: 0.0,
             blank: false,
             scores: 0,

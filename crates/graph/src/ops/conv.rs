@@ -44,6 +44,15 @@ pub struct Axis {
 }
 
 impl Window {
+    /// An error when windows or taps would not move on.
+    pub fn check(&self) -> Result<(), String> {
+        let lists = [("strides", &self.strides), ("dilations", &self.dilations)];
+        match lists.into_iter().find(|(_, list)| list.contains(&0)) {
+            Some((what, list)) => Err(format!("{what} of {list:?}, each must be at least 1")),
+            None => Ok(()),
+        }
+    }
+
     /// The stride of spatial dimension `i`.
     pub fn stride(&self, i: usize) -> usize {
         self.strides.get(i).copied().unwrap_or(1).max(1)
@@ -124,6 +133,7 @@ impl Op for Conv {
 
 /// The shape of a convolution's output.
 pub(crate) fn conv_shape(op: &Conv, x: &TensorType, w: &TensorType) -> Result<Vec<Dim>, String> {
+    op.window.check()?;
     let rank = x.rank();
     if rank < 3 || w.rank() != rank {
         return Err(format!(
@@ -192,6 +202,7 @@ impl Op for ConvTranspose {
     }
 
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        self.window.check()?;
         let (x, w) = (args.tensor(0)?, args.tensor(1)?);
         let rank = x.rank();
         if rank < 3 || w.rank() != rank || self.groups == 0 {
@@ -213,5 +224,54 @@ impl Op for ConvTranspose {
             });
         }
         Ok(vec![TensorType { dtype: x.dtype, shape }.into()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kinglet_tensor::DType;
+
+    use super::*;
+    use crate::Arg;
+    use crate::ops::{Pool, PoolKind};
+
+    /// What an op says of an image and a kernel.
+    fn infer(op: &dyn Op) -> Result<Vec<Type>, String> {
+        let types =
+            [[1, 3, 8, 8], [3, 3, 2, 2]].map(|shape| Type::from(TensorType::fixed(DType::F32, &shape)));
+        let args: Vec<Arg<'_>> = types.iter().map(|ty| Arg { ty, constant: None }).collect();
+        op.infer(&Args(&args))
+    }
+
+    #[test]
+    fn windows_and_taps_that_do_not_move_are_refused() {
+        let window = |strides: &[usize], dilations: &[usize]| Window {
+            strides: strides.to_vec(),
+            dilations: dilations.to_vec(),
+            pads: Pads::default(),
+        };
+        for (strides, dilations, says) in [
+            (&[0, 1][..], &[][..], Some("strides of [0, 1]")),
+            (&[1, 0], &[1, 1], Some("strides of [1, 0]")),
+            (&[2, 2], &[1, 0], Some("dilations of [1, 0]")),
+            (&[2, 2], &[1, 1], None),
+            (&[], &[], None),
+        ] {
+            let window = || window(strides, dilations);
+            let (output_padding, output_shape) = (Vec::new(), Vec::new());
+            let kind = PoolKind::Average { count_pad: false };
+            let ops: [Box<dyn Op>; 3] = [
+                Box::new(Conv { window: window(), groups: 1 }),
+                Box::new(ConvTranspose { window: window(), groups: 1, output_padding, output_shape }),
+                Box::new(Pool { kind, kernel: vec![2, 2], window: window(), ceil: false }),
+            ];
+            for op in ops {
+                match (infer(&*op), says) {
+                    (Ok(_), None) => {}
+                    (Err(why), Some(says)) => assert!(why.contains(says), "{}: {why}", op.name()),
+                    (found, _) => panic!("{} with {strides:?}, {dilations:?}: {found:?}", op.name()),
+                }
+            }
+        }
     }
 }

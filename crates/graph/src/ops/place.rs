@@ -58,6 +58,7 @@ impl Op for Col2Im {
     }
 
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        self.window.check()?;
         let [x, _, _] = args.tensors::<3>()?;
         if x.rank() != 3 {
             return Err(format!("takes columns [N, C * block, windows], got {x:?}"));
@@ -111,6 +112,7 @@ impl Op for MaxUnpool {
     }
 
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        self.window.check()?;
         let x = args.tensor(0)?;
         let shape = match (args.has(2), args.ints(2), x.dims()) {
             (true, Some(list), _) => dims_of(&list)?,

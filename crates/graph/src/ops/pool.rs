@@ -42,6 +42,7 @@ impl Op for Pool {
     }
 
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        self.window.check()?;
         let x = args.tensor(0)?;
         if x.rank() < 3 && !(self.kernel.is_empty() && x.rank() == 2) {
             return Err(format!("takes [N, C, spatial..], got {} dimensions", x.rank()));

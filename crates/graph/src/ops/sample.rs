@@ -146,6 +146,7 @@ impl Op for DeformConv {
     }
 
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Type>, String> {
+        self.window.check()?;
         let (x, w, offset) = (args.tensor(0)?, args.tensor(1)?, args.tensor(2)?);
         if x.rank() != 4 || w.rank() != 4 || offset.rank() != 4 || self.offset_groups == 0 {
             return Err(format!(

@@ -35,8 +35,16 @@ pub(super) fn attention(
     heads: usize,
     qkv: &[ValueId],
 ) -> Result<ValueId, ModelError> {
-    let op =
-        Attend { heads, kv_heads: heads, scale: None, causal: false, softcap: 0.0, blank: false, scores: 0 };
+    let op = Attend {
+        heads,
+        kv_heads: heads,
+        scale: None,
+        causal: false,
+        window: [None; 2],
+        softcap: 0.0,
+        blank: false,
+        scores: 0,
+    };
     let y = net.node(&parts(at, "attend"), op, qkv)?;
     net.linear(out, y)
 }

@@ -60,6 +60,11 @@ pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "Shrink", |cx| {
         cx.emit(Unary(Fun::Shrink { lambda: cx.float("lambd", 0.5), bias: cx.float("bias", 0.0) }))
     }),
+    ("", "SwiGLU", |cx| {
+        let (gate, x) = (cx.input(0), cx.input(1));
+        let gate = cx.temp(Unary(Fun::Swish(cx.float("alpha", 1.0))), &[gate])?;
+        cx.emit_with(Binary(Fun2::Mul), &[gate, x])
+    }),
     ("", "Gelu", |cx| cx.emit(Unary(Fun::Gelu { tanh: cx.attrs.text("approximate") == Some("tanh") }))),
     ("", "Add", |cx| binary(cx, Fun2::Add)),
     ("", "Sub", |cx| binary(cx, Fun2::Sub)),

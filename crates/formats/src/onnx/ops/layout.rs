@@ -27,14 +27,18 @@ pub(in crate::onnx) const OPS: &[Entry] = &[
     ("", "Split", split),
     ("", "Slice", slice),
     ("", "Pad", pad),
+    ("com.microsoft", "Pad", |cx| {
+        let mode = pad_mode(cx)?;
+        cx.emit(Pad { mode })
+    }),
     ("", "Trilu", |cx| cx.emit(Trilu { upper: cx.flag("upper", true) })),
     ("", "DepthToSpace", |cx| {
         let channels_first = cx.attrs.text("mode") == Some("CRD");
         cx.emit(DepthSpace { block: cx.int("blocksize", 0).max(0) as usize, to_space: true, channels_first })
     }),
     ("", "SpaceToDepth", |cx| {
-        let block = cx.int("blocksize", 0).max(0) as usize;
-        cx.emit(DepthSpace { block, to_space: false, channels_first: false })
+        let channels_first = cx.attrs.text("mode") == Some("CRD");
+        cx.emit(DepthSpace { block: cx.int("blocksize", 0).max(0) as usize, to_space: false, channels_first })
     }),
 ];
 
@@ -63,14 +67,18 @@ fn slice(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
 }
 
 /// Pads and value are attributes before version 11.
-fn pad(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
-    let mode = match cx.attrs.text("mode").unwrap_or("constant") {
+fn pad_mode(cx: &Cx<'_, '_>) -> Result<PadMode, OnnxError> {
+    Ok(match cx.attrs.text("mode").unwrap_or("constant") {
         "constant" => PadMode::Constant,
         "reflect" => PadMode::Reflect,
         "edge" => PadMode::Edge,
         "wrap" => PadMode::Wrap,
         other => return Err(cx.fail(format!("mode `{other}` is not known"))),
-    };
+    })
+}
+
+fn pad(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
+    let mode = pad_mode(cx)?;
     if cx.opset >= 11 {
         return cx.emit(Pad { mode });
     }

@@ -72,7 +72,11 @@ fn upsample(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     let (x, absent) = (cx.input(0), cx.builder().absent());
     let given = match cx.attrs.floats("scales") {
         Some(list) => Some(list.to_vec()),
-        None => constant(cx, 1)?,
+        None => {
+            let id = cx.input(1);
+            let floats = cx.builder().graph().weight(id).is_some_and(|t| t.dtype() == DType::F32);
+            if floats { Some(cx.weight_floats(1)?) } else { None }
+        }
     };
     let asymmetric = |mode| plain(mode, Coordinates::Asymmetric);
     let (larger, smaller) =
@@ -99,16 +103,4 @@ fn floats(cx: &mut Cx<'_, '_>, list: &[f32]) -> Result<ValueId, OnnxError> {
     let tensor = Tensor::new("", DType::F32, vec![list.len()], Bytes::from(bytes));
     let tensor = tensor.map_err(|e| cx.fail(e.to_string()))?;
     cx.constant(tensor)
-}
-
-/// The numbers of input `i`, when it is a constant of floats.
-fn constant(cx: &mut Cx<'_, '_>, i: usize) -> Result<Option<Vec<f32>>, OnnxError> {
-    let id = cx.input(i);
-    let Some(tensor) = cx.builder().graph().weight(id).filter(|t| t.dtype() == DType::F32).cloned() else {
-        return Ok(None);
-    };
-    let mut list = vec![0.0; tensor.elements()];
-    kinglet_tensor::quant::dequantize(tensor.dtype(), tensor.data(), &mut list)
-        .map_err(|e| cx.fail(e.to_string()))?;
-    Ok(Some(list))
 }

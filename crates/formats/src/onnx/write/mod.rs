@@ -27,7 +27,7 @@ use node::Ex;
 /// The set of operators that is written unless an op needs a newer one.
 pub const OPSET: i64 = 21;
 /// The newest set of operators that can be written.
-pub const NEWEST_OPSET: i64 = 26;
+pub const NEWEST_OPSET: i64 = 28;
 /// The oldest one.
 pub const OLDEST_OPSET: i64 = 18;
 /// Messages hold fewer than 2 GiB; so much of it is left for what is not weights.

@@ -14,7 +14,7 @@ pub(super) const OPS: &[Entry] = &[("Attend", attend)];
 /// `softmax(scale q k^T + mask) v` over known sizes, with as many key heads as query heads.
 fn attend(ex: &mut Ex<'_, '_>) -> Done {
     let op = *ex.op::<Attend>()?;
-    if op.causal || op.softcap != 0.0 || (4..7).any(|i| ex.has(i)) {
+    if op.ordered() || op.softcap != 0.0 || (4..7).any(|i| ex.has(i)) {
         return Err("with a past, a cap or an order of positions".into());
     }
     let known = |i: usize, heads: usize| -> Result<[usize; 4], String> {

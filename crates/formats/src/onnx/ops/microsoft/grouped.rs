@@ -58,6 +58,7 @@ fn grouped(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
         kv_heads: heads.keys,
         scale: cx.attrs.float("scale").filter(|scale| *scale != 0.0),
         causal: false,
+        window: [None; 2],
         softcap: cx.float("softcap", 0.0),
         blank: false,
         scores: 0,

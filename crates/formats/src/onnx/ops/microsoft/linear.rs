@@ -12,6 +12,16 @@ use crate::onnx::ops::linear::{groups, window};
 
 pub(in crate::onnx) const OPS: &[Entry] = &[
     (MS, "FusedMatMul", matmul),
+    (MS, "FusedMatMulActivation", matmul),
+    (MS, "GemmFastGelu", |cx| {
+        let (x, weights) = (cx.input(0), cx.input(1));
+        let mut made = cx.temp(MatMul, &[x, weights])?;
+        if cx.has(2) {
+            let bias = cx.input(2);
+            made = cx.temp(Binary(Fun2::Add), &[made, bias])?;
+        }
+        cx.emit_with(Unary(Fun::Gelu { tanh: true }), &[made])
+    }),
     (MS, "TransposeMatMul", matmul),
     (MS, "FusedGemm", gemm),
     (MS, "FusedConv", conv),
@@ -24,13 +34,15 @@ fn matmul(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     refuse(cx, &[("transBatchA", 0), ("transBatchB", 0)], &[])?;
     let (a, b) = (turned(cx, 0, "transA")?, turned(cx, 1, "transB")?);
     let alpha = cx.float("alpha", 1.0);
+    let parameters = ["activation_alpha", "activation_beta", "activation_gamma"];
+    let fun = activation(cx, parameters.map(|name| cx.attrs.float(name)))?;
     if alpha == 1.0 {
-        return cx.emit_with(MatMul, &[a, b]);
+        return followed(cx, MatMul, &[a, b], fun);
     }
     let product = cx.temp(MatMul, &[a, b])?;
     let dtype = tensor(cx, 0)?.dtype;
     let alpha = cx.scalar(dtype, alpha.into())?;
-    cx.emit_with(Binary(Fun2::Mul), &[product, alpha])
+    followed(cx, Binary(Fun2::Mul), &[product, alpha], fun)
 }
 
 /// Input `i`, its last two dimensions exchanged when an attribute asks for it and it has two.

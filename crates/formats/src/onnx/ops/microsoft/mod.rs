@@ -6,9 +6,10 @@ pub(in crate::onnx) mod grouped;
 pub(in crate::onnx) mod linear;
 pub(in crate::onnx) mod norm;
 mod packed;
+pub(in crate::onnx) mod pictures;
 pub(in crate::onnx) mod quantized;
 
-use kinglet_graph::ops::{Binary, Cast, Fun, Fun2, Reshape, Slice, Trilu, Unary, Unsqueeze};
+use kinglet_graph::ops::{Binary, Cast, Fun, Fun2, GatherNd, Range, Reshape, Slice, Trilu, Unary, Unsqueeze};
 use kinglet_graph::{TensorType, ValueId};
 use kinglet_tensor::DType;
 
@@ -28,6 +29,14 @@ pub(in crate::onnx) const OPS: &[Entry] = &[
         let sum = summed(cx, &[0, 1, 2])?;
         cx.pass(0, sum)
     }),
+    (MS, "BiasSplitGelu", |cx| {
+        let (sum, width) = (summed(cx, &[0, 1])?, width(cx, 0)?);
+        let (x, gate) = (columns(cx, sum, 0, width / 2)?, columns(cx, sum, width / 2, width)?);
+        let gate = cx.temp(Unary(Fun::Gelu { tanh: false }), &[gate])?;
+        cx.emit_with(Binary(Fun2::Mul), &[x, gate])
+    }),
+    (MS, "Range", |cx| cx.emit(Range)),
+    (MS, "GatherND", |cx| cx.emit(GatherNd { batch_dims: 0 })),
     (MS, "Trilu", |cx| cx.emit(Trilu { upper: cx.flag("upper", true) })),
     (MS, "ExpandDims", |cx| {
         let (x, axis) = (cx.input(0), cx.input(1));

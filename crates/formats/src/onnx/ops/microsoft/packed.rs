@@ -44,8 +44,8 @@ pub(super) fn unpacked(
     }
     let blocks = how.cols.div_ceil(how.block);
     let line = blocks * how.block * bits / 8;
-    let codes = constant(cx, at[0])?;
-    let scales = floats(cx, at[1])?;
+    let codes = cx.weight(at[0])?;
+    let scales = cx.weight_floats(at[1])?;
     let bytes = codes.data();
     if Some(bytes.len()) != how.rows.checked_mul(line) || scales.len() != how.rows * blocks {
         let (codes, scales) = (codes.shape(), scales.len());
@@ -83,11 +83,11 @@ fn zeros(
     if !cx.has(at) {
         return Ok(vec![f32::from(1u8 << (bits - 1)); how.rows * blocks]);
     }
-    let given = constant(cx, at)?;
+    let given = cx.weight(at)?;
     let line = (blocks * bits).div_ceil(8);
     let wrong = |cx: &Cx<'_, '_>| cx.fail(format!("zero points {:?} for {} rows", given.shape(), how.rows));
     if given.dtype() != DType::U8 {
-        let list = floats(cx, at)?;
+        let list = cx.weight_floats(at)?;
         return if list.len() == how.rows * blocks { Ok(list) } else { Err(wrong(cx)) };
     }
     if given.data().len() != how.rows * line {
@@ -95,20 +95,4 @@ fn zeros(
     }
     let row = |codes: &[u8]| (0..blocks).map(|i| f32::from(code(codes, i, bits))).collect::<Vec<_>>();
     Ok(given.data().chunks_exact(line).flat_map(row).collect())
-}
-
-/// Input `i`, which must be a constant.
-fn constant(cx: &mut Cx<'_, '_>, i: usize) -> Result<Tensor, OnnxError> {
-    let id = cx.input(i);
-    let tensor = cx.builder().graph().weight(id).cloned();
-    tensor.ok_or_else(|| cx.fail(format!("input {i} must be a constant")))
-}
-
-/// Input `i`, which must be a constant of floats.
-fn floats(cx: &mut Cx<'_, '_>, i: usize) -> Result<Vec<f32>, OnnxError> {
-    let tensor = constant(cx, i)?;
-    let mut made = vec![0.0; tensor.elements()];
-    kinglet_tensor::quant::dequantize(tensor.dtype(), tensor.data(), &mut made)
-        .map_err(|e| cx.fail(e.to_string()))?;
-    Ok(made)
 }

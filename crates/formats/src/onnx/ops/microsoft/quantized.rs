@@ -1,8 +1,8 @@
 //! Quantised operators of the domain: pairs of `Dequantize` and `Quantize` around the plain op.
 
 use kinglet_graph::ops::{
-    Binary, Cast, Concat, Dequantize, DynamicQuantize, Fun, Fun2, MatMul, Pool, PoolKind, Quantize, Softmax,
-    SoftmaxKind, Transpose, Unary, Window,
+    Binary, Cast, Concat, Dequantize, DynamicQuantize, Fun, Fun2, MatMul, Pool, PoolKind, Quantize, Reduce,
+    ReduceKind, Softmax, SoftmaxKind, Transpose, Unary, Where, Window,
 };
 use kinglet_graph::{Op, ValueId};
 use kinglet_tensor::DType;
@@ -30,6 +30,22 @@ pub(in crate::onnx) const OPS: &[Entry] = &[
         let flat = cx.int("opset", 13) < 13;
         let axis = cx.int("axis", if flat { 1 } else { -1 });
         single(cx, Softmax { kind: SoftmaxKind::Soft, axis, flat })
+    }),
+    (MS, "QLinearReduceMean", |cx| {
+        let x = numbers(cx, [0, 1, 2], -1)?;
+        let axes = match cx.attrs.ints("axes") {
+            Some(axes) => cx.ints(axes)?,
+            None => cx.builder().absent(),
+        };
+        let op = Reduce { kind: ReduceKind::Mean, keep_dims: cx.flag("keepdims", true), keep_all: false };
+        let made = cx.temp(op, &[x, axes])?;
+        codes(cx, made, [3, 4])
+    }),
+    (MS, "QLinearWhere", |cx| {
+        let (x, y) = (numbers(cx, [1, 2, 3], -1)?, numbers(cx, [4, 5, 6], -1)?);
+        let condition = cx.input(0);
+        let made = cx.temp(Where, &[condition, x, y])?;
+        codes(cx, made, [7, 8])
     }),
     (MS, "QLinearConcat", concat),
     (MS, "QGemm", gemm),

@@ -12,18 +12,28 @@ pub(in crate::onnx) const OPS: &[Entry] = &[("Attend", attend), ("Rotate", rotat
 /// The operator where the set has it; spelled out in plain ones where these can say the same.
 fn attend(ex: &mut Ex<'_, '_>) -> Result<(), String> {
     let op = *ex.op::<Attend>()?;
-    let plain = !op.causal && ex.node.outputs.len() == 1 && (4..7).all(|i| !ex.has(i));
+    let plain = !op.ordered() && ex.node.outputs.len() == 1 && (4..7).all(|i| !ex.has(i));
     let mixed = ex.rank(1)? != ex.rank(0)?;
     if plain && (op.blank || mixed || !ex.allows(23)) {
         return spelled(ex, &op);
     }
-    if op.blank {
-        return Err("with a past or an order of positions, where no position may count".into());
-    }
-    ex.needs(if ex.has(6) { 24 } else { 23 })?;
+    // A row that sees nothing is zero by the operator's definition.
+    let windowed = op.window != [None; 2];
+    ex.needs(if windowed {
+        25
+    } else if ex.has(6) {
+        24
+    } else {
+        23
+    })?;
     let mut attributes = vec![flag("is_causal", op.causal), float("softcap", op.softcap)];
     attributes.push(int("qk_matmul_output_mode", op.scores.into()));
     attributes.extend(op.scale.map(|scale| float("scale", scale)));
+    let bound = |side: Option<usize>| side.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
+    if windowed {
+        attributes.push(int("left_window_size", bound(op.window[0])));
+        attributes.push(int("right_window_size", bound(op.window[1])));
+    }
     if ex.rank(0)? == 3 {
         attributes.extend([size("q_num_heads", op.heads), size("kv_num_heads", op.kv_heads)]);
     }

@@ -69,6 +69,9 @@ fn depth_space(ex: &mut Ex<'_, '_>) -> Result<(), String> {
             ex.emit("DepthToSpace", vec![size("blocksize", block), mode])
         }
         (false, false) => ex.emit("SpaceToDepth", vec![size("blocksize", block)]),
-        (false, true) => Err("whose channels come first".into()),
+        (false, true) => {
+            ex.needs(28)?;
+            ex.emit("SpaceToDepth", vec![size("blocksize", block), text("mode", "CRD")])
+        }
     }
 }
