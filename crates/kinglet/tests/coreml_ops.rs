@@ -9,8 +9,8 @@ use kinglet::formats::onnx::CustomOps;
 use kinglet::formats::{Limits, Safetensors};
 use kinglet::graph::ops::CustomOp;
 use kinglet::graph::{Args, Type};
-use kinglet::graphs::{GraphFiles, GraphModel, floats};
-use kinglet::tensor::{Tensor, WeightSource};
+use kinglet::graphs::{GraphFiles, GraphModel, Label, floats};
+use kinglet::tensor::{DType, Tensor, WeightSource};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/tests/data/coreml")
@@ -187,4 +187,45 @@ fn states_can_be_set_back() {
 fn ones(shape: &[usize]) -> Tensor {
     let data: Vec<u8> = (0..shape.iter().product::<usize>()).flat_map(|_| 1f32.to_le_bytes()).collect();
     Tensor::new("ones", kinglet::tensor::DType::F32, shape.to_vec(), data.into()).expect("sizes agree")
+}
+
+/// Checks what a classifier says to these inputs; probabilities are within 1e-6.
+fn check_verdict(file: &str, inputs: &[&[f32]], label: &Label, shares: &[(&str, f64)]) {
+    let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
+    let mut model = GraphModel::open(&folder().join(file), &options).expect(file);
+    let ports = model.inputs().to_vec();
+    let feed = |(port, values): (&kinglet::graphs::Port, &&[f32])| {
+        let shape = port.shape.iter().map(|n| n.expect("known")).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Tensor::new(&port.name, DType::F32, shape, bytes.into()).expect("sizes agree")
+    };
+    let feeds: Vec<Tensor> = ports.iter().zip(inputs).map(feed).collect();
+    let outputs = model.run(&feeds).expect(file);
+    let verdict = model.verdict(&outputs).expect("a classifier");
+    assert_eq!(&verdict.label, label, "{file}");
+    assert_eq!(verdict.probabilities.len(), shares.len(), "{file}");
+    for ((name, found), (class, wanted)) in verdict.probabilities.iter().zip(shares) {
+        assert!(
+            name == class && (f64::from(*found) - wanted).abs() <= 1e-6,
+            "{file}: {name} {found}, {class} {wanted}"
+        );
+    }
+}
+
+/// Models of `tools/golden/coreml_classes.py`.
+#[test]
+fn classifiers_tell_their_class_and_all_probabilities() {
+    let scores = [1.0f64, 0.5, 4.0].map(f64::exp);
+    let share = |i: usize| scores[i] / scores.iter().sum::<f64>();
+    let x: &[f32] = &[1.0, 0.0, 4.0, 9.0];
+    let numbers = [("10", share(0)), ("20", share(1)), ("30", share(2))];
+    check_verdict("classes-numbers.mlpackage", &[x], &Label::Number(30), &numbers);
+    let names = [("ant", share(0)), ("bee", share(1)), ("cat", share(2))];
+    check_verdict("classes-names.mlmodel", &[x], &Label::Text("cat".into()), &names);
+    let (no, yes) = (Label::Text("no".into()), Label::Text("yes".into()));
+    check_verdict("classes-trees.mlmodel", &[&[0.5], &[7.0]], &no, &[("no", 0.75), ("yes", 0.25)]);
+    check_verdict("classes-trees.mlmodel", &[&[0.6], &[7.0]], &yes, &[("no", 0.25), ("yes", 0.75)]);
+    let positive = 1.0 / (1.0 + (-1.5f64).exp());
+    let both = [("neg", 1.0 - positive), ("pos", positive)];
+    check_verdict("classes-linear.mlmodel", &[&[1.0], &[1.0]], &Label::Text("pos".into()), &both);
 }

@@ -18,6 +18,7 @@ mod picture;
 mod place;
 mod sweep;
 mod trunk;
+mod verdict;
 
 pub use bench::GraphBench;
 pub use convert::{ConvertOptions, Converted};
@@ -31,3 +32,4 @@ pub use optimise::{Difference, Gain, Joined, Optimised};
 pub use outputs::{OutputFile, OutputFolder};
 pub use picture::{Answer, Task};
 pub use trunk::PictureEmbedder;
+pub use verdict::{Label, Verdict};

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use kinglet::catalog::{Catalog, known};
-use kinglet::graphs::{Answer, GraphFiles, GraphModel, Reader, write_npz};
+use kinglet::graphs::{Answer, GraphFiles, GraphModel, Label, Reader, Verdict, write_npz};
 use kinglet::models::image::{ImageLimits, Picture, decode, encode_png};
 use kinglet::models::task::{DetectionOptions, ocr};
 use kinglet::tensor::Tensor;
@@ -229,7 +229,9 @@ fn describe(name: &str, answer: &Answer) -> Value {
             json!({ "outputs": outputs.iter().map(one).collect::<Vec<_>>() })
         }
     };
-    value["image"] = json!(name);
+    if !name.is_empty() {
+        value["image"] = json!(name);
+    }
     value
 }
 
@@ -270,14 +272,48 @@ fn tensors(args: &Args, model: &mut GraphModel, ui: &Ui) -> Result<()> {
     if let Some(path) = &args.graph.output {
         write_npz(path, &outputs)?;
     }
+    let verdict = model.verdict(&outputs);
     if !ui.json() {
-        return list(&outputs, ui);
+        list(&outputs, ui)?;
+        return verdict.map_or(Ok(()), |verdict| tell(&verdict, args.graph.top, ui));
     }
     let mut value = describe("", &Answer::Tensors(outputs));
+    if let Some(verdict) = &verdict {
+        add(&mut value, verdict);
+    }
     if ui.verbose() > 0 {
         value["buffers"] = buffers::as_json(&buffers);
     }
     ui.value(&value)
+}
+
+/// The class and the most probable ones.
+fn tell(verdict: &Verdict, count: usize, ui: &Ui) -> Result<()> {
+    let mut order: Vec<&(String, f32)> = verdict.probabilities.iter().collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut table = Table::new(&[">PROBABILITY", "CLASS"]);
+    for (name, probability) in order.into_iter().take(count) {
+        table.row([format!("{:.1} %", probability * 100.0), brief(name, 100)]);
+    }
+    ui.line("")?;
+    ui.line(format_args!("{}: {}", brief(&verdict.output, 60), brief(&verdict.label.to_string(), 200)))?;
+    ui.line("")?;
+    ui.line(table)
+}
+
+/// The outputs that are no tensors, among those that are: `value` of the class, and of the dictionary.
+fn add(report: &mut Value, verdict: &Verdict) {
+    let Some(outputs) = report["outputs"].as_array_mut() else { return };
+    let of = verdict.probabilities.iter().map(|(name, probability)| (name.clone(), json!(probability)));
+    let dictionary = Value::Object(of.collect());
+    if let Some(output) = outputs.iter_mut().find(|output| output["name"] == verdict.dictionary.as_str()) {
+        output["value"] = dictionary;
+    }
+    let (dtype, value) = match &verdict.label {
+        Label::Text(text) => ("string", json!(text)),
+        Label::Number(number) => ("int64", json!(number)),
+    };
+    outputs.push(json!({ "name": verdict.output, "dtype": dtype, "shape": [], "value": value }));
 }
 
 /// Name, type, shape and range of each tensor.

@@ -308,7 +308,21 @@ fn kernel(cx: &mut Cx<'_>, x: ValueId, rows: ValueId) -> Made {
 
 fn tree(cx: &mut Cx<'_>, x: ValueId) -> Made {
     let trees: TreeEnsemble = trees::read(cx.step)?;
+    let (one, two) =
+        (trees.base.len() == 1, cx.step.classes().is_some_and(|classes| classes.names.len() == 2));
     let score = cx.op(trees, &[x])?;
+    let made = transformed(cx, score)?;
+    // One number for two classes is the probability of the second.
+    if !(one && two && cx.step.kind == "treeEnsembleClassifier") || cx.making.dims(made) != Some(vec![1]) {
+        return Ok(made);
+    }
+    let whole = cx.scalar(1.0)?;
+    let rest = cx.binary(Fun2::Sub, whole, made)?;
+    cx.op(Concat { axis: 0 }, &[rest, made])
+}
+
+/// What the model says stands behind the trees.
+fn transformed(cx: &mut Cx<'_>, score: ValueId) -> Made {
     match cx.params().int(2) {
         0 => Ok(score),
         1 => cx.op(Softmax { kind: SoftmaxKind::Soft, axis: 0, flat: false }, &[score]),

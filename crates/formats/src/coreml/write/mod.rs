@@ -190,7 +190,8 @@ impl<'a> Writer<'a> {
             made = self.derived(&format!("{name}_truth"), "cast", inputs, ty);
         }
         if scalar || truth {
-            self.notes.push(format!("`{name}` takes {given:?} in the place of {ty:?}"));
+            let words = |ty: &TensorType| format!("{} of {} dimensions", ty.dtype, ty.rank());
+            self.notes.push(format!("`{name}` takes {} in the place of {}", words(&given), words(ty)));
         }
         self.names.insert(id, made);
         given

@@ -58,14 +58,25 @@ fn extremes(cx: &mut Cx<'_>, k: i64) -> Result<[ValueId; 2], CoreMlError> {
 /// The probabilities as they are, and the names of their classes; the best one's name is for callers to find.
 fn classify(cx: &mut Cx<'_>) -> Done {
     let probabilities = cx.input("probabilities")?;
-    if let Some(Literal::Texts(names)) = cx.literal("classes") {
-        cx.making.classes = Some(names);
-    }
+    cx.making.classes = cx.literal("classes").and_then(names);
     if let [(label, _), (scores, _)] = &cx.op.outputs[..] {
         cx.making.texts.push(label.clone());
         cx.making.bind(scores, probabilities);
     }
     Ok(())
+}
+
+/// Classes as texts, whatever they are listed as.
+fn names(literal: Literal) -> Option<Vec<String>> {
+    match literal {
+        Literal::Texts(names) => Some(names),
+        Literal::Tensor(tensor) => {
+            kinglet_graph::ints(&tensor).map(|numbers| numbers.iter().map(i64::to_string).collect())
+        }
+        Literal::List(list) => {
+            list.into_iter().map(names).collect::<Option<Vec<_>>>().map(|all| all.concat())
+        }
+    }
 }
 
 fn cumsum(cx: &mut Cx<'_>) -> Done {
