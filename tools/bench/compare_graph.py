@@ -9,7 +9,7 @@ figure is the median over all repetitions of all rounds, the spread its 10th and
 that Kinglet is faster than the faster of the two. Shapes follow the file's name after an @, inputs separated by a
 semicolon; of what nothing says, the outermost dimension is the batch. `p99` is the 99th percentile of Kinglet's
 times, in medians; memory is what is resident at most, in each. `error` is the largest difference between outputs of
-Kinglet and of ONNX Runtime on the same inputs, relative to the largest value of that output.
+Kinglet and of ONNX Runtime on the same inputs, relative to the largest value of that output. Peers that cannot load a model have no figures.
 """
 
 import argparse
@@ -54,6 +54,9 @@ def make_inputs(path, shapes, batch=1):
         if not all(isinstance(n, int) and n > 0 for n in shape):
             raise SystemExit(f"{path}: the file leaves {port.name} {port.shape} open, its shape must follow an @")
         dtype = types[port.type.removeprefix("tensor(").removesuffix(")")]
+        if port.name == "sr":  # the rate of a sound
+            feeds[port.name] = np.full(shape, 16000, dtype)
+            continue
         if np.issubdtype(dtype, np.floating):
             feeds[port.name] = random.standard_normal(shape).astype(dtype)
         elif "mask" in port.name:
@@ -117,7 +120,11 @@ def run_child(command):
 def peer_round(peer, model, arguments):
     command = [sys.executable, os.path.abspath(__file__), model, "--peer", peer, "--threads", str(arguments.threads)]
     command += ["--reps", str(arguments.reps), "--precision", arguments.precision, "--batch", str(arguments.batch)]
-    return run_child(command)
+    try:
+        return run_child(command)
+    except subprocess.CalledProcessError:
+        print(f"{PEERS[peer]} does not run {model}", file=sys.stderr)
+        return None
 
 
 # Kinglet, through its command.
@@ -193,6 +200,7 @@ def compare(arguments):
         for number in range(arguments.rounds):
             print(f"{name}: round {number + 1} of {arguments.rounds}", file=sys.stderr)
             sides = {peer: peer_round(peer, model, arguments) for peer in PEERS}
+            sides = {peer: found for peer, found in sides.items() if found}
             sides["kinglet"] = kinglet_round(model, arguments)
             if arguments.no_fuse:
                 sides["apart"] = kinglet_round(model, arguments, fuse=False)
@@ -208,15 +216,17 @@ def table(report):
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for entry in report:
         times = {side: gather(entry, side) for side in ("ort", "openvino", "kinglet")}
-        ratios = [min(of(times[peer]) for peer in PEERS) / of(times["kinglet"]) for of in (statistics.median, min)]
-        loads = [statistics.median(r[side]["load_ms"] for r in entry["rounds"]) for side in times]
+        peers = [times[peer] for peer in PEERS if times[peer]]
+        ratios = [min(map(of, peers)) / of(times["kinglet"]) if peers else float("nan") for of in (statistics.median, min)]
+        load = lambda side: [r[side]["load_ms"] for r in entry["rounds"] if side in r]
+        loads = [statistics.median(load(side)) if load(side) else float("nan") for side in times]
         percent = statistics.median(r["kinglet"]["percent"] for r in entry["rounds"])
         cells = [entry["model"]] + [spread(values) for values in times.values()]
         cells += [f"{ratio:.2f}" for ratio in ratios] + [f"{percent:.0f} %"]
         ordered = sorted(times["kinglet"])
         cells += [f"{ordered[round(0.99 * (len(ordered) - 1))] / statistics.median(ordered):.2f}"]
         cells += [", ".join(f"{load:.0f}" for load in loads)]
-        memory = [max((r[side].get("megabytes", 0) for r in entry["rounds"]), default=0) for side in times]
+        memory = [max((r[side].get("megabytes", 0) for r in entry["rounds"] if side in r), default=0) for side in times]
         cells += [", ".join(f"{size:.0f}" for size in memory)]
         apart = [ms for r in entry["rounds"] if "apart" in r for ms in r["apart"]["ms"]]
         cells += [spread(apart) if apart else ""]
@@ -226,10 +236,12 @@ def table(report):
 
 
 def gather(entry, side):
-    return [ms for r in entry["rounds"] for ms in r[side]["ms"]]
+    return [ms for r in entry["rounds"] if side in r for ms in r[side]["ms"]]
 
 
 def spread(values):
+    if not values:
+        return "–"
     ordered = sorted(values)
     low, high = (ordered[round(q * (len(ordered) - 1))] for q in (0, 0.9))
     return f"{statistics.median(ordered):.2f} ({low:.2f}–{high:.2f})"

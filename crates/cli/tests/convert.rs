@@ -63,6 +63,8 @@ fn what_cannot_be_written_is_refused_before_anything_is() {
     }
     let (status, _, error) = run(root, &["convert", &model, "m.onnx", "--dim", "batch=2"]);
     assert!(status == 1 && error.contains("`dim` is batch"), "{error}");
+    let (status, _, error) = run(root, &["convert", &model, "m.onnx", "--constant", "x=1"]);
+    assert!(status == 1 && error.contains("`constant` is x, expected none"), "{error}");
     assert_eq!(run(root, &["convert", &model, "m.onnx", "--opset", "99"]).0, 2);
     assert_eq!(std::fs::read_dir(root).expect("a folder").count(), 0);
 }

@@ -145,7 +145,7 @@ impl Walk<'_> {
         }
         let names: Vec<String> = names.iter().map(|name| self.new.fresh(name)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        // Bodies that cannot be bound may never run.
+        // The body of a loop that cannot be bound may never run.
         let inner = if self.bodies { self.bound_bodies(&*node.op, inputs).unwrap_or_default() } else { None };
         let (op, inputs) = inner.unwrap_or_else(|| (node.op.clone(), inputs.to_vec()));
         self.new.push(&names, op, &inputs, node.note.clone())
@@ -157,10 +157,13 @@ impl Walk<'_> {
             let mut reads = vec![inputs[0]];
             let mut side = |taken: bool| {
                 let (body, args) = op.branch(taken, inputs);
-                reads.extend(args.iter().filter(|id| self.new.graph().weight(**id).is_none()));
-                self.body(body, args.iter().map(|id| self.binding(*id)).collect())
+                let bound = self.body(body, args.iter().map(|id| self.binding(*id)).collect());
+                // A branch that cannot be bound may never be taken.
+                let open = |id: &&ValueId| bound.is_err() || self.new.graph().weight(**id).is_none();
+                reads.extend(args.iter().filter(open));
+                bound.unwrap_or_else(|_| body.clone())
             };
-            let (then, otherwise) = (side(true)?, side(false)?);
+            let (then, otherwise) = (side(true), side(false));
             return Ok(Some((Arc::new(If { then, otherwise }), reads)));
         }
         let Some(Loop { body, carried }) = op.downcast::<Loop>() else { return Ok(None) };

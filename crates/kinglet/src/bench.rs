@@ -8,6 +8,7 @@ use kinglet_tensor::{PageId, SeqRows};
 
 use crate::Compiled;
 use crate::profile::{Run, Stopwatch};
+use crate::random::Random;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub struct Bench {
     executable: Box<dyn Executable>,
     vocab: usize,
     page_tokens: usize,
-    random: u64,
+    random: Random,
     /// The runs since profiling began; none when it did not.
     runs: Option<Vec<Run>>,
 }
@@ -88,7 +89,7 @@ impl Bench {
     pub fn new(compiled: Compiled) -> Self {
         let page_tokens = compiled.executable.kv().map_or(1, |kv| kv.page_tokens);
         let Compiled { executable, vocab, .. } = compiled;
-        Self { executable, vocab, page_tokens, random: 0x9E37_79B9_7F4A_7C15, runs: None }
+        Self { executable, vocab, page_tokens, random: Random::default(), runs: None }
     }
 
     /// Tokens per second of `reps` repetitions of a test, all sequences together, after one to warm up; `progress` hears of each.
@@ -201,15 +202,9 @@ impl Bench {
         Ok(())
     }
 
-    /// Random tokens (xorshift64*: speed does not depend on them, and runs compare).
+    /// Random tokens: speed does not depend on them, and runs compare.
     fn tokens(&mut self, count: usize) -> Vec<i32> {
         let vocab = self.vocab.max(1) as u64;
-        let mut next = || {
-            self.random ^= self.random >> 12;
-            self.random ^= self.random << 25;
-            self.random ^= self.random >> 27;
-            (self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % vocab
-        };
-        (0..count).map(|_| next() as i32).collect()
+        (0..count).map(|_| (self.random.next() % vocab) as i32).collect()
     }
 }

@@ -121,9 +121,11 @@ impl Error {
                 "leave --opset out: the set of operators that the model needs is chosen".into()
             }
             Self::Export(ExportError::Unsupported { missing, .. })
-                if missing.iter().any(|m| m.reason.contains("open") || m.reason.contains("constant")) =>
+                if missing.iter().any(|m| ["open", "constant", "data"].iter().any(|w| m.reason.contains(w))) =>
             {
-                "--dim NAME=N fixes an open dimension; `kinglet show` names them".into()
+                "--dim NAME=N fixes an open dimension (INPUT.AXIS=N one without a name), --constant NAME=NUMBER an input \
+                 of one number; `kinglet show` tells the inputs"
+                    .into()
             }
             Self::NoTemplate => "it continues text only: use the completion interface, or --raw".into(),
             Self::MissingFile { .. } => "the folder is incomplete: fetch the model again".into(),

@@ -19,6 +19,7 @@ mod model;
 mod overview;
 pub mod packs;
 pub mod profile;
+mod random;
 mod vocabulary;
 
 pub use error::{Error, Size};

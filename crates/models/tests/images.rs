@@ -160,7 +160,18 @@ fn what_is_no_usable_image_is_refused() {
         &ImageLimits { max_pixels: 100, ..limits },
         "37 x 29 pixels, more than the limit of 100",
     );
-    check(&data("rgb.jpg")[..40], &limits, "the JPEG image is damaged");
+    for name in ["rgb.jpg", "progressive.jpg", "cmyk.jpg", "rotated.jpg"] {
+        let whole = data(name);
+        for end in [40, whole.len() / 2, whole.len() * 9 / 10, whole.len() - 2] {
+            check(
+                &whole[..end],
+                &limits,
+                "the JPEG image is damaged or of a kind that cannot be read: the file ends",
+            );
+        }
+        let longer = [whole.as_slice(), &[0; 100]].concat();
+        assert!(decode(&longer, &limits).is_ok(), "{name} with something behind it");
+    }
     let tight = ImageLimits { max_bytes: 1000, ..limits };
     let error = decode(&data("rgb.png"), &tight).expect_err("more than 1000 bytes");
     assert_eq!(error, ImageError::Memory { format: "PNG", limit: 1000 });

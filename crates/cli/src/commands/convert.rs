@@ -22,6 +22,7 @@ Examples:
   kinglet convert model.mlpackage model.onnx
   kinglet convert model.onnx model.mlpackage --half   for a Mac's Neural Engine
   kinglet convert bert.onnx bert.mlpackage --dim batch_size=1 --dim sequence_length=128
+  kinglet convert silero_vad.onnx vad.mlpackage --dim input.0=1 --dim input.1=512 --dim state.1=1 --constant sr=16000
   kinglet convert old.onnx new.onnx --opset 18        for a runtime that knows no newer operators
   kinglet convert big.onnx big2.onnx --split          weights in big2.onnx.data
   kinglet --json convert model.mlmodel model.onnx     what was written, for programs")]
@@ -37,6 +38,9 @@ pub(crate) struct Args {
     /// Fix an open dimension (may be given several times)
     #[arg(long, value_name = "NAME=N", value_parser = dim)]
     dim: Vec<(String, usize)>,
+    /// Make an input of one number a constant (may be given several times)
+    #[arg(long, value_name = "NAME=NUMBER", value_parser = constant)]
+    constant: Vec<(String, f64)>,
     /// Function of a Core ML package that has several [default: the one it names]
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
@@ -47,6 +51,13 @@ pub(super) fn dim(text: &str) -> Result<(String, usize), String> {
     let (name, size) = text.rsplit_once('=').ok_or("expected NAME=N")?;
     let size = size.parse().map_err(|_| format!("`{size}` is no size"))?;
     Ok((name.to_owned(), size))
+}
+
+/// An input's name and its number.
+fn constant(text: &str) -> Result<(String, f64), String> {
+    let (name, number) = text.rsplit_once('=').ok_or("expected NAME=NUMBER")?;
+    let number = number.parse().map_err(|_| format!("`{number}` is no number"))?;
+    Ok((name.to_owned(), number))
 }
 
 /// How a model is written.
@@ -70,7 +81,14 @@ impl WriteArgs {
     pub(super) fn options(&self, dims: &[(String, usize)]) -> ConvertOptions {
         let inline = self.split.then_some(0);
         let dims = dims.to_vec();
-        ConvertOptions { force: self.force, opset: self.opset, inline, dims, half: self.half }
+        ConvertOptions {
+            force: self.force,
+            opset: self.opset,
+            inline,
+            dims,
+            half: self.half,
+            ..Default::default()
+        }
     }
 }
 
@@ -96,7 +114,8 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
     let steps = Steps::new(ui, "writing, MB");
     let mb = |bytes: u64| usize::try_from(bytes / 1_000_000).unwrap_or(0);
     let mut progress = |done: u64, all: u64| steps.set(mb(done), mb(all), "");
-    let converted = files.convert(&args.output, &args.write.options(&args.dim), &mut progress)?;
+    let options = ConvertOptions { constants: args.constant.clone(), ..args.write.options(&args.dim) };
+    let converted = files.convert(&args.output, &options, &mut progress)?;
     drop(steps);
     if ui.json() {
         let mut value = as_json(&converted);

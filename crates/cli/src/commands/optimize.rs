@@ -109,6 +109,9 @@ fn every_operation(optimised: &Optimised, gain: Option<&Gain>, ui: &Ui) -> Resul
         ui.line("")?;
         out.table(title, &table)?;
     }
+    if optimised.log.left.iter().any(|entry| entry.text.contains("are open")) {
+        ui.note("--dim NAME=N fixes open sizes, by name or as INPUT.AXIS: then more is folded and fused in the file");
+    }
     let joined = gain.map_or(&[][..], |gain| &gain.joined);
     if !joined.is_empty() {
         let mut table = Table::new(&["OPERATION", "KERNEL", ""]);

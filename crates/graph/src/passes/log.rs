@@ -64,7 +64,9 @@ impl Log {
             before.nodes().iter().map(|n| (n.name.as_str(), n.note.as_str())).collect();
         for node in after.nodes() {
             if !node.note.is_empty() && old.get(node.name.as_str()) != Some(&node.note.as_str()) {
-                self.did(pass, node, node.note.clone());
+                let what = node.op.describe();
+                let note = if what.is_empty() { node.note.clone() } else { format!("{what}: {}", node.note) };
+                self.did(pass, node, note);
             }
         }
     }

@@ -75,7 +75,7 @@ const RULES: &[(&str, Rule)] = &[
     ("two changes of shape in one", reshaped_twice),
     ("two bounds in one", clamped),
     ("two joins in one", joined_twice),
-    ("the padding before it", padded),
+    ("does the padding that stood before it", padded),
 ];
 
 struct Look<'a> {

@@ -6,7 +6,8 @@ use kinglet_cpu::{CpuBackend, Fold, SessionOptions};
 use kinglet_formats::coreml::write as coreml;
 use kinglet_formats::onnx;
 use kinglet_graph::ops::Dequantize;
-use kinglet_graph::{Binding, Dim, Evaluate, Graph, Op, TensorType, Type, specialise_bodies};
+use kinglet_graph::passes::spell_scans;
+use kinglet_graph::{Binding, Dim, Evaluate, Graph, Op, TensorType, Type, ValueId, specialise_bodies};
 use kinglet_tensor::{DType, Tensor};
 
 use super::files::GraphFiles;
@@ -20,6 +21,8 @@ pub struct ConvertOptions {
     pub force: bool,
     /// Open dimensions that are fixed, by name.
     pub dims: Vec<(String, usize)>,
+    /// Inputs of one number that are always this, by name.
+    pub constants: Vec<(String, f64)>,
     /// Core ML: floats of 16 bits, which the Neural Engine computes in.
     pub half: bool,
     /// ONNX: the set of operators; an op that needs a newer one is an error. None: 21, or newer where an op needs it.
@@ -67,16 +70,16 @@ impl GraphFiles {
         options: &ConvertOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Converted, Error> {
-        // Programs of Core ML ask for constants where graphs may compute them from shapes.
-        if Target::of(out)? == Target::Onnx && options.dims.is_empty() {
+        let target = Target::of(out)?;
+        if options.dims.is_empty() && options.constants.is_empty() {
             return self.write(&self.graph, out, options, progress);
         }
-        let bindings = bindings(&self.graph, &options.dims)?;
-        let target = Target::of(out)?;
-        let (all, codes) = (fold(), KeptCodes(fold()));
-        let evaluate: &dyn Evaluate = if target == Target::Package { &codes } else { &all };
-        let folded = specialise_bodies(&self.graph, &bindings, evaluate).map_err(Error::passes)?;
-        self.write(&folded, out, options, progress)
+        let bindings = fixed(&self.graph, &options.dims, &options.constants)?;
+        let folded = match target {
+            Target::Onnx => specialise_bodies(&self.graph, &bindings, &fold()),
+            Target::Package => specialise_bodies(&self.graph, &bindings, &KeptCodes(fold())),
+        };
+        self.write(&folded.map_err(Error::passes)?, out, options, progress)
     }
 
     /// Writes a graph that was made of this model's.
@@ -89,7 +92,7 @@ impl GraphFiles {
     ) -> Result<Converted, Error> {
         match Target::of(out)? {
             Target::Onnx => self.write_onnx(graph, out, options, progress),
-            Target::Package => self.write_package(graph, out, options, progress),
+            Target::Package => self.write_package(&packaged(graph)?, out, options, progress),
         }
     }
 
@@ -163,6 +166,14 @@ impl GraphFiles {
     }
 }
 
+/// The graph as programs of Core ML ask for it: loops in the place of scans, constants where it computes some from shapes.
+fn packaged(graph: &Graph) -> Result<Graph, Error> {
+    let spelled = spell_scans(graph).map_err(Error::passes)?;
+    let own: Vec<Binding> =
+        spelled.inputs().iter().map(|id| Binding::Input(spelled.value(*id).ty.clone())).collect();
+    specialise_bodies(&spelled, &own, &KeptCodes(fold())).map_err(Error::passes)
+}
+
 /// Computes constants, on one thread.
 pub(super) fn fold() -> Fold {
     Fold::new(&SessionOptions::new(CpuBackend::new(1)))
@@ -178,6 +189,46 @@ impl Evaluate for KeptCodes {
         let kept = op.downcast::<Dequantize>().is_some_and(|op| op.block == 0 && code);
         if kept { None } else { self.0.evaluate(op, inputs, outputs) }
     }
+}
+
+/// The inputs of a graph, with open dimensions fixed as [`bindings`] does, and some inputs constants.
+fn fixed(
+    graph: &Graph,
+    dims: &[(String, usize)],
+    constants: &[(String, f64)],
+) -> Result<Vec<Binding>, Error> {
+    let mut bound = bindings(graph, dims)?;
+    for (name, value) in constants {
+        let place = graph.inputs().iter().position(|id| graph.value(*id).name == *name);
+        let tensor = place.and_then(|i| number(name, &bound[i], *value));
+        let (Some(i), Some(tensor)) = (place, tensor) else {
+            let one = |(id, binding): (&ValueId, &Binding)| {
+                let name = &graph.value(*id).name;
+                number(name, binding, 0.0).map(|_| name.clone())
+            };
+            let expected: Vec<String> = graph.inputs().iter().zip(&bound).filter_map(one).collect();
+            let expected =
+                if expected.is_empty() { "none, no input is one number".into() } else { expected.join(", ") };
+            return Err(Error::Option { option: "constant", found: name.clone(), expected });
+        };
+        bound[i] = Binding::Constant(tensor);
+    }
+    Ok(bound)
+}
+
+/// A number as a tensor of an input's type, when that has one element.
+fn number(name: &str, input: &Binding, value: f64) -> Option<Tensor> {
+    let Binding::Input(Type::Tensor(ty)) = input else { return None };
+    let shape = ty.dims().filter(|dims| dims.iter().product::<usize>() == 1)?;
+    let bytes = match ty.dtype {
+        DType::F32 => (value as f32).to_le_bytes().to_vec(),
+        DType::F64 => value.to_le_bytes().to_vec(),
+        DType::I64 => (value as i64).to_le_bytes().to_vec(),
+        DType::I32 => (value as i32).to_le_bytes().to_vec(),
+        DType::Bool => vec![u8::from(value != 0.0)],
+        _ => return None,
+    };
+    Tensor::new(name, ty.dtype, shape, bytes.into()).ok()
 }
 
 /// The inputs of a graph, with open dimensions of these names fixed; `INPUT.AXIS` names those without a name.
@@ -212,4 +263,36 @@ pub(super) fn bindings(graph: &Graph, dims: &[(String, usize)]) -> Result<Vec<Bi
         return Err(Error::Option { option: "dim", found: name.clone(), expected });
     }
     Ok(bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use kinglet_graph::ops::{Binary, Fun2};
+    use kinglet_graph::{GraphBuilder, specialise};
+
+    use super::*;
+
+    /// `x * n` with one number `n`.
+    fn scaled() -> Graph {
+        let mut b = GraphBuilder::new();
+        let x = b.input("x", TensorType::fixed(DType::F32, &[2])).expect("new");
+        let n = b.input("n", TensorType::fixed(DType::F32, &[1])).expect("new");
+        let y = b.node("y", Binary(Fun2::Mul), &[x, n]).expect("typed");
+        b.output(y);
+        b.finish()
+    }
+
+    #[test]
+    fn inputs_of_one_number_become_constants() {
+        let graph = scaled();
+        let bound = fixed(&graph, &[], &[("n".into(), 2.5)]).expect("one number");
+        let made = specialise(&graph, &bound, &fold()).expect("typed");
+        assert_eq!(made.inputs().len(), 1);
+        let constant = made.weight(made.nodes()[0].inputs[1]).expect("a constant");
+        assert_eq!(constant.data()[..], 2.5f32.to_le_bytes());
+        for name in ["x", "z"] {
+            let error = fixed(&graph, &[], &[(name.into(), 1.0)]).expect_err(name).to_string();
+            assert!(error.contains(name) && error.contains("expected n"), "{error}");
+        }
+    }
 }

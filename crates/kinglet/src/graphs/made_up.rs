@@ -9,6 +9,7 @@ use kinglet_tensor::{DType, Tensor};
 
 use super::model::Port;
 use crate::Error;
+use crate::random::Random;
 
 /// Sizes of open dimensions, and of those of pictures: lines of text and sounds; as small as may be; what needs several lines;
 /// what goes through many halvings.
@@ -125,7 +126,7 @@ fn made_up(port: &Port, shape: &[usize]) -> Result<Tensor, Error> {
     };
     let count = shape.iter().try_fold(1usize, |all, n| all.checked_mul(*n)).ok_or_else(wrong)?;
     Tensor::bytes_of(port.dtype.unwrap_or(DType::F32), shape).filter(|_| count <= MOST).ok_or_else(wrong)?;
-    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    let mut random = Random::default();
     let name = port.name.to_lowercase();
     let integer = match () {
         () if name.contains("mask") => Some(1),
@@ -147,23 +148,6 @@ fn made_up(port: &Port, shape: &[usize]) -> Result<Tensor, Error> {
     };
     let dtype = port.dtype.unwrap_or(DType::F32);
     Tensor::new(&port.name, dtype, shape.to_vec(), bytes.into()).map_err(|e| Error::Model(e.into()))
-}
-
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33
-    }
-
-    /// Normally distributed: the sum of twelve uniform values, less its mean.
-    fn normal(&mut self) -> f32 {
-        (0..12).map(|_| self.next() as f32 / (1u64 << 31) as f32).sum::<f32>() - 6.0
-    }
 }
 
 #[cfg(test)]
@@ -244,7 +228,7 @@ mod tests {
 
     #[test]
     fn normal_values_have_mean_zero_and_deviation_one() {
-        let mut random = Random(1);
+        let mut random = Random::default();
         let values: Vec<f64> = (0..10_000).map(|_| f64::from(random.normal())).collect();
         let mean = values.iter().sum::<f64>() / 1e4;
         let deviation = (values.iter().map(|x| x * x).sum::<f64>() / 1e4).sqrt();

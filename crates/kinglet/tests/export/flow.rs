@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use kinglet::graph::ops::*;
-use kinglet::graph::{Graph, GraphBuilder, TensorType, ValueId};
+use kinglet::graph::{Binding, Graph, GraphBuilder, TensorType, ValueId, specialise_bodies};
 use kinglet::tensor::{DType, Tensor};
+use kinglet_cpu::{CpuBackend, Fold, SessionOptions};
 
 use crate::check;
 use crate::made::Made;
@@ -68,6 +69,51 @@ fn loops_survive() {
             let made = m.b.push(&names, op, &[most, go, x, x], String::new()).expect("typed");
             m.op(Identity, &[made[output]])
         });
+    }
+}
+
+/// Adds slices of `x` to what is carried; each round leaves the sum, and its product with the slice of `y`.
+fn sums() -> Arc<Graph> {
+    let mut b = GraphBuilder::new();
+    let of = |shape: &[usize]| TensorType::fixed(DType::F32, shape);
+    let held = b.input("held", of(&[3])).expect("new");
+    let (x, y) = (b.input("x", of(&[3])).expect("new"), b.input("y", of(&[3])).expect("new"));
+    let factor = b.input("factor", of(&[3])).expect("new");
+    let next = b.node("next", Binary(Fun2::Add), &[held, x]).expect("typed");
+    let product = b.node("product", Binary(Fun2::Mul), &[next, y]).expect("typed");
+    let scaled = b.node("scaled", Binary(Fun2::Mul), &[product, factor]).expect("typed");
+    [next, next, scaled].into_iter().for_each(|id| b.output(id));
+    Arc::new(b.finish())
+}
+
+#[test]
+fn scans_survive() {
+    for (inputs, outputs) in [
+        ([(0, false), (1, false)], [(0, false), (0, false)]),
+        ([(0, true), (-1, false)], [(0, true), (1, false)]),
+        ([(0, false), (1, true)], [(-1, true), (0, true)]),
+    ] {
+        for output in 0..3 {
+            let mut m = Made::new();
+            let (held, x, y) = (m.input(&[3]), m.input(&[4, 3]), m.input(&[3, 4]));
+            let factor = m.input(&[3]);
+            let names = [m.name(), m.name(), m.name()];
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let op = Scan { body: sums(), carried: 1, inputs: inputs.to_vec(), outputs: outputs.to_vec() };
+            let made = m.b.push(&names, Arc::new(op), &[held, x, y, factor], String::new()).expect("typed");
+            let graph = m.finish(&[made[output]]);
+            let what = format!("{inputs:?} {outputs:?} {output}");
+            crate::through_onnx(&what, &graph, None);
+            let spelled = kinglet::graph::passes::spell_scans(&graph).expect("typed");
+            let feeds = crate::made::feeds(&graph);
+            let [found, expected] = [&spelled, &graph].map(|g| crate::made::run(g, &feeds, false));
+            crate::made::check_near(&what, &found, &expected, 1e-7);
+            let own: Vec<Binding> =
+                spelled.inputs().iter().map(|id| Binding::Input(spelled.value(*id).ty.clone())).collect();
+            let fold = Fold::new(&SessionOptions::new(CpuBackend::new(1)));
+            let bound = specialise_bodies(&spelled, &own, &fold).expect("typed");
+            crate::through_core_ml(&what, &bound);
+        }
     }
 }
 

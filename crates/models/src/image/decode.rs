@@ -1,6 +1,6 @@
 //! Bytes to pixels: PNG, JPEG, WebP, GIF and BMP, upright and in RGB.
 //!
-//! The first frame of an animation counts. EXIF orientation is applied. Depths above 8 bits are rounded, CMYK and grey are
+//! The first frame of an animation counts. A file that ends before its picture does is an error, in every format. EXIF orientation is applied. Depths above 8 bits are rounded, CMYK and grey are
 //! converted, and what is transparent shows white paper behind it.
 
 use std::io::Cursor;
@@ -51,6 +51,10 @@ const OTHERS: [(usize, &[u8], &str); 9] = [
 pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<Picture, ImageError> {
     let (format, name) = format_of(bytes)?;
     let fail = |error| wrong(name, limits, error);
+    if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
+        let why = "the file ends before the picture does; get it again".into();
+        return Err(ImageError::Damaged { format: name, why });
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut bounds = image::Limits::no_limits();
     bounds.max_alloc = Some(limits.max_bytes);
@@ -87,6 +91,28 @@ fn format_of(bytes: &[u8]) -> Result<(ImageFormat, &'static str), ImageError> {
     let other = OTHERS.iter().find(|(at, start, _)| begins(at, start)).map(|(.., name)| *name);
     let unknown = if bytes.is_empty() { "empty" } else { "of an unknown kind" };
     Err(ImageError::NotAnImage { found: other.unwrap_or(unknown) })
+}
+
+/// Whether the marker that ends a JPEG is there, where its segments lead to. Decoders make up the pixels of what is missing.
+fn jpeg_ends(bytes: &[u8]) -> bool {
+    const END: u8 = 0xd9;
+    let mut at = 2;
+    while let Some(next) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == 0xff)) {
+        at += next;
+        match bytes.get(at + 1) {
+            Some(&END) => return true,
+            // A marker begins with any number of these.
+            Some(0xff) => at += 1,
+            // A byte of the picture, and markers without a segment.
+            Some(0 | 1 | 0xd0..=0xd8) => at += 2,
+            Some(_) => {
+                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
+                at += 2 + usize::from(u16::from_be_bytes([high, low]));
+            }
+            None => return false,
+        }
+    }
+    false
 }
 
 fn check_size(
