@@ -50,16 +50,7 @@ fn attention_in_rows_and_by_heads() {
             inputs.push(net.builder.input("mask", TensorType::fixed(dtype, shape)).expect("new"));
         }
         let (scale, heads) = (Some(0.25), 3);
-        let op = Attend {
-            heads,
-            kv_heads: heads,
-            scale,
-            causal: false,
-            window: [None; 2],
-            softcap: 0.0,
-            blank: true,
-            scores: 0,
-        };
+        let op = Attend { heads, kv_heads: heads, scale, blank: true, ..Attend::default() };
         let out = net.node(op, &inputs);
         check_all(&net.finish(&[out]), &[label]);
     }

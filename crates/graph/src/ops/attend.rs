@@ -12,7 +12,7 @@ use crate::{Args, Dim, TensorType, Type};
 /// Inputs: `q` `[B, heads, S, D]` or `[B, S, heads * D]`, `k` and `v` alike with their heads; optional mask (truth values or
 /// summands, broadcast to `[B, heads, S, T]`), past keys and values `[B, kv heads, P, D]`, and the valid positions of each
 /// batch entry. Outputs: `y`, all keys, all values, and the scores as `scores` says.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Attend {
     /// Query heads, for inputs of three dimensions.
     pub heads: usize,
@@ -203,16 +203,7 @@ mod tests {
 
     /// Whether attention of four query heads and two key/value heads takes inputs of these shapes; empty ones are absent.
     fn takes(shapes: &[&[usize]]) -> bool {
-        let op = Attend {
-            heads: 4,
-            kv_heads: 2,
-            scale: None,
-            causal: false,
-            window: [None; 2],
-            softcap: 0.0,
-            blank: false,
-            scores: 0,
-        };
+        let op = Attend { heads: 4, kv_heads: 2, ..Attend::default() };
         let types: Vec<Type> = shapes
             .iter()
             .map(|s| if s.is_empty() { Type::Absent } else { TensorType::fixed(DType::F32, s).into() })

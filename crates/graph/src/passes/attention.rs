@@ -89,16 +89,7 @@ impl Look<'_> {
         }
         let heads = if let [_, heads] = *outer.as_slice() { heads } else { 1 };
         let kv_heads = heads;
-        let op = Attend {
-            heads,
-            kv_heads,
-            scale: Some(scale),
-            causal: false,
-            window: [None; 2],
-            softcap: 0.0,
-            scores: 0,
-            blank,
-        };
+        let op = Attend { heads, kv_heads, scale: Some(scale), blank, ..Attend::default() };
         let v = self.heads(node.inputs[1]);
         let sources = [q.split.clone(), k.split.clone(), v.split.clone()];
         Some((Found { op, sources, mask }, [q, k, v]))

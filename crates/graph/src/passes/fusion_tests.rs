@@ -91,7 +91,7 @@ const SOFT: Softmax = Softmax { kind: SoftmaxKind::Soft, axis: -1, flat: false }
 
 fn attend(heads: usize, blank: bool) -> Attend {
     let scale = Some(0.25);
-    Attend { heads, kv_heads: heads, scale, causal: false, window: [None; 2], softcap: 0.0, blank, scores: 0 }
+    Attend { heads, kv_heads: heads, scale, blank, ..Attend::default() }
 }
 
 #[test]

@@ -259,6 +259,10 @@ impl Kernel for Begin<'_> {
                     let bias = gates_of(run.bias, d, j, hidden);
                     for position in from..to {
                         let dots = dots(isa, rows, &x[position * wide..(position + 1) * wide]);
+                        #[allow(
+                            clippy::needless_range_loop,
+                            reason = "plain loops are inlined for every instruction set"
+                        )]
                         for gate in 0..4 {
                             let at = run.sums(position, d, gate) + j;
                             // SAFETY: element `j` is this worker's.
@@ -290,6 +294,10 @@ impl Kernel for Move<'_> {
                 let h = unsafe { run.scratch.part(before..before + of.hidden) };
                 for j in run.share.clone() {
                     let dots = dots(isa, rows_of(run.state, d, j, of.hidden, of.hidden), h);
+                    #[allow(
+                        clippy::needless_range_loop,
+                        reason = "plain loops are inlined for every instruction set"
+                    )]
                     for gate in 0..4 {
                         let at = run.sums(position, d, gate) + j;
                         // SAFETY: element `j` is this worker's.

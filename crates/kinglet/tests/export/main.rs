@@ -291,16 +291,7 @@ fn places_of_elements_survive() {
 
 #[test]
 fn fused_ops_are_spelled_out() {
-    let attend = Attend {
-        heads: 2,
-        kv_heads: 2,
-        scale: None,
-        causal: false,
-        window: [None; 2],
-        softcap: 0.0,
-        blank: false,
-        scores: 0,
-    };
+    let attend = Attend { heads: 2, kv_heads: 2, ..Attend::default() };
     for rank in [3, 4] {
         check(&format!("Attend of {rank}"), |m| {
             let (shape, keys): (&[usize], &[usize]) =

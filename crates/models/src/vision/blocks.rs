@@ -35,16 +35,7 @@ pub(super) fn attention(
     heads: usize,
     qkv: &[ValueId],
 ) -> Result<ValueId, ModelError> {
-    let op = Attend {
-        heads,
-        kv_heads: heads,
-        scale: None,
-        causal: false,
-        window: [None; 2],
-        softcap: 0.0,
-        blank: false,
-        scores: 0,
-    };
+    let op = Attend { heads, kv_heads: heads, ..Attend::default() };
     let y = net.node(&parts(at, "attend"), op, qkv)?;
     net.linear(out, y)
 }

@@ -155,16 +155,7 @@ fn rows(cx: &mut Cx<'_>, x: ValueId) -> Result<ValueId, CoreMlError> {
 fn attention(cx: &mut Cx<'_>) -> Done {
     let qkv = [cx.input("query")?, cx.input("key")?, cx.input("value")?];
     let (mask, rank) = (cx.maybe("attn_mask")?, cx.rank(qkv[0])?);
-    let op = Attend {
-        heads: 0,
-        kv_heads: 0,
-        scale: None,
-        causal: false,
-        window: [None; 2],
-        softcap: 0.0,
-        blank: false,
-        scores: 0,
-    };
+    let op = Attend::default();
     match rank {
         4 => {
             let inputs: Vec<ValueId> = qkv.into_iter().chain(mask).collect();

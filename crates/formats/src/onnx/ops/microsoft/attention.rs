@@ -44,16 +44,7 @@ pub(super) struct Inputs {
 pub(super) fn attend(cx: &mut Cx<'_, '_>, of: &Heads, inputs: &Inputs) -> Result<[ValueId; 3], OnnxError> {
     let scale = cx.attrs.float("scale").filter(|scale| *scale != 0.0);
     let (heads, kv_heads) = (of.queries, of.keys);
-    let op = Attend {
-        heads,
-        kv_heads,
-        scale,
-        causal: of.causal,
-        window: [None; 2],
-        softcap: of.softcap,
-        blank: false,
-        scores: 0,
-    };
+    let op = Attend { heads, kv_heads, scale, causal: of.causal, softcap: of.softcap, ..Attend::default() };
     let absent = cx.builder().absent();
     let [keys, values] = inputs.past.unwrap_or([absent; 2]);
     let (bias, valid) = (inputs.bias.unwrap_or(absent), inputs.valid.unwrap_or(absent));

@@ -57,11 +57,8 @@ fn grouped(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
         heads: heads.queries,
         kv_heads: heads.keys,
         scale: cx.attrs.float("scale").filter(|scale| *scale != 0.0),
-        causal: false,
-        window: [None; 2],
         softcap: cx.float("softcap", 0.0),
-        blank: false,
-        scores: 0,
+        ..Attend::default()
     };
     let y = cx.temp(op, &[q, seen, read, mask])?;
     cx.pass(0, y)?;
