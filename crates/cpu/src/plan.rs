@@ -58,7 +58,7 @@ pub(crate) struct Plan {
 }
 
 enum Segment {
-    Program(Program),
+    Program(Box<Program>),
     Dynamic(Box<Dynamic>),
 }
 
@@ -143,7 +143,7 @@ impl Plan {
             let program = Program::new(std::mem::take(steps), limits());
             let program =
                 program.map_err(|e| ExecError::Node { node: e.label.clone(), reason: e.to_string() })?;
-            segments.push(Segment::Program(program));
+            segments.push(Segment::Program(Box::new(program)));
             Ok::<_, ExecError>(())
         };
         for step in placed.steps {
