@@ -200,7 +200,14 @@ def doubles(path):
         def _run(self, x):
             return (scipy.special.erf(x),)
 
-    return ReferenceEvaluator(model, new_ops=[Conv, Resize, Erf])
+    class BatchNormalization(OpRun):
+        op_domain = ""
+
+        def _run(self, x, scale, bias, mean, var, epsilon=None, **_):
+            across = lambda list_: list_.reshape(-1, *[1] * (x.ndim - 2))
+            return (across(scale) * (x - across(mean)) / np.sqrt(across(var) + epsilon) + across(bias),)
+
+    return ReferenceEvaluator(model, new_ops=[BatchNormalization, Conv, Erf, Resize])
 
 
 def receipts(folder, detector):

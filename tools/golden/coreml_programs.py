@@ -284,6 +284,18 @@ def draws():
     return [x], build, [one, one, one, one, one, one, two, two, np.float32(0)], IOS15
 
 
+def norms():
+    """Norms of each channel of each picture, with a scale and a shift and without."""
+    x, scale = normal(2, 3, 4, 5), normal(3)
+    centred = x.astype(np.float64) - x.mean((2, 3), keepdims=True, dtype=np.float64)
+    plain = centred / np.sqrt((centred**2).mean((2, 3), keepdims=True) + 1e-3)
+
+    def build(x):
+        return (mb.instance_norm(x=x, epsilon=np.float32(1e-3)), mb.instance_norm(x=x, gamma=scale, beta=scale, epsilon=np.float32(1e-3)))
+
+    return [x], build, [plain, plain * scale.reshape(3, 1, 1) + scale.reshape(3, 1, 1)], IOS15
+
+
 def convert(inputs, build, target):
     kinds = {np.dtype(np.int32): types.int32, np.dtype(np.float32): types.fp32}
     specs = [mb.TensorSpec(shape=x.shape, dtype=kinds[x.dtype]) for x in inputs]
@@ -296,7 +308,7 @@ def main():
     root = pathlib.Path(sys.argv[1])
     root.mkdir(parents=True, exist_ok=True)
     cases = dict(resampling=resampling, affine=affine, regions=regions, boxes=boxes, lists=lists, elements=elements, draws=draws, sizes=sizes)
-    cases |= {"regions-flat": regions_flat, "boxes-columns": boxes_columns}
+    cases |= {"regions-flat": regions_flat, "boxes-columns": boxes_columns, "norms": norms}
     for name, case in cases.items():
         inputs, build, outputs, target = case()
         model = convert(inputs, build, target)

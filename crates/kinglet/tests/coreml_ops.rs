@@ -73,6 +73,7 @@ fn operations_without_a_module_compute_what_their_definitions_say() {
         "draws",
         "elements",
         "lists",
+        "norms",
         "regions",
         "regions-flat",
         "resampling",

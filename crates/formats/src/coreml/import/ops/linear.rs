@@ -90,13 +90,13 @@ fn matmul(cx: &mut Cx<'_>) -> Done {
     cx.emit(MatMul, &sides)
 }
 
-/// A parameter, or as many of `value` as the known vector `like` has.
+/// A parameter, or as many of `value` as the vector `like` has elements, or the picture `like` channels.
 fn vector_or(cx: &mut Cx<'_>, parameter: &str, like: ValueId, value: f32) -> Result<ValueId, CoreMlError> {
     if let Some(id) = cx.maybe(parameter)? {
         return Ok(id);
     }
-    let dims = cx.making.dims(like).filter(|dims| dims.len() == 1);
-    let count = dims.ok_or_else(|| cx.fail("the number of channels is not known"))?[0];
+    let channels = cx.making.dims(like).and_then(|dims| dims.get(usize::from(dims.len() > 1)).copied());
+    let count = channels.ok_or_else(|| cx.fail("the number of channels is not known"))?;
     let name = format!("{}.{parameter}", cx.op.name);
     Ok(cx.making.floats(&name, &[count], &vec![value; count])?)
 }
@@ -109,7 +109,8 @@ fn batch_norm(cx: &mut Cx<'_>) -> Done {
 }
 
 fn instance_norm(cx: &mut Cx<'_>) -> Done {
-    let (x, gamma, beta) = (cx.input("x")?, cx.input("gamma")?, cx.input("beta")?);
+    let x = cx.input("x")?;
+    let (gamma, beta) = (vector_or(cx, "gamma", x, 1.0)?, vector_or(cx, "beta", x, 0.0)?);
     let eps = cx.float("epsilon", 1e-5);
     cx.emit(GroupNorm { groups: None, eps }, &[x, gamma, beta])
 }
