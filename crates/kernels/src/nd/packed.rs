@@ -86,12 +86,14 @@ pub struct Packed(Arc<Cell>);
 struct Cell {
     floats: usize,
     filled: OnceLock<Result<Bytes, NdError>>,
+    /// The same floats in memory that is read faster.
+    moved: OnceLock<Bytes>,
 }
 
 impl Packed {
     /// Room for so many floats that are still to come.
     pub fn pending(floats: usize) -> Self {
-        Self(Arc::new(Cell { floats, filled: OnceLock::new() }))
+        Self(Arc::new(Cell { floats, filled: OnceLock::new(), moved: OnceLock::new() }))
     }
 
     /// How many floats there are, or will be.
@@ -103,16 +105,25 @@ impl Packed {
     /// only the first call counts.
     pub fn fill(&self, filled: Result<Bytes, NdError>) {
         let filled = filled.and_then(|bytes| {
-            let whole = self.0.floats.checked_mul(size_of::<f32>()) == Some(bytes.len());
-            let aligned = bytes.as_ptr().cast::<[f32; 16]>().align_offset(64) == 0;
             let reason = || format!("{} bytes for {} floats", bytes.len(), self.0.floats);
-            if whole && (aligned || bytes.is_empty()) {
-                Ok(bytes)
-            } else {
-                Err(NdError { what: "packed weights", reason: reason() })
-            }
+            let wrong = || NdError { what: "packed weights", reason: reason() };
+            if self.fits(&bytes) { Ok(bytes) } else { Err(wrong()) }
         });
         let _first_counts = self.0.filled.set(filled);
+    }
+
+    /// Hands in the same floats once more, in memory that is read faster: whoever begins to read them from now on reads
+    /// these. What does not fit is left.
+    pub fn move_to(&self, bytes: Bytes) {
+        if self.fits(&bytes) {
+            let _first_counts = self.0.moved.set(bytes);
+        }
+    }
+
+    fn fits(&self, bytes: &Bytes) -> bool {
+        let whole = self.0.floats.checked_mul(size_of::<f32>()) == Some(bytes.len());
+        let aligned = bytes.as_ptr().cast::<[f32; 16]>().align_offset(64) == 0;
+        whole && (aligned || bytes.is_empty())
     }
 
     /// Waits until they are there; fails when they will never be.
@@ -127,7 +138,7 @@ impl Packed {
 
     /// The floats as bytes, once they are there.
     pub fn bytes(&self) -> Option<&Bytes> {
-        self.0.filled.get()?.as_ref().ok()
+        self.0.moved.get().or_else(|| self.0.filled.get()?.as_ref().ok())
     }
 }
 
@@ -136,9 +147,9 @@ impl Deref for Packed {
 
     #[inline(always)]
     fn deref(&self) -> &[f32] {
-        match self.0.filled.get() {
-            Some(Ok(bytes)) => bytemuck::cast_slice(bytes),
-            _ => panic!("packed weights are read before they are there"),
+        match self.bytes() {
+            Some(bytes) => bytemuck::cast_slice(bytes),
+            None => panic!("packed weights are read before they are there"),
         }
     }
 }
@@ -163,6 +174,20 @@ mod tests {
         shared.fill(Ok(floats.into()));
         shared.fill(Err(NdError { what: "test", reason: "too late".into() }));
         assert!(packed.wait().is_ok() && packed.iter().all(|x| x.to_bits() == 0x0101_0101));
+    }
+
+    #[test]
+    fn floats_are_read_where_they_were_moved_to() {
+        let packed = Packed::pending(16);
+        let bytes = |len| Bytes::from(AlignedBuf::<u8>::try_new(len).expect("memory"));
+        let (first, second) = (bytes(64), bytes(64));
+        packed.fill(Ok(first.clone()));
+        let before = packed.as_ptr();
+        packed.move_to(bytes(128));
+        assert!(before == first.as_ptr().cast() && packed.as_ptr() == before, "other floats are left");
+        packed.move_to(second.clone());
+        packed.move_to(bytes(64));
+        assert!(packed.as_ptr() == second.as_ptr().cast() && packed.len() == 16);
     }
 
     #[test]
