@@ -256,8 +256,10 @@ impl CodeConv {
             let panels = self.panels.len();
             return (least.max(wanted.div_ceil(panels).min(self.lines.len())), panels);
         }
-        // Parts of the image read all weights each, parts of the panels all of the image.
-        let cost = |&(lines, panels): &(usize, usize)| lines * weights + panels * input;
+        // Parts of the image read all weights each, parts of the panels all of the image. Units for everyone come first.
+        let cost = |&(lines, panels): &(usize, usize)| {
+            (wanted.saturating_sub(lines * panels), lines * weights + panels * input)
+        };
         let options = (least..=self.lines.len().clamp(1, 64).max(least))
             .map(|lines| (lines, wanted.div_ceil(lines).min(self.panels.len())));
         options.min_by_key(cost).unwrap_or((1, 1))
