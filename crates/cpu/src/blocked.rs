@@ -66,9 +66,9 @@ impl Image {
     }
 }
 
-/// A buffer of fixed size as `rows` rows.
+/// A buffer of fixed size as `rows` rows; a part of it has its share of them, and one row stays one.
 pub(crate) fn rows_of(spans: &Spans, buffer: BufferId, rows: usize) -> Span {
-    let span = spans[buffer];
+    let (span, rows) = (spans[buffer], spans.share(rows));
     let len = span.len(&[]).unwrap_or(0);
     Span { rows: Rows::Fixed(rows), cols: len.checked_div(rows).unwrap_or(0), ..span }
 }
@@ -119,7 +119,8 @@ impl Lowering<'_> {
         self.step(node, &[from], &[to], Work::default(), move |s| {
             let (x, out) = (rows_of(s, from, images), rows_of(s, to, images));
             relayout(x, out, channels, image.pixels(), layouts[0], layouts[1])
-        });
+        })
+        .apart(images);
     }
 
     /// The only node that reads a value, with its index; none when there are several, or the value is a result.

@@ -11,6 +11,7 @@ use kinglet_kernels::nd::{Layout, relayout};
 use kinglet_tensor::DType;
 
 use crate::blocked::{Image, rows_of};
+use crate::lanes::ANY;
 use crate::lower::{BufferId, Lowering, Work};
 
 /// What stands for each code.
@@ -229,7 +230,8 @@ impl Lowering<'_> {
     fn translated(&mut self, node: &Node, [from, to]: [BufferId; 2], table: Table) {
         self.step(node, &[from], &[to], Work::default(), move |s| {
             translate(rows_of(s, from, 1), rows_of(s, to, 1), table.clone())
-        });
+        })
+        .apart(ANY);
     }
 
     /// Copies images of codes from one layout into another.
@@ -244,6 +246,7 @@ impl Lowering<'_> {
         self.step(node, &[from], &[to], Work::default(), move |s| {
             let (x, out) = (rows_of(s, from, images), rows_of(s, to, images));
             relayout(x, out, channels, image.pixels(), layouts[0], layouts[1])
-        });
+        })
+        .apart(images);
     }
 }

@@ -113,7 +113,7 @@ impl CpuExecutable {
     }
 
     fn bind(&self, dims: &[usize]) -> Result<Bucket, ExecError> {
-        let Placed { steps, inputs, outputs, bytes, .. } = self.lowered.place(dims)?;
+        let Placed { parts, inputs, outputs, bytes, .. } = self.lowered.place(dims, &[])?;
         let limits = Limits {
             arena_bytes: bytes,
             dims: dims.to_vec(),
@@ -121,8 +121,8 @@ impl CpuExecutable {
             level: self.level,
             kv: self.kv.as_ref().map(|kv| kv.spec().clone()),
         };
-        let steps = steps.into_iter().flatten().collect();
-        let program = Program::new(steps, limits).map_err(|e| ExecError::Node {
+        let parts = parts.into_iter().flatten().collect();
+        let program = Program::of_parts(parts, limits).map_err(|e| ExecError::Node {
             node: self.lowered.steps.get(e.step).map_or_else(String::new, |s| s.name.clone()),
             reason: e.to_string(),
         })?;
@@ -199,7 +199,7 @@ impl Executable for CpuExecutable {
     }
 
     fn report(&self, dims: &[usize]) -> Result<PlanReport, ExecError> {
-        let placed = self.lowered.place(dims)?;
+        let placed = self.lowered.place(dims, &[])?;
         Ok(PlanReport {
             packed_bytes: self.weights.packed_bytes() + self.bank.bytes(),
             mapped_bytes: self.weights.mapped_bytes(),

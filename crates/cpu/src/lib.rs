@@ -16,6 +16,7 @@ mod fast;
 mod handed;
 mod host;
 mod host_step;
+mod lanes;
 mod lower;
 mod ops;
 mod outputs;

@@ -199,10 +199,7 @@ impl<'a> Lowering<'a> {
         let bind = |_: &Spans| -> Result<Box<dyn Step>, StepError> {
             Err(StepError { step: "dynamic", reason: "runs between programs".into() })
         };
-        self.step(node, &reads, &writes, Work::default(), bind);
-        if let Some(step) = self.steps.last_mut() {
-            step.dynamic = Some(index);
-        }
+        self.step(node, &reads, &writes, Work::default(), bind).dynamic = Some(index);
         Ok(())
     }
 
@@ -293,9 +290,11 @@ impl<'a> Lowering<'a> {
         writes: &[BufferId],
         work: Work,
         bind: impl Fn(&Spans) -> Result<Box<dyn Step>, StepError> + Send + Sync + 'static,
-    ) {
+    ) -> &mut Lowered {
+        let at = self.steps.len();
         self.steps.push(Lowered {
             dynamic: None,
+            parts: 0,
             name: node.name.clone(),
             note: node.note.clone(),
             work,
@@ -303,6 +302,14 @@ impl<'a> Lowering<'a> {
             writes: writes.to_vec(),
             bind: Box::new(bind),
         });
+        &mut self.steps[at]
+    }
+
+    /// How many parts of a buffer rows of a value are, `rows` of them with so many elements between, when they fill it; else 0.
+    pub(crate) fn rows_apart(&self, id: BufferId, rows: usize, stride: usize, skip: usize) -> usize {
+        let Buffer { rows: all, cols, .. } = self.buffers[id.0];
+        let len = all.count(&[]).and_then(|all| all.checked_mul(cols));
+        if rows.checked_mul(stride) == len && skip < stride { rows } else { 0 }
     }
 
     fn typed(&self, id: ValueId) -> Result<Buffer, ExecError> {

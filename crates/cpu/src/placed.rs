@@ -1,10 +1,13 @@
-//! A lowered graph: steps over virtual buffers, which each shape bucket places in an arena and binds.
+//! A lowered graph: steps over virtual buffers, which each shape bucket places in an arena and binds; stretches of them
+//! become lanes.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use kinglet_graph::{ExecError, Lifetime, PlanReport, StepReport, ValueId, plan_memory};
-use kinglet_kernels::{Access, Elem, Rows, Span, Step, StepError};
+use kinglet_graph::{ExecError, Layout, Lifetime, PlanReport, StepReport, ValueId, plan_memory};
+use kinglet_kernels::{Access, Elem, Part, Rows, Span, Step, StepError};
 
+use crate::lanes::Stretch;
 use crate::lower::Work;
 
 const TOO_LARGE: &str = "the size overflows";
@@ -21,12 +24,21 @@ pub(crate) struct Buffer {
     pub(crate) elem: Elem,
 }
 
+impl Buffer {
+    /// Its size under these dimensions; none when it overflows.
+    pub(crate) fn bytes(&self, dims: &[usize]) -> Option<usize> {
+        self.rows.count(dims)?.checked_mul(self.cols)?.checked_mul(self.elem.bytes())
+    }
+}
+
 type Bind = dyn Fn(&Spans) -> Result<Box<dyn Step>, StepError> + Send + Sync;
 
 /// A step that waits for its buffers' places.
 pub(crate) struct Lowered {
     /// The node, when it runs between programs.
     pub(crate) dynamic: Option<usize>,
+    /// How many equal parts of each of its buffers it treats apart; 0 when it does not.
+    pub(crate) parts: usize,
     pub(crate) name: String,
     pub(crate) note: String,
     pub(crate) work: Work,
@@ -35,13 +47,36 @@ pub(crate) struct Lowered {
     pub(crate) bind: Box<Bind>,
 }
 
-/// Buffers with their places, for one bucket.
-pub(crate) struct Spans(Vec<Span>);
+impl Lowered {
+    /// Says that each of `parts` equal parts of what the step writes depends on the same part of each buffer that it reads
+    /// alone, and that it binds to parts of its buffers as well. Any divisor of `parts` does, then.
+    pub(crate) fn apart(&mut self, parts: usize) {
+        self.parts = parts;
+    }
+}
+
+/// Buffers with their places, for one bucket, or for a part of a batch.
+pub(crate) struct Spans {
+    spans: Vec<Span>,
+    /// How many parts there are.
+    parts: usize,
+}
 
 impl Spans {
     /// How many buffers there are.
     pub(crate) fn count(&self) -> usize {
-        self.0.len()
+        self.spans.len()
+    }
+
+    /// A part's share of so many rows; of one, that one.
+    pub(crate) fn share(&self, rows: usize) -> usize {
+        if rows == 1 { 1 } else { rows / self.parts }
+    }
+
+    /// The sizes of a part of a value of these sizes.
+    pub(crate) fn shared(&self, sizes: &[usize]) -> Vec<usize> {
+        let first = sizes.first().map(|size| self.share(*size));
+        first.into_iter().chain(sizes.iter().skip(1).copied()).collect()
     }
 }
 
@@ -49,7 +84,7 @@ impl std::ops::Index<BufferId> for Spans {
     type Output = Span;
 
     fn index(&self, id: BufferId) -> &Span {
-        &self.0[id.0]
+        &self.spans[id.0]
     }
 }
 
@@ -65,42 +100,151 @@ pub(crate) struct LoweredGraph {
 /// A lowered graph with every buffer in its place.
 pub(crate) struct Placed {
     pub(crate) spans: Spans,
-    /// Steps, or the nodes that run between programs.
-    pub(crate) steps: Vec<Result<Box<dyn Step>, usize>>,
+    /// Parts of programs, or the nodes that run between them.
+    pub(crate) parts: Vec<Result<Part, usize>>,
     pub(crate) inputs: Vec<Span>,
     pub(crate) outputs: Vec<Span>,
-    /// For each step, the spans it writes.
-    pub(crate) written: Vec<Vec<Span>>,
+    /// The steps that a profiler hears of.
+    told: Vec<Told>,
     pub(crate) bytes: usize,
 }
 
+/// A step of all workers, or of a lane.
+struct Told {
+    step: usize,
+    written: Vec<Span>,
+    /// The parts of the batch that it and those beside it make, and how many there are.
+    parts: Option<(Range<usize>, usize)>,
+}
+
+/// A stretch with its memory: lanes have places of their own for what nobody else touches.
+struct Laid<'a> {
+    stretch: &'a Stretch,
+    /// The buffers that each lane has for itself.
+    inside: Vec<usize>,
+    lane: Layout,
+}
+
 impl LoweredGraph {
-    /// Places buffers for at most `dims` and binds every step.
-    pub(crate) fn place(&self, dims: &[usize]) -> Result<Placed, ExecError> {
-        let lifetimes = self.lifetimes(dims)?;
-        let layout = plan_memory(&lifetimes)
-            .ok_or_else(|| ExecError::Memory { what: "activations".into(), reason: TOO_LARGE.into() })?;
-        let place = |(buffer, offset): (&Buffer, &usize)| Span {
-            offset: *offset,
+    /// Places buffers for at most `dims` and binds every step; those of `stretches` as lanes.
+    pub(crate) fn place(&self, dims: &[usize], stretches: &[Stretch]) -> Result<Placed, ExecError> {
+        let mut lives = self.lifetimes(dims)?;
+        let laid = stretches.iter().map(|stretch| self.lay(stretch, &mut lives));
+        let laid: Vec<Laid<'_>> = laid.collect::<Option<_>>().ok_or_else(overflow)?;
+        let layout = plan_memory(&lives).ok_or_else(overflow)?;
+        let place = |(i, buffer): (usize, &Buffer)| Span {
+            offset: layout.offsets[i],
             cols: buffer.cols,
             rows: buffer.rows,
             elem: buffer.elem,
         };
-        let spans = Spans(self.buffers.iter().zip(&layout.offsets).map(place).collect());
-        let node =
-            |step: &Lowered, e: StepError| ExecError::Node { node: step.name.clone(), reason: e.to_string() };
-        let bind = |s: &Lowered| match s.dynamic {
-            Some(index) => Ok(Err(index)),
-            None => (s.bind)(&spans).map(Ok).map_err(|e| node(s, e)),
-        };
-        Ok(Placed {
-            steps: self.steps.iter().map(bind).collect::<Result<_, _>>()?,
+        let spans = Spans { spans: self.buffers.iter().enumerate().map(place).collect(), parts: 1 };
+        let mut placed = Placed {
+            parts: Vec::new(),
             inputs: self.inputs.iter().map(|b| spans[*b]).collect(),
             outputs: self.outputs.iter().map(|b| spans[*b]).collect(),
-            written: self.steps.iter().map(|s| s.writes.iter().map(|b| spans[*b]).collect()).collect(),
+            told: Vec::new(),
             bytes: layout.bytes,
             spans,
-        })
+        };
+        let mut laid = laid.iter().zip(&layout.offsets[self.buffers.len()..]).peekable();
+        let mut next = 0;
+        while next < self.steps.len() {
+            match laid.next_if(|(laid, _)| laid.stretch.steps.start == next) {
+                Some((laid, at)) => {
+                    self.lanes(laid, *at, &mut placed)?;
+                    next = laid.stretch.steps.end;
+                }
+                None => {
+                    self.whole(next, &mut placed)?;
+                    next += 1;
+                }
+            }
+        }
+        Ok(placed)
+    }
+
+    /// Adds a step over whole buffers.
+    fn whole(&self, index: usize, placed: &mut Placed) -> Result<(), ExecError> {
+        let step = &self.steps[index];
+        placed.parts.push(match step.dynamic {
+            Some(node) => Err(node),
+            None => Ok(Part::Step(bind(step, &placed.spans)?)),
+        });
+        placed.told.push(told(index, step, &placed.spans, None));
+        Ok(())
+    }
+
+    /// Adds a stretch: the parts of the batch round by round, one in each lane; those that are left one after the other.
+    fn lanes(&self, laid: &Laid<'_>, at: usize, placed: &mut Placed) -> Result<(), ExecError> {
+        let Stretch { steps, parts, lanes } = laid.stretch;
+        let part = |part: usize, lane: usize| self.part(laid, at, &placed.spans, part, lane);
+        let mut bound: Vec<Vec<Box<dyn Step>>> = (0..*lanes).map(|_| Vec::new()).collect();
+        let rounds = parts / lanes;
+        for round in 0..rounds {
+            for (lane, list) in bound.iter_mut().enumerate() {
+                let spans = part(round * lanes + lane, lane);
+                for step in &self.steps[steps.clone()] {
+                    list.push(bind(step, &spans)?);
+                }
+            }
+            let (spans, made) = (part(round * lanes, 0), round * lanes..(round + 1) * lanes);
+            for index in steps.clone() {
+                placed.told.push(told(index, &self.steps[index], &spans, Some((made.clone(), *parts))));
+            }
+        }
+        let left: Vec<(usize, Spans)> = (rounds * lanes..*parts).map(|k| (k, part(k, 0))).collect();
+        placed.parts.push(Ok(Part::Lanes(bound)));
+        for (k, spans) in left {
+            for index in steps.clone() {
+                let step = &self.steps[index];
+                placed.parts.push(Ok(Part::Step(bind(step, &spans)?)));
+                placed.told.push(told(index, step, &spans, Some((k..k + 1, *parts))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays out what is made and read within a stretch alone, for one lane; in `lives` the lanes together are one more
+    /// buffer, and what comes from before or is wanted later lives throughout.
+    fn lay<'a>(&self, stretch: &'a Stretch, lives: &mut Vec<Lifetime>) -> Option<Laid<'a>> {
+        let Range { start, end } = stretch.steps;
+        let mut touched = vec![false; self.buffers.len()];
+        for step in &self.steps[start..end] {
+            step.reads.iter().chain(&step.writes).for_each(|b| touched[b.0] = true);
+        }
+        let within = |life: &Lifetime| life.first >= start && life.last < end;
+        let inside: Vec<usize> = (0..touched.len()).filter(|&i| touched[i] && within(&lives[i])).collect();
+        let mut own = Vec::new();
+        for &i in &inside {
+            own.push(Lifetime { bytes: lives[i].bytes / stretch.parts, ..lives[i] });
+            lives[i].bytes = 0;
+        }
+        for (life, _) in lives.iter_mut().zip(&touched).filter(|(life, touched)| **touched && !within(life)) {
+            life.first = if life.first >= start { start } else { life.first };
+            life.last = if life.last < end { end - 1 } else { life.last };
+        }
+        let lane = plan_memory(&own)?;
+        let bytes = lane.bytes.checked_mul(stretch.lanes)?;
+        lives.push(Lifetime { bytes, first: start, last: end - 1 });
+        Some(Laid { stretch, inside, lane })
+    }
+
+    /// The places of a part of the batch in a lane; lanes begin at `at`.
+    fn part(&self, laid: &Laid<'_>, at: usize, whole: &Spans, part: usize, lane: usize) -> Spans {
+        let parts = laid.stretch.parts;
+        let share = |span: &Span| {
+            let (rows, len) = (span.rows.count(&[]).unwrap_or(0), span.len(&[]).unwrap_or(0));
+            let rows = if rows.is_multiple_of(parts) { rows / parts } else { 1 };
+            let cols = (len / parts).checked_div(rows).unwrap_or(0);
+            let offset = span.offset + part * (len / parts) * span.elem.bytes();
+            Span { offset, rows: Rows::Fixed(rows), cols, ..*span }
+        };
+        let mut spans: Vec<Span> = whole.spans.iter().map(share).collect();
+        for (&i, offset) in laid.inside.iter().zip(&laid.lane.offsets) {
+            spans[i].offset = at + lane * laid.lane.bytes + offset;
+        }
+        Spans { spans, parts }
     }
 
     /// The buffers of values.
@@ -110,25 +254,40 @@ impl LoweredGraph {
 
     /// Steps and memory in words and figures; weights, threads and instruction set are the caller's to add.
     pub(crate) fn report(&self, placed: &Placed, dims: &[usize]) -> PlanReport {
-        let place = |span: &Span| (span.offset, span.end(dims).map_or(0, |end| end - span.offset));
-        let rows = |written: &[Span]| written.first().and_then(|s| s.rows.count(dims)).unwrap_or(0);
-        let steps =
-            self.steps.iter().zip(&placed.steps).zip(&placed.written).map(|((low, step), written)| {
-                let step = step.as_ref().ok();
-                StepReport {
-                    name: low.name.clone(),
-                    kernel: step.map_or_else(|| "between programs".into(), |step| step.label()),
-                    note: low.note.clone(),
-                    weight_bytes: low.work.weight_bytes + low.work.row_bytes * rows(written),
-                    activation_bytes: step
-                        .map_or(0, |step| moved_bytes(step.as_ref(), low.work.gathers, dims)),
-                    multiply_adds: low.work.multiply_adds * rows(written),
-                    math: low.work.math,
-                    attends: low.work.attends,
-                    outputs: written.iter().map(place).collect(),
-                }
-            });
+        let steps = placed.parts.iter().flat_map(|part| -> Vec<Option<&dyn Step>> {
+            match part {
+                Ok(Part::Step(step)) => vec![Some(&**step)],
+                Ok(Part::Lanes(lanes)) => lanes[0].iter().map(|step| Some(&**step)).collect(),
+                Err(_) => vec![None],
+            }
+        });
+        let steps = placed.told.iter().zip(steps).map(|(told, step)| self.step_report(told, step, dims));
         PlanReport { steps: steps.collect(), arena_bytes: placed.bytes, ..PlanReport::default() }
+    }
+
+    fn step_report(&self, told: &Told, step: Option<&dyn Step>, dims: &[usize]) -> StepReport {
+        let low = &self.steps[told.step];
+        let place = |span: &Span| (span.offset, span.end(dims).map_or(0, |end| end - span.offset));
+        let rows = low.writes.first().and_then(|b| self.buffers[b.0].rows.count(dims)).unwrap_or(0);
+        let (made, parts) = told.parts.as_ref().map_or((1, 1), |(made, parts)| (made.len(), *parts));
+        let note = match &told.parts {
+            Some((made, _)) if made.len() == 1 => format!("part {} alone", made.start),
+            Some((made, _)) => format!("parts {} to {} side by side", made.start, made.end - 1),
+            None => String::new(),
+        };
+        let notes = [low.note.as_str(), note.as_str()];
+        let moved = step.map_or(0, |step| moved_bytes(step, low.work.gathers, dims));
+        StepReport {
+            name: low.name.clone(),
+            kernel: step.map_or_else(|| "between programs".into(), |step| step.label()),
+            note: notes.into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; "),
+            weight_bytes: low.work.weight_bytes + low.work.row_bytes * rows * made / parts,
+            activation_bytes: moved * made,
+            multiply_adds: low.work.multiply_adds * rows * made / parts,
+            math: low.work.math,
+            attends: low.work.attends,
+            outputs: told.written.iter().map(place).collect(),
+        }
     }
 
     /// When each buffer is first written and last read. Inputs live from the start, outputs to the end; indices are
@@ -136,9 +295,7 @@ impl LoweredGraph {
     fn lifetimes(&self, dims: &[usize]) -> Result<Vec<Lifetime>, ExecError> {
         let (mut lives, end) = (Vec::with_capacity(self.buffers.len()), self.steps.len());
         for buffer in &self.buffers {
-            let rows = buffer.rows.count(dims).and_then(|rows| rows.checked_mul(buffer.cols));
-            let bytes = rows.and_then(|elements| elements.checked_mul(buffer.elem.bytes()));
-            let bytes = bytes.ok_or_else(|| ExecError::Memory {
+            let bytes = buffer.bytes(dims).ok_or_else(|| ExecError::Memory {
                 what: "an activation".into(),
                 reason: TOO_LARGE.into(),
             })?;
@@ -155,6 +312,19 @@ impl LoweredGraph {
         self.outputs.iter().for_each(|b| lives[b.0].last = end);
         Ok(lives)
     }
+}
+
+fn overflow() -> ExecError {
+    ExecError::Memory { what: "activations".into(), reason: TOO_LARGE.into() }
+}
+
+fn bind(step: &Lowered, spans: &Spans) -> Result<Box<dyn Step>, ExecError> {
+    (step.bind)(spans)
+        .map_err(|e: StepError| ExecError::Node { node: step.name.clone(), reason: e.to_string() })
+}
+
+fn told(index: usize, step: &Lowered, spans: &Spans, parts: Option<(Range<usize>, usize)>) -> Told {
+    Told { step: index, written: step.writes.iter().map(|b| spans[*b]).collect(), parts }
 }
 
 /// Bytes of the spans that a step reads, and of those that it writes; a gathering one reads what it writes.

@@ -14,6 +14,7 @@ use self::dynamic::{Dynamic, Kind};
 use crate::control::Control;
 use crate::env::Env;
 use crate::host::host;
+use crate::lanes::{batch, stretches};
 use crate::lower::Lowering;
 use crate::placed::Placed;
 use crate::session::{Feed, TensorView};
@@ -85,7 +86,8 @@ impl Plan {
             &env.bank,
         );
         let lowered = lowering.finish()?;
-        let placed = lowered.place(&[])?;
+        let parts = if env.fuse { batch(&graph) } else { 1 };
+        let placed = lowered.place(&[], &stretches(&lowered, parts, env.team.size()))?;
         let mut plan = Self {
             segments: Vec::new(),
             places: HashMap::new(),
@@ -135,28 +137,28 @@ impl Plan {
             level: env.backend.level,
             kv: None,
         };
-        let mut steps = Vec::new();
-        let flush = |steps: &mut Vec<_>, segments: &mut Vec<Segment>| {
-            if steps.is_empty() {
+        let mut parts = Vec::new();
+        let flush = |parts: &mut Vec<_>, segments: &mut Vec<Segment>| {
+            if parts.is_empty() {
                 return Ok(());
             }
-            let program = Program::new(std::mem::take(steps), limits());
+            let program = Program::of_parts(std::mem::take(parts), limits());
             let program =
                 program.map_err(|e| ExecError::Node { node: e.label.clone(), reason: e.to_string() })?;
             segments.push(Segment::Program(Box::new(program)));
             Ok::<_, ExecError>(())
         };
-        for step in placed.steps {
-            match step {
-                Ok(step) => steps.push(step),
+        for part in placed.parts {
+            match part {
+                Ok(part) => parts.push(part),
                 Err(index) => {
-                    flush(&mut steps, &mut self.segments)?;
+                    flush(&mut parts, &mut self.segments)?;
                     let dynamic = self.dynamic(graph, &graph.nodes()[index], env)?;
                     self.segments.push(Segment::Dynamic(Box::new(dynamic)));
                 }
             }
         }
-        flush(&mut steps, &mut self.segments)?;
+        flush(&mut parts, &mut self.segments)?;
         let programs = self.segments.iter().filter_map(|s| match s {
             Segment::Program(program) => Some(program.arena_bytes()),
             Segment::Dynamic(_) => None,

@@ -20,7 +20,7 @@ mod team;
 
 pub use arena::{ALIGN, Arena, ArenaError, DimId, Elem, Element, Rows, Span};
 pub use kv::{GROUP, KvError, KvStore, KvView};
-pub use program::{LENT, Lent, Limits, Profiler, Program, ProgramError, RunArgs, RunError};
+pub use program::{LENT, Lent, Limits, Part, Profiler, Program, ProgramError, RunArgs, RunError};
 pub use shared::SharedMut;
 pub use step::{Access, Bound, Needs, Step, StepCtx, StepError};
 pub use team::{Team, Worker};

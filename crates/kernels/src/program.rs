@@ -5,8 +5,11 @@
 //! Deliberately absent: graphs, and deciding where values lie (the planner's).
 
 mod ahead;
+mod check;
+mod lanes;
 mod lent;
 
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -14,11 +17,14 @@ use kinglet_simd::Level;
 use kinglet_tensor::{KvSpec, SeqRows};
 
 use self::ahead::Ahead;
+use self::check::{Scratch, check_cover, check_inputs, check_needs, check_spans, label, place_scratch};
+pub use self::lanes::Part;
+use self::lanes::{Turn, check_lanes, flatten};
 pub(crate) use self::lent::Places;
 pub use self::lent::{LENT, Lent};
-use crate::arena::{ALIGN, Arena, Elem, Rows, Span};
+use crate::arena::{Arena, Rows, Span};
 use crate::kv::{KvError, KvStore, KvView};
-use crate::step::{Access, Bound, Needs, Step, StepCtx};
+use crate::step::{Bound, Needs, Step, StepCtx};
 use crate::{Team, Worker};
 
 /// What a program is built for.
@@ -101,19 +107,25 @@ pub enum RunError {
 /// Checked steps in running order.
 pub struct Program {
     steps: Vec<(Box<dyn Step>, Needs)>,
+    /// Which of them all workers take together, and which are in lanes.
+    turns: Vec<Turn>,
     limits: Limits,
     ragged: Option<Rows>,
     /// Spans that a run may bring from elsewhere.
     lent: [Option<Span>; LENT],
-    /// Offsets of the shared and of the first worker's scratch, then the end of the arena.
-    scratch: (usize, usize),
-    arena_bytes: usize,
+    scratch: Scratch,
 }
 
 impl Program {
     /// Checks every step against the limits.
     pub fn new(steps: Vec<Box<dyn Step>>, limits: Limits) -> Result<Self, ProgramError> {
-        let steps: Vec<_> = steps.into_iter().map(|step| (step.needs(), step)).map(|(n, s)| (s, n)).collect();
+        Self::of_parts(steps.into_iter().map(Part::Step).collect(), limits)
+    }
+
+    /// The same for steps of which some are in lanes. Lanes are as long as each other, and none writes what another one
+    /// touches.
+    pub fn of_parts(parts: Vec<Part>, limits: Limits) -> Result<Self, ProgramError> {
+        let (steps, turns) = flatten(parts);
         let fail =
             |index: usize, reason: String| ProgramError { step: index, label: label(&steps, index), reason };
         let mut ragged = None;
@@ -122,19 +134,20 @@ impl Program {
             check_needs(needs, &limits, &mut ragged).map_err(|reason| fail(index, reason))?;
         }
         check_inputs(&steps, &limits).map_err(|(index, reason)| fail(index, reason))?;
-        let (scratch, arena_bytes) = place_scratch(&steps, &limits)
+        check_lanes(&steps, &turns, &limits).map_err(|(index, reason)| fail(index, reason))?;
+        let scratch = place_scratch(&steps, &turns, &limits)
             .ok_or_else(|| fail(0, "the arena and the steps' scratch overflow the address space".into()))?;
-        Ok(Self { steps, limits, ragged, lent: [None; LENT], scratch, arena_bytes })
+        Ok(Self { steps, turns, limits, ragged, lent: [None; LENT], scratch })
     }
 
     /// Bytes an arena must have.
     pub fn arena_bytes(&self) -> usize {
-        self.arena_bytes
+        self.scratch.end
     }
 
-    /// How many steps it has.
+    /// How many steps a run's profiler hears of: of lanes, those of the first.
     pub fn steps(&self) -> usize {
-        self.steps.len()
+        self.turns.iter().map(Turn::told).sum()
     }
 
     /// Labels of the steps, in running order.
@@ -182,8 +195,8 @@ impl Program {
         if args.dims.len() != max.len() || args.dims.iter().zip(max).any(|(dim, max)| dim > max) {
             return Err(RunError::Dims { found: args.dims.to_vec(), max: max.clone() });
         }
-        if arena.bytes() < self.arena_bytes {
-            return Err(RunError::Arena { found: arena.bytes(), needed: self.arena_bytes });
+        if arena.bytes() < self.arena_bytes() {
+            return Err(RunError::Arena { found: arena.bytes(), needed: self.arena_bytes() });
         }
         if team.size() > self.limits.workers {
             return Err(RunError::Team { found: team.size(), max: self.limits.workers });
@@ -213,53 +226,97 @@ impl Program {
             state.profile(|profiler| profiler.begin());
         }
         let mut ahead = Ahead::default();
-        for index in 0..self.steps.len() {
-            let (step, needs) = &self.steps[index];
-            let serial = step.serial(state.dims);
-            let place = if serial { Worker::ALONE } else { worker };
-            if lead || !serial {
-                match step.ready() {
-                    // SAFETY: construction and `check_run` proved what the step relies on.
-                    Ok(()) => unsafe { step.run(&self.ctx(state, index, needs), place) },
-                    Err(reason) => drop(state.failed.set((index, reason))),
-                }
+        let mut told = 0;
+        for (turn, what) in self.turns.iter().enumerate() {
+            match what {
+                Turn::Step(index) => self.together(state, turn, *index, worker),
+                Turn::Lanes(lanes) => self.apart(state, lanes, told, worker),
             }
             if lead {
-                state.next[(index + 2) % 3].store(0, Ordering::Relaxed);
+                state.next[(turn + 2) % 3].store(0, Ordering::Relaxed);
             }
-            if self.waits_after(index, serial, state.dims) {
+            if self.waits_after(turn, state.dims) {
                 if lead && ((state.cancel)() || state.failed.get().is_some()) {
-                    state.stop.store(index, Ordering::Relaxed);
+                    state.stop.store(turn, Ordering::Relaxed);
                 }
-                ahead.turn(index, &self.steps, state.dims, worker);
+                if let Turn::Step(index) = what {
+                    ahead.turn(*index, &self.steps, state.dims, worker);
+                }
                 worker.barrier_meanwhile(|| ahead.ask(self.limits.level));
-                if state.stop.load(Ordering::Relaxed) == index {
+                if state.stop.load(Ordering::Relaxed) == turn {
                     return;
                 }
             }
+            told += what.told();
             if lead {
-                state.profile(|profiler| profiler.step(index));
+                state.profile(|profiler| profiler.step(told - 1));
+            }
+        }
+    }
+
+    /// This worker's part of a step.
+    fn together(&self, state: &RunState<'_>, turn: usize, index: usize, worker: Worker<'_>) {
+        let (step, needs) = &self.steps[index];
+        let serial = step.serial(state.dims);
+        let place = if serial { Worker::ALONE } else { worker };
+        if worker.index() == 0 || !serial {
+            let ctx = self.ctx(state, needs, &state.next[turn % 3], self.scratch.together());
+            match step.ready() {
+                // SAFETY: construction and `check_run` proved what the step relies on.
+                Ok(()) => unsafe { step.run(&ctx, place) },
+                Err(reason) => drop(state.failed.set((index, reason))),
+            }
+        }
+    }
+
+    /// This worker's lanes: every so many. `told` steps came before.
+    fn apart(&self, state: &RunState<'_>, lanes: &[Range<usize>], told: usize, worker: Worker<'_>) {
+        let next = AtomicU64::new(0);
+        for lane in lanes.iter().skip(worker.index()).step_by(worker.count()) {
+            for index in lane.clone() {
+                let (step, needs) = &self.steps[index];
+                next.store(0, Ordering::Relaxed);
+                let ctx = self.ctx(state, needs, &next, self.scratch.alone(worker.index()));
+                match step.ready() {
+                    // SAFETY: construction and `check_run` proved what the step relies on: alone here, and beside the
+                    // steps of other lanes.
+                    Ok(()) => unsafe { step.run(&ctx, Worker::ALONE) },
+                    Err(reason) => return drop(state.failed.set((index, reason))),
+                }
+                if lane.start == lanes[0].start && worker.index() == 0 && index + 1 < lane.end {
+                    state.profile(|profiler| profiler.step(told + index - lane.start));
+                }
             }
         }
     }
 
     /// Between two steps that worker 0 does alone nobody needs to wait.
-    fn waits_after(&self, index: usize, serial: bool, dims: &[usize]) -> bool {
-        !(serial && self.steps.get(index + 1).is_some_and(|(next, _)| next.serial(dims)))
+    fn waits_after(&self, turn: usize, dims: &[usize]) -> bool {
+        let serial = |turn: usize| match self.turns.get(turn) {
+            Some(Turn::Step(index)) => self.steps[*index].0.serial(dims),
+            _ => false,
+        };
+        !(serial(turn) && serial(turn + 1))
     }
 
-    fn ctx<'a>(&'a self, state: &'a RunState<'_>, index: usize, needs: &'a Needs) -> StepCtx<'a> {
+    fn ctx<'a>(
+        &'a self,
+        state: &'a RunState<'_>,
+        needs: &'a Needs,
+        next: &'a AtomicU64,
+        scratch: (usize, usize),
+    ) -> StepCtx<'a> {
         StepCtx {
             base: state.base,
             lent: &state.lent,
-            bytes: self.arena_bytes,
+            bytes: self.arena_bytes(),
             dims: state.dims,
             level: self.limits.level,
             seqs: state.seqs,
             kv: state.kv,
-            scratch: self.scratch,
+            scratch,
             needs,
-            next: &state.next[index % 3],
+            next,
         }
     }
 }
@@ -273,13 +330,13 @@ impl std::fmt::Debug for Program {
 /// What the workers of a run share.
 struct RunState<'a> {
     base: *mut u8,
-    lent: lent::Places,
+    lent: Places,
     dims: &'a [usize],
     seqs: &'a [SeqRows<'a>],
     kv: Option<KvView<'a>>,
     cancel: &'a (dyn Fn() -> bool + Sync),
     profiler: Local<Option<*mut (dyn Profiler + 'a)>>,
-    /// The step after which to stop. Only ever compared with the barrier just passed: the lead may already have asked
+    /// The turn after which to stop. Only ever compared with the barrier just passed: the lead may already have asked
     /// to stop at a later one.
     stop: AtomicUsize,
     /// The first step whose weights never came, and why.
@@ -306,89 +363,6 @@ impl RunState<'_> {
 
 /// A value for the calling thread only.
 struct Local<T>(T);
-
-fn label(steps: &[(Box<dyn Step>, Needs)], index: usize) -> String {
-    steps.get(index).map_or_else(String::new, |(step, _)| step.label())
-}
-
-/// Every span lies aligned in the arena, and what the step writes overlaps nothing else of it.
-fn check_spans(step: &dyn Step, limits: &Limits) -> Result<(), String> {
-    let spans = step.spans();
-    for access in &spans {
-        let span = access.span();
-        let fits = span.end(&limits.dims).is_some_and(|end| end <= limits.arena_bytes);
-        if !fits || !span.offset.is_multiple_of(ALIGN) {
-            return Err(format!("{span:?} is not within the arena of {} bytes", limits.arena_bytes));
-        }
-    }
-    for (i, a) in spans.iter().enumerate() {
-        let clash = |b: &&Access| (a.writes() || b.writes()) && overlap(a.span(), b.span(), limits);
-        if let Some(b) = spans[i + 1..].iter().find(clash) {
-            return Err(format!("{a:?} overlaps {b:?}"));
-        }
-    }
-    Ok(())
-}
-
-fn overlap(a: &Span, b: &Span, limits: &Limits) -> bool {
-    let range = |span: &Span| (span.offset, span.end(&limits.dims).unwrap_or(usize::MAX));
-    let ((a0, a1), (b0, b1)) = (range(a), range(b));
-    a0 < b1 && b0 < a1
-}
-
-/// The step's needs can be met, and all steps agree on the rows that sequences cover.
-fn check_needs(needs: &Needs, limits: &Limits, ragged: &mut Option<Rows>) -> Result<(), String> {
-    if let Some(rows) = needs.ragged {
-        let agreed = *ragged.get_or_insert(rows);
-        if agreed != rows {
-            return Err(format!("sequences cover {agreed:?} rows in one step and {rows:?} in another"));
-        }
-    }
-    if let Some((index, shape)) = needs.layer {
-        let found = limits.kv.as_ref().and_then(|spec| spec.layers.get(index));
-        if found != Some(&shape) {
-            return Err(format!("expects {shape:?} as layer {index} of the state, found {found:?}"));
-        }
-    }
-    Ok(())
-}
-
-/// Index spans hold integers and are inputs: no step writes to them.
-fn check_inputs(steps: &[(Box<dyn Step>, Needs)], limits: &Limits) -> Result<(), (usize, String)> {
-    let inputs: Vec<Span> =
-        steps.iter().filter_map(|(_, needs)| needs.indices.map(|(span, _)| span)).collect();
-    for (index, (step, needs)) in steps.iter().enumerate() {
-        if needs.indices.is_some_and(|(span, _)| span.elem != Elem::I32) {
-            return Err((index, "indices must be integers".into()));
-        }
-        for access in step.spans().iter().filter(|access| access.writes()) {
-            if let Some(input) = inputs.iter().find(|input| overlap(input, access.span(), limits)) {
-                return Err((index, format!("{access:?} overwrites the indices {input:?}")));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Places the shared scratch and the workers' scratch behind the spans; none when the sizes overflow.
-fn place_scratch(steps: &[(Box<dyn Step>, Needs)], limits: &Limits) -> Option<((usize, usize), usize)> {
-    let largest = |bytes: fn(&Needs) -> usize| steps.iter().map(|(_, needs)| bytes(needs)).max().unwrap_or(0);
-    let shared = limits.arena_bytes.checked_next_multiple_of(ALIGN)?;
-    let own = shared.checked_add(largest(|needs| needs.scratch))?.checked_next_multiple_of(ALIGN)?;
-    let each = largest(|needs| needs.worker_scratch).checked_next_multiple_of(ALIGN)?;
-    Some(((shared, own), own.checked_add(each.checked_mul(limits.workers)?)?))
-}
-
-/// The sequences cover `0..rows` in order, without gaps.
-fn check_cover(seqs: &[SeqRows<'_>], rows: usize) -> Result<(), RunError> {
-    let mut expected = 0usize;
-    for (seq, part) in seqs.iter().enumerate() {
-        let end = expected.checked_add(part.len).filter(|&end| end <= rows && part.start == expected);
-        expected = end.ok_or(RunError::Seqs { seq, start: part.start, expected, rows })?;
-    }
-    let complete = expected == rows;
-    if complete { Ok(()) } else { Err(RunError::Seqs { seq: seqs.len(), start: rows, expected, rows }) }
-}
 
 #[cfg(test)]
 mod tests;

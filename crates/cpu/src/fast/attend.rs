@@ -18,6 +18,11 @@ struct Operand {
 }
 
 impl Operand {
+    /// Sequences, `batch` of them, that it has parts for.
+    fn apart(&self, low: &Lowering<'_>, batch: usize) -> usize {
+        apart(low, &self.from, batch, self.strides[0], self.skip)
+    }
+
     fn bound(&self, spans: &Spans) -> nd::Operand {
         nd::Operand { side: self.from.side(spans), offset: self.skip, strides: self.strides }
     }
@@ -71,14 +76,26 @@ pub(crate) fn attend(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
         .chain(mask.as_ref().map(|mask| &mask.from))
         .filter_map(From::buffer)
         .collect();
+    let sides = [&q, &k, &v].map(|side| side.apart(low, batch));
+    let masks = mask.as_ref().map_or(batch, |mask| mask.apart(low, batch));
+    let apart = sides.into_iter().fold(masks, usize::min);
     let each = heads * keys * (dim + value_dim) / if out.len() == 4 { heads } else { 1 };
     let work = Work { multiply_adds: each, ..Work::default() };
     low.step(node, &reads, &[to], work, move |s| {
         let out = nd::Output { span: rows_of(s, to, 1), strides };
         let mask = mask.as_ref().map(|mask| mask.bound(s));
+        let sizes = nd::Heads { batch: s.share(batch), ..sizes };
         nd::short_attention(sizes, [q.bound(s), k.bound(s), v.bound(s)], mask, out)
-    });
+    })
+    .apart(apart);
     Ok(true)
+}
+
+fn apart(low: &Lowering<'_>, from: &From, batch: usize, stride: usize, skip: usize) -> usize {
+    match from.buffer() {
+        Some(id) => low.rows_apart(id, batch, stride, skip),
+        None => batch * usize::from(stride == 0),
+    }
 }
 
 /// Sizes of `[B, H, S, D]` or `[B, S, H * D]`.
@@ -127,6 +144,11 @@ struct Mask {
 }
 
 impl Mask {
+    /// Sequences, `batch` of them, that it has parts for.
+    fn apart(&self, low: &Lowering<'_>, batch: usize) -> usize {
+        apart(low, &self.from, batch, self.strides[0], 0)
+    }
+
     fn bound(&self, spans: &Spans) -> nd::Mask {
         let side = match &self.from {
             From::Buffer(id) if self.shown => Side::Span(spans[*id]),

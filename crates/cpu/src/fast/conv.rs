@@ -130,7 +130,8 @@ pub(crate) fn conv(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
             Some(chain) => nd::conv_chain(chain.clone(), span(x), residual.map(span), span(out)),
             None => nd::conv(convs[0].clone(), span(x), residual.map(span), span(out)),
         }
-    });
+    })
+    .apart(image.images);
     Ok(true)
 }
 
@@ -241,7 +242,8 @@ pub(crate) fn pool(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
     low.step(node, &[x], &[out], Work::default(), move |s| {
         let span = |id| rows_of(s, id, image.images);
         nd::pool(kind, image.channels, window, span(x), span(out))
-    });
+    })
+    .apart(image.images);
     Ok(true)
 }
 
@@ -275,7 +277,8 @@ fn sums(low: &mut Lowering<'_>, node: &Node, kind: ReduceKind, axes: &[usize]) -
     let (x, out) = (low.value(node.inputs[0])?, low.value(node.outputs[0])?);
     low.step(node, &[x], &[out], Work::default(), move |s| {
         nd::row_sums(rows_of(s, x, rows), factor, rows_of(s, out, rows))
-    });
+    })
+    .apart(rows);
     Ok(true)
 }
 
@@ -285,6 +288,7 @@ fn mean(low: &mut Lowering<'_>, node: &Node, image: Image) -> Result<bool, ExecE
     low.step(node, &[x], &[out], Work::default(), move |s| {
         let span = |id| rows_of(s, id, image.images);
         nd::global_mean(image.channels, image.pixels(), span(x), span(out))
-    });
+    })
+    .apart(image.images);
     Ok(true)
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use kinglet_graph::ops::{BatchNorm, Binary, Fun, Fun2, Transpose, Unary};
 use kinglet_graph::{ExecError, Node, ValueId};
-use kinglet_kernels::nd::{self, Act, Axes, Layout, Side};
+use kinglet_kernels::nd::{self, Act, Axes, Side};
 
 use super::chain::activation;
 use crate::blocked::{Image, constant, rows_of, scalar};
+use crate::lanes::ANY;
 use crate::lower::{BufferId, Lowering, Spans, Work, op_of};
 
 /// Binds a function of one value.
@@ -46,7 +47,8 @@ fn each(low: &mut Lowering<'_>, node: &Node, f: nd::Unary) -> Result<bool, ExecE
     };
     low.step(node, &[x], &[out], Work::default(), move |s| {
         nd::unary(f, rows_of(s, x, 1), rows_of(s, out, 1))
-    });
+    })
+    .apart(ANY);
     Ok(true)
 }
 
@@ -74,10 +76,10 @@ pub(crate) fn binary(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
     if blocked_pair(low, node, f, act, result)? {
         return Ok(true);
     }
-    let axes = Axes::new(&out, [&broadcast(&a, &out), &broadcast(&b, &out)]);
+    let strides = [broadcast(&a, &out), broadcast(&b, &out)];
     let (a, b) = (operand(low, node.inputs[0])?, operand(low, node.inputs[1])?);
     let to = low.value(result)?;
-    pair(low, node, f, axes, act, [a, b], to);
+    pair(low, node, (f, act), (out, strides), [a, b], to);
     Ok(true)
 }
 
@@ -120,19 +122,27 @@ pub(super) fn operand(low: &mut Lowering<'_>, id: ValueId) -> Result<From, ExecE
     }
 }
 
+/// Adds a function of two sides, whose elements have these strides along the sizes of the result.
 fn pair(
     low: &mut Lowering<'_>,
     node: &Node,
-    f: nd::Binary,
-    axes: Axes<2>,
-    act: Act,
+    (f, act): (nd::Binary, Act),
+    (sizes, strides): (Vec<usize>, [Vec<usize>; 2]),
     [a, b]: [From; 2],
     out: BufferId,
 ) {
     let reads: Vec<BufferId> = [&a, &b].into_iter().filter_map(From::buffer).collect();
-    low.step(node, &reads, &[out], Work::default(), move |s| {
-        nd::binary(f, &axes, act, a.side(s), b.side(s), rows_of(s, out, 1))
+    let rows = sizes.first().copied().unwrap_or(1);
+    let apart = [&a, &b].into_iter().zip(&strides).map(|(side, strides)| {
+        let stride = strides.first().copied().unwrap_or(0);
+        side.buffer().map_or(rows * usize::from(stride == 0), |id| low.rows_apart(id, rows, stride, 0))
     });
+    let apart = apart.min().unwrap_or(0);
+    low.step(node, &reads, &[out], Work::default(), move |s| {
+        let axes = Axes::new(&s.shared(&sizes), [&strides[0], &strides[1]]);
+        nd::binary(f, &axes, act, a.side(s), b.side(s), rows_of(s, out, 1))
+    })
+    .apart(apart);
 }
 
 /// Images of one shape, or an image and one value for each of its channels, at least one of them in blocks.
@@ -160,11 +170,10 @@ fn blocked_pair(
     let step = |image: Image| usize::from(image.size == out.size) * nd::BLOCK;
     let plane = |image: Image| image.pixels() * nd::BLOCK;
     let sizes = [out.images * out.channels.div_ceil(nd::BLOCK), out.pixels(), nd::BLOCK];
-    let axes = Axes::new(&sizes, [&[plane(x), step(x), 1], &[plane(y), step(y), 1]]);
-    debug_assert_eq!(axes.len(), out.images * out.floats(Layout::Blocked));
+    let strides = [x, y].map(|side| vec![plane(side), step(side), 1]);
     let sides = [From::Buffer(low.blocked(node, a, x)?), From::Buffer(low.blocked(node, b, y)?)];
     let to = low.make_blocked(result, out);
-    pair(low, node, f, axes, act, sides, to);
+    pair(low, node, (f, act), (sizes.to_vec(), strides), sides, to);
     Ok(true)
 }
 
@@ -176,13 +185,13 @@ pub(crate) fn batch_norm(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Ex
     let mut strides = vec![0; shape.len()];
     strides[1] = 1;
     let dense = broadcast(&shape, &shape);
-    let axes = Axes::new(&shape, [&dense, &strides]);
     let (x, out) = (low.value(node.inputs[0])?, low.value(node.outputs[0])?);
     let scaled = low.floats(1, shape.iter().product());
     let sides = [From::Buffer(x), From::Values(scale.into())];
-    pair(low, node, nd::Binary::Mul, axes.clone(), Act::NONE, sides, scaled);
+    let axes = (shape, [dense, strides]);
+    pair(low, node, (nd::Binary::Mul, Act::NONE), axes.clone(), sides, scaled);
     let sides = [From::Buffer(scaled), From::Values(shift.into())];
-    pair(low, node, nd::Binary::Add, axes, Act::NONE, sides, out);
+    pair(low, node, (nd::Binary::Add, Act::NONE), axes, sides, out);
     Ok(true)
 }
 
@@ -197,11 +206,14 @@ pub(crate) fn transpose(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Exe
     let strides = broadcast(&shape, &shape);
     let order = op.order(shape.len());
     let pick = |from: &[usize]| order.iter().map(|&i| from[i]).collect::<Vec<_>>();
-    let axes = Axes::new(&pick(&shape), [&pick(&strides)]);
+    let (sizes, strides) = (pick(&shape), pick(&strides));
     let (x, out) = (low.value(node.inputs[0])?, low.value(node.outputs[0])?);
+    let first = (sizes.first().copied().unwrap_or(1), strides.first().copied().unwrap_or(1));
+    let apart = low.rows_apart(x, first.0, first.1, 0);
     low.step(node, &[x], &[out], Work::default(), move |s| {
-        nd::copy(&axes, 0, rows_of(s, x, 1), rows_of(s, out, 1))
-    });
+        nd::copy(&Axes::new(&s.shared(&sizes), [&strides]), 0, rows_of(s, x, 1), rows_of(s, out, 1))
+    })
+    .apart(apart);
     Ok(true)
 }
 

@@ -27,7 +27,8 @@ pub(crate) fn concat(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
         let span = |id| rows_of(s, id, out.images);
         let parts = from.iter().map(|(channels, id)| (*channels, span(*id))).collect();
         nd::concat(parts, out.pixels(), span(to))
-    });
+    })
+    .apart(out.images);
     Ok(true)
 }
 
@@ -44,7 +45,8 @@ pub(crate) fn resize(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
     low.step(node, &[from], &[to], Work::default(), move |s| {
         let span = |id| rows_of(s, id, x.images);
         nd::enlarge(x.channels, x.size, factors, span(from), span(to))
-    });
+    })
+    .apart(x.images);
     Ok(true)
 }
 

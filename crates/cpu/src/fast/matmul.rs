@@ -121,6 +121,7 @@ fn product(
     low.step(&noted, &reads, &[out], work, move |s| {
         let span = |id| rows_of(s, id, rows);
         nd::gemm(packed.clone(), span(x), residual.map(span), span(out))
-    });
+    })
+    .apart(rows);
     Ok(true)
 }

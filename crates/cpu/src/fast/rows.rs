@@ -30,7 +30,8 @@ pub(crate) fn softmax(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecE
     let (x, out) = (low.value(node.inputs[0])?, low.value(node.outputs[0])?);
     low.step(node, &[x], &[out], Work::default(), move |s| {
         nd::softmax(rows_of(s, x, rows), rows_of(s, out, rows))
-    });
+    })
+    .apart(rows);
     Ok(true)
 }
 
@@ -56,6 +57,7 @@ pub(crate) fn layer_norm(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Ex
     low.step(node, &[x], &[out], Work::default(), move |s| {
         let span = |id| rows_of(s, id, rows);
         ops::layer_norm(span(x), weight.clone(), bias.clone(), op.eps, span(out))
-    });
+    })
+    .apart(rows);
     Ok(true)
 }

@@ -125,12 +125,14 @@ impl Transposed {
         low.step(&noted, &[x], &[middle], work, move |s| {
             let span = |id| rows_of(s, id, image.images);
             nd::conv(packed.clone(), span(x), None, span(middle))
-        });
+        })
+        .apart(image.images);
         let (to, factors) = (low.value(chain.out)?, self.stride);
         low.step(node, &[middle], &[to], Work::default(), move |s| {
             let span = |id| rows_of(s, id, image.images);
             nd::unfold(out.channels, image.size, factors, span(middle), span(to))
-        });
+        })
+        .apart(image.images);
         Ok(())
     }
 
@@ -156,7 +158,8 @@ impl Transposed {
             low.step(&noted, &reads, &[to], work, move |s| {
                 let span = |id| rows_of(s, id, image.images);
                 nd::conv(packed.clone(), span(x), residual.map(span), span(to))
-            });
+            })
+            .apart(image.images);
         }
         Ok(())
     }

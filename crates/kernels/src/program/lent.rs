@@ -2,7 +2,8 @@
 //!
 //! A program proves that no step writes a span before it may be lent, and that whoever reads it begins where it begins. Deliberately absent: outputs, which steps write.
 
-use super::{Program, RunArgs, RunError, overlap};
+use super::check::overlap;
+use super::{Program, RunArgs, RunError};
 use crate::arena::Span;
 use crate::step::{Needs, Step};
 

@@ -2,15 +2,17 @@
 
 use super::*;
 use crate::DimId;
+use crate::arena::Span;
+use crate::step::Access;
 
 const T: Rows = Rows::Dim(DimId(0));
 
 /// `out[i] = a[i] + add`, rows shared among the workers or done by one.
-struct AddConst {
-    a: Span,
-    out: Span,
-    add: f32,
-    serial: bool,
+pub(super) struct AddConst {
+    pub(super) a: Span,
+    pub(super) out: Span,
+    pub(super) add: f32,
+    pub(super) serial: bool,
 }
 
 // SAFETY: each worker writes its own share of `out`.
@@ -41,10 +43,10 @@ unsafe impl Step for AddConst {
 }
 
 /// `out[i] = x[index[i]]`, items taken one by one.
-struct Pick {
-    x: Span,
-    index: Span,
-    out: Span,
+pub(super) struct Pick {
+    pub(super) x: Span,
+    pub(super) index: Span,
+    pub(super) out: Span,
 }
 
 // SAFETY: each item is taken by one worker.
@@ -74,8 +76,8 @@ unsafe impl Step for Pick {
 }
 
 /// Adds 1 to every item, twice over, items taken from both ends.
-struct Near {
-    out: Span,
+pub(super) struct Near {
+    pub(super) out: Span,
 }
 
 // SAFETY: each item is taken by one worker, again behind a barrier.
@@ -104,15 +106,15 @@ unsafe impl Step for Near {
     }
 }
 
-fn f32s(offset: usize) -> Span {
+pub(super) fn f32s(offset: usize) -> Span {
     Span::f32(offset, T, 1)
 }
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits { arena_bytes: 4096, dims: vec![50], workers: 4, level: Level::SCALAR, kv: None }
 }
 
-fn args<'a>(dims: &'a [usize]) -> RunArgs<'a> {
+pub(super) fn args<'a>(dims: &'a [usize]) -> RunArgs<'a> {
     RunArgs { dims, seqs: &[], kv: None, cancel: &|| false, profiler: None, lent: [None; LENT] }
 }
 
@@ -245,7 +247,7 @@ fn sequences_must_cover_the_rows() {
 }
 
 /// Stands for a step whose weights never come.
-struct Without(AddConst);
+pub(super) struct Without(pub(super) AddConst);
 
 // SAFETY: it is not run.
 unsafe impl Step for Without {

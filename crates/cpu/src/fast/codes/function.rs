@@ -98,6 +98,17 @@ struct Side {
     strides: Vec<usize>,
 }
 
+impl Side {
+    /// Rows of the result, `rows` of them outermost, that it has parts for.
+    fn apart(&self, low: &Lowering<'_>, rows: usize) -> usize {
+        let stride = self.strides.first().copied().unwrap_or(0);
+        match &self.what {
+            What::Codes(id, _) => low.rows_apart(*id, rows, stride, 0),
+            What::Values(_) => rows * usize::from(stride == 0),
+        }
+    }
+}
+
 enum What {
     Codes(BufferId, Scale),
     Values(Arc<[f32]>),
@@ -125,7 +136,9 @@ pub(super) fn pair(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bo
     else {
         return Ok(false);
     };
-    let axes = Axes::new(&loops(&sizes, image), [&a.strides, &b.strides]);
+    let loops = loops(&sizes, image);
+    let apart = [&a, &b].map(|side| side.apart(low, loops[0]));
+    let apart = apart[0].min(apart[1]);
     let recode = Recode::new(to.zero, lo / to.scale, hi / to.scale);
     let out = low.make_codes(node.outputs[0])?;
     let buffer = |side: &Side| if let What::Codes(id, _) = side.what { Some(id) } else { None };
@@ -135,8 +148,10 @@ pub(super) fn pair(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bo
             What::Codes(id, scale) => Pairing::Codes(rows_of(s, *id, 1), *scale),
             What::Values(values) => Pairing::Values(values.clone()),
         };
+        let axes = Axes::new(&s.shared(&loops), [&a.strides, &b.strides]);
         codes::pair_codes(fun, &axes, [side(&a), side(&b)], to.scale, recode, rows_of(s, out, 1))
-    });
+    })
+    .apart(apart);
     Ok(true)
 }
 

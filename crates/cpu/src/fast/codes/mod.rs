@@ -14,6 +14,7 @@ use kinglet_kernels::nd::codes::{self, Recode};
 use self::operand::{Scale, scale_at};
 pub(crate) use self::rounded::rounded;
 use crate::blocked::rows_of;
+use crate::lanes::ANY;
 use crate::lower::{Lowering, Work, op_of};
 
 /// Binds an op over codes.
@@ -49,7 +50,8 @@ pub(crate) fn quantize(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Exec
         low.step(node, &[from], &[made], Work::default(), move |s| {
             let spans = [from, made].map(|id| rows_of(s, id, image.images));
             codes::quantize_image(image.channels, image.pixels(), scale, to, spans)
-        });
+        })
+        .apart(image.images);
         return Ok(true);
     }
     let (from, made, carried) = match image {
@@ -63,7 +65,8 @@ pub(crate) fn quantize(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Exec
     };
     low.step(node, &[from], &[made], Work::default(), move |s| {
         codes::quantize(rows_of(s, from, 1), rows_of(s, made, 1), scale, to)
-    });
+    })
+    .apart(ANY);
     if let Some(image) = carried {
         let blocked = low.make_codes(out)?;
         low.carry_codes(node, image, [made, blocked], [Layout::Planar, Layout::Blocked]);
@@ -88,6 +91,7 @@ pub(crate) fn dequantize(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Ex
     };
     low.step(node, &[from], &[to], Work::default(), move |s| {
         codes::dequantize(rows_of(s, from, 1), rows_of(s, to, 1), scale, zero)
-    });
+    })
+    .apart(ANY);
     Ok(true)
 }

@@ -32,7 +32,8 @@ pub(super) fn pool(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bo
             Some(window) => pool_codes(kind, image.channels, window, from, recode, spans),
             None => mean_codes(image.channels, image.pixels(), from, recode, spans),
         }
-    });
+    })
+    .apart(image.images);
     Ok(true)
 }
 

@@ -151,7 +151,8 @@ fn bind(
         let span = |id| rows_of(s, id, images);
         let (x, residual, out) = (span(x), residual.map(span), span(out));
         code_conv(conv.clone(), CodeSpans { x, given: None, residual, out })
-    });
+    })
+    .apart(images);
     Ok(true)
 }
 
