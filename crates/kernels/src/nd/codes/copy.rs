@@ -30,36 +30,6 @@ impl Band {
     }
 }
 
-/// Fills some pixels, mostly one: that is done here, since calls take longer.
-#[inline(always)]
-fn fill(to: &mut [u8], code: u8) {
-    match <&mut [u8; BLOCK]>::try_from(&mut *to) {
-        Ok(one) => *one = [code; BLOCK],
-        Err(_) => to.fill(code),
-    }
-}
-
-/// Copies some pixels, up to sixteen of them here: pieces from both ends that may overlap.
-#[inline(always)]
-fn copy(from: &[u8], to: &mut [u8]) {
-    const PIECE: usize = 4 * BLOCK;
-    let len = to.len();
-    if !(PIECE..=4 * PIECE).contains(&len) || from.len() != len {
-        return to.copy_from_slice(from);
-    }
-    let mut piece = |at: usize| {
-        if let (Some(to), Some(from)) = (to[at..].first_chunk_mut::<PIECE>(), from[at..].first_chunk()) {
-            *to = *from;
-        }
-    };
-    piece(0);
-    piece(len - PIECE);
-    if len > 2 * PIECE {
-        piece(PIECE);
-        piece(len - 2 * PIECE);
-    }
-}
-
 /// An image of codes.
 #[derive(Clone, Copy)]
 pub(super) struct Image<'a> {
@@ -83,8 +53,8 @@ impl Image<'_> {
                 let (before, rest) = to.split_at_mut(left * BLOCK);
                 let (middle, behind) = rest.split_at_mut(count * BLOCK);
                 if let Some(zero) = zero {
-                    fill(before, zero);
-                    fill(behind, zero);
+                    before.fill(zero);
+                    behind.fill(zero);
                 }
                 if count > 0 {
                     let first = (band.from[1] + left as isize) as usize;
@@ -105,7 +75,7 @@ impl Image<'_> {
     fn row(&self, block: usize, pixel: usize, to: &mut [u8]) {
         if self.layout == Layout::Blocked {
             let from = (block * self.size[0] * self.size[1] + pixel) * BLOCK;
-            return copy(&self.codes[from..from + to.len()], to);
+            return to.copy_from_slice(&self.codes[from..from + to.len()]);
         }
         let count = BLOCK.min(self.channels - block * BLOCK);
         let from = self.codes[pixel * self.channels + block * BLOCK..].chunks(self.channels);
@@ -115,23 +85,6 @@ impl Image<'_> {
                 Some(whole) if count == BLOCK => *to = *whole,
                 _ => to[..count].copy_from_slice(&from[..count]),
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn few_pixels_are_copied_and_filled_as_many_are() {
-        for pixels in 0..24 {
-            let from: Vec<u8> = (0..pixels * BLOCK).map(|i| (i * 7 % 251) as u8).collect();
-            let mut to = vec![0; from.len()];
-            copy(&from, &mut to);
-            assert_eq!(to, from, "{pixels}");
-            fill(&mut to, 9);
-            assert!(to.iter().all(|code| *code == 9), "{pixels}");
         }
     }
 }
