@@ -213,6 +213,9 @@ fn pictures_of_codes_are_what_they_are_alone() {
     check_rows(&coded(), &[3, 128, 96], Precision::Auto, &[8, 9]);
 }
 
+/// Makes a value with so many channels of one.
+type Mix = dyn Fn(&mut Net, ValueId) -> (ValueId, usize);
+
 /// A batch of four pictures `[4, 32, 64, 64]`, what `mix` makes of it, and a convolution of that.
 fn mixing(mix: impl Fn(&mut Net, ValueId) -> (ValueId, usize)) -> Graph {
     let mut net = Net::new();
@@ -245,7 +248,7 @@ fn what_mixes_pictures_is_what_it_is_op_by_op() {
     let shares =
         |net: &mut Net, x| (net.node(Softmax { kind: SoftmaxKind::Soft, axis: 0, flat: false }, &[x]), 32);
     let twice = |net: &mut Net, x| (net.node(Concat { axis: 0 }, &[x, x]), 32);
-    let pictures: [(&str, &dyn Fn(&mut Net, ValueId) -> (ValueId, usize)); 6] = [
+    let pictures: [(&str, &Mix); 6] = [
         ("mean of all", &mean_of_all),
         ("channels first", &channels_first),
         ("pairs", &pairs),
