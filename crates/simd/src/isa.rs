@@ -5,6 +5,9 @@
 
 use std::fmt::Debug;
 
+/// Lanes of the widest instruction set.
+pub const MAX_LANES: usize = 16;
+
 /// Work that is generic over the instruction set.
 pub trait Kernel {
     /// What it returns.
@@ -100,10 +103,12 @@ pub trait Isa: Copy + Debug + Send + Sync + 'static {
     fn reduce_sum(self, a: Self::F32) -> f32;
     /// Largest lane; lanes must not be NaN.
     fn reduce_max(self, a: Self::F32) -> f32;
+    /// The lanes that are set, as bits, that of lane 0 lowest.
+    fn mask_bits(self, m: Self::Mask) -> u32;
     /// The lanes of both by turns: `a0 b0 a1 b1 …`, low half first.
     #[inline(always)]
     fn zip(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32) {
-        let (mut x, mut y, mut both) = ([0.0; 16], [0.0; 16], [0.0; 32]);
+        let (mut x, mut y, mut both) = ([0.0; MAX_LANES], [0.0; MAX_LANES], [0.0; 2 * MAX_LANES]);
         self.store(a, &mut x);
         self.store(b, &mut y);
         for i in 0..Self::LANES {

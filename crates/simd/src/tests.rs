@@ -424,12 +424,16 @@ fn functions_keep_special_values() {
 struct Reduce<'a>(&'a [f32]);
 
 impl Kernel for Reduce<'_> {
-    type Out = Vec<(f32, f32)>;
+    type Out = Vec<(f32, f32, u32)>;
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> Self::Out {
         let vectors = self.0.chunks_exact(I::LANES);
-        vectors.map(|x| (isa.reduce_sum(isa.load(x)), isa.reduce_max(isa.load(x)))).collect()
+        let reduced = |x: &[f32]| {
+            let x = isa.load(x);
+            (isa.reduce_sum(x), isa.reduce_max(x), isa.mask_bits(isa.lt(x, isa.zero())))
+        };
+        vectors.map(reduced).collect()
     }
 }
 
@@ -438,9 +442,11 @@ fn reductions_cover_every_lane() {
     let xs: Vec<f32> = (0..64).map(|i| ((i * 37) % 64) as f32 - 20.0).collect();
     for level in Level::available() {
         let got = dispatch(level, Reduce(&xs));
-        for (chunk, (sum, max)) in xs.chunks_exact(level.lanes()).zip(got) {
+        for (chunk, (sum, max, negative)) in xs.chunks_exact(level.lanes()).zip(got) {
             assert_eq!(sum, chunk.iter().sum::<f32>(), "{level}");
             assert_eq!(max, chunk.iter().copied().fold(f32::MIN, f32::max), "{level}");
+            let bits = chunk.iter().enumerate().map(|(lane, x)| u32::from(*x < 0.0) << lane).sum::<u32>();
+            assert_eq!(negative, bits, "{level}");
         }
     }
 }

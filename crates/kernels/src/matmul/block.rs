@@ -11,8 +11,9 @@ use std::ops::Range;
 
 use kinglet_simd::Isa;
 
-use super::quantize::{Part, Rows, UPPER};
+use super::rows::{Part, Rows};
 use super::stream::{CHUNK, Codes, STEPS, Scales, Stream, Zero, chunk_of};
+use super::wide::Wide;
 
 /// Accumulators of a block, `[rows][tiles]`.
 pub(super) type Acc<I, const MR: usize, const NT: usize> = [[<I as Isa>::F32; NT]; MR];
@@ -107,7 +108,7 @@ pub(super) unsafe fn accumulate<I: Isa, S: Stream, const MR: usize, const NT: us
     }
 }
 
-/// Adds the wide values of one row in the groups `range`.
+/// Adds the wide values of one row in the groups `range`, a panel's at most, the first of which starts a chunk.
 ///
 /// # Safety
 /// As for [`accumulate`].
@@ -119,58 +120,75 @@ pub(super) unsafe fn accumulate_wide<I: Isa, S: Stream, const NT: usize>(
     x: Rows,
     acc: &mut Acc<I, 1, NT>,
 ) {
-    for start in range.step_by(CHUNK) {
-        // SAFETY: the chunk is one of the row's, and a group with wide values is one of the chunk's.
-        unsafe {
-            let mut left = x.wide_groups(0, start / CHUNK);
-            while left != 0 {
-                let group = start + left.trailing_zeros() as usize;
-                add_wide::<I, S, NT>(isa, tiles.group::<I>(group), x, (0, group), acc);
-                left &= left - 1;
-            }
+    let zero = isa.splat_bytes(S::ZERO.value(I::W_BIAS) as u8);
+    // SAFETY: the row and the tiles have the groups, and so are places with wide values in them.
+    unsafe {
+        for (group, step) in x.wide_places(0, range) {
+            let none = isa.splat_i32(0);
+            let codes = isa.broadcast4_ptr(x.upper(0, group, step));
+            let taken = if S::ZERO == Zero::None { none } else { dot_step::<I, S>(isa, none, zero, codes) };
+            let upper =
+                Upper { codes, taken: isa.sub_i32(none, taken), scale: isa.splat(x.upper_scale(0, group)) };
+            add_upper(isa, tiles, (group, step), upper, acc);
         }
     }
 }
 
-/// Adds the upper codes of one group of a row, step after step.
+/// What the upper codes of one step are multiplied as.
+struct Upper<I: Isa> {
+    codes: I::Bytes,
+    /// What the weights' zero point adds to the dot products, negated.
+    taken: I::I32,
+    scale: I::F32,
+}
+
+/// Adds the upper codes of one step of a row.
 ///
 /// # Safety
-/// `at` is that group of the tiles, and the row has it.
+/// The tiles have its group.
 #[inline(always)]
 pub(super) unsafe fn add_wide<I: Isa, S: Stream, const NT: usize>(
     isa: I,
-    at: Group<NT>,
-    x: Rows,
-    (row, group): (usize, usize),
+    tiles: Tiles<S, NT>,
+    wide: &Wide,
     acc: &mut Acc<I, 1, NT>,
 ) {
-    let zero = isa.splat_bytes(S::ZERO.value(I::W_BIAS) as u8);
-    // SAFETY: by the caller's promise; a step that is marked is one of the group's.
+    // SAFETY: by the caller's promise.
     unsafe {
-        let scale = isa.splat(UPPER * x.part(row, group).scale());
-        let mut left = x.wide_steps(row, group);
-        while left != 0 {
-            let step = left.trailing_zeros() as usize;
-            let upper = isa.broadcast4_ptr(x.upper(row, group, step));
-            let taken =
-                if S::ZERO == Zero::None { isa.splat_i32(0) } else { dot_step::<I, S>(isa, zero, upper) };
-            let part = step * S::Scales::PARTS / STEPS;
-            for t in 0..NT {
-                let dot = dot_step::<I, S>(isa, S::Codes::step(isa, at.codes[t], step), upper);
-                let (weight, _) = S::Scales::at(isa, at.headers[t], at.place, part);
-                let dot = isa.to_f32(isa.sub_i32(dot, taken));
-                acc[0][t] = isa.fma(isa.mul(dot, weight), scale, acc[0][t]);
-            }
-            left &= left - 1;
-        }
+        let codes = isa.broadcast4_ptr(wide.upper.as_ptr());
+        let upper = Upper { codes, taken: isa.splat_i32(wide.taken), scale: isa.splat(wide.scale) };
+        add_upper(isa, tiles, (wide.group(), wide.step()), upper, acc);
     }
 }
 
-/// The dot products of one step.
+/// Adds the upper codes of one step of a group of a row.
+///
+/// # Safety
+/// The tiles have the group.
 #[inline(always)]
-fn dot_step<I: Isa, S: Stream>(isa: I, w: I::Bytes, a: I::Bytes) -> I::I32 {
-    let none = isa.splat_i32(0);
-    if S::Codes::SIGNED { isa.dot_s8(none, w, a) } else { isa.dot_u7(none, w, a) }
+unsafe fn add_upper<I: Isa, S: Stream, const NT: usize>(
+    isa: I,
+    tiles: Tiles<S, NT>,
+    (group, step): (usize, usize),
+    upper: Upper<I>,
+    acc: &mut Acc<I, 1, NT>,
+) {
+    let at = tiles.group::<I>(group);
+    for t in 0..NT {
+        // SAFETY: by the caller's promise.
+        let (codes, weight) = unsafe {
+            let part = step * S::Scales::PARTS / STEPS;
+            (S::Codes::step(isa, at.codes[t], step), S::Scales::at(isa, at.headers[t], at.place, part).0)
+        };
+        let dot = isa.to_f32(dot_step::<I, S>(isa, upper.taken, codes, upper.codes));
+        acc[0][t] = isa.fma(isa.mul(dot, weight), upper.scale, acc[0][t]);
+    }
+}
+
+/// Adds the dot products of one step.
+#[inline(always)]
+fn dot_step<I: Isa, S: Stream>(isa: I, acc: I::I32, w: I::Bytes, a: I::Bytes) -> I::I32 {
+    if S::Codes::SIGNED { isa.dot_s8(acc, w, a) } else { isa.dot_u7(acc, w, a) }
 }
 
 /// Asks for a group's share of what lies [`AHEAD`]: in the same tile, or in the one behind it.
@@ -322,7 +340,6 @@ fn dot<I: Isa, S: Stream, const NT: usize>(
             }
             isa.widen_pairs(acc, pairs)
         }
-        (false, _) => isa.dot_u7(acc, w[0][t], a[0]),
-        (true, _) => isa.dot_s8(acc, w[0][t], a[0]),
+        _ => dot_step::<I, S>(isa, acc, w[0][t], a[0]),
     }
 }

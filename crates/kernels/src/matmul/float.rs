@@ -9,12 +9,11 @@
 
 use std::ops::Range;
 
-use kinglet_simd::{Isa, Kernel, Level, dispatch};
+use kinglet_simd::{Isa, Kernel, Level, MAX_LANES, dispatch};
 use kinglet_tensor::quant::{RowDecoder, row_decoder};
 use kinglet_tensor::{AlignedBuf, Bytes, DType};
 
 use super::error::MatmulError;
-use super::panel::MAX_LANES;
 use super::q8::Output;
 
 /// A weight matrix in its file's format, `[rows, cols]`; usually mapped.

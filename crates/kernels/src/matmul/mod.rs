@@ -21,6 +21,7 @@ mod packed;
 mod panel;
 mod q8;
 mod quantize;
+mod rows;
 mod scales;
 mod stream;
 mod wide;
@@ -29,7 +30,8 @@ pub use error::MatmulError;
 pub use float::{Matrix, matmul_f32};
 pub use packed::{PackPlan, PackedMatrix, pack_fingerprint};
 pub use q8::{Output, Part, matmul_q8, rows_at_a_time};
-pub use quantize::{QuantRows, quant_row_bytes, quantize_row, quantize_rows};
+pub use quantize::{quantize_row, quantize_rows};
+pub use rows::{QuantRows, quant_row_bytes};
 
 #[cfg(test)]
 mod tests;

@@ -6,13 +6,13 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use kinglet_simd::{Isa, Kernel};
+use kinglet_simd::{Isa, Kernel, MAX_LANES};
 
 use super::block::{Acc, Tiles, accumulate, add_wide};
-use super::panel::{MAX_LANES, PANEL_TILES};
+use super::panel::PANEL_TILES;
 use super::q8::Job;
-use super::stream::{Scales, Stream};
-use super::wide::WideList;
+use super::stream::Stream;
+use super::wide::{WideList, block_rows, next_block};
 
 /// What a panel is multiplied with, and where results belong.
 pub(super) struct Place {
@@ -67,19 +67,21 @@ impl<P: Stream> Kernel for OverPanel<'_, P> {
     fn run<I: Isa>(self, isa: I) {
         let second = self.panel.wrapping_add(P::bytes(I::LANES, self.groups));
         let (panels, tile) = ([self.panel, second], self.at.tiles.start);
-        match (I::REGISTERS, self.at.tiles.len()) {
-            (32.., 2) if P::Scales::PARTS == 2 => self.rows::<I, 4, 2>(isa, panels, [tile, tile + 1]),
-            (32.., 2) => self.rows::<I, 6, 2>(isa, panels, [tile, tile + 1]),
-            (16.., _) => self.each::<I, 4>(isa, panels),
-            _ => self.each::<I, 1>(isa, panels),
+        match block_rows::<I, P>() {
+            6 => self.blocks::<I, 6>(isa, panels, tile),
+            4 => self.blocks::<I, 4>(isa, panels, tile),
+            _ => self.blocks::<I, 1>(isa, panels, tile),
         }
     }
 }
 
 impl<P: Stream> OverPanel<'_, P> {
-    /// Tile by tile.
+    /// All rows over both tiles at once where there are registers for them, else tile by tile.
     #[inline(always)]
-    fn each<I: Isa, const MR: usize>(&self, isa: I, panels: [*const u8; PANEL_TILES]) {
+    fn blocks<I: Isa, const MR: usize>(&self, isa: I, panels: [*const u8; PANEL_TILES], tile: usize) {
+        if I::REGISTERS >= 32 && self.at.tiles.len() == PANEL_TILES {
+            return self.rows::<I, MR, PANEL_TILES>(isa, panels, [tile, tile + 1]);
+        }
         for (tile, panel) in self.at.tiles.clone().zip(panels) {
             self.rows::<I, MR, 1>(isa, [panel], [tile]);
         }
@@ -91,17 +93,14 @@ impl<P: Stream> OverPanel<'_, P> {
         // SAFETY: the panel's tiles have as many groups.
         let tiles = unsafe { Tiles::<P, NT>::new(w, self.groups) };
         let (mut row, rows) = (0, self.at.rows.len());
-        while row + MR <= rows {
-            self.block::<I, MR, NT>(isa, tiles, to, row);
-            row += MR;
-        }
-        while MR > 2 && row + 2 <= rows {
-            self.block::<I, 2, NT>(isa, tiles, to, row);
-            row += 2;
-        }
         while row < rows {
-            self.block::<I, 1, NT>(isa, tiles, to, row);
-            row += 1;
+            let block = next_block(rows - row, MR);
+            match block {
+                _ if block == MR => self.block::<I, MR, NT>(isa, tiles, to, row),
+                2 => self.block::<I, 2, NT>(isa, tiles, to, row),
+                _ => self.block::<I, 1, NT>(isa, tiles, to, row),
+            }
+            row += block;
         }
     }
 
@@ -124,9 +123,9 @@ impl<P: Stream> OverPanel<'_, P> {
             accumulate(isa, tiles, 0..self.groups, x, &mut acc);
             sums.store(isa, 0, acc);
             for wide in self.wide.of(row, MR) {
-                let (r, group) = (wide.row() - row, wide.group());
+                let r = wide.row() - row;
                 let mut acc: Acc<I, 1, NT> = sums.load(isa, r);
-                add_wide::<I, P, NT>(isa, tiles.group::<I>(group), x, (r, group), &mut acc);
+                add_wide(isa, tiles, wide, &mut acc);
                 sums.store(isa, r, acc);
             }
             self.job.store::<I, MR, NT>(isa, sums.load(isa, 0), first, to);

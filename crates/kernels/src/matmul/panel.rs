@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use kinglet_simd::{Isa, Kernel};
+use kinglet_simd::{Isa, Kernel, MAX_LANES};
 
 use super::block::prefetch;
 use super::codes::Bits8;
@@ -40,8 +40,6 @@ impl<const SIGNED: bool, const RUN: usize, const PARTS: usize, const MIN: bool, 
 pub(super) const PANEL_GROUPS: usize = 3 * CHUNK;
 /// Tiles of a panel at most.
 pub(super) const PANEL_TILES: usize = 2;
-/// Lanes of the widest instruction set.
-pub(super) const MAX_LANES: usize = 16;
 /// Bytes of a panel: a byte a code and at most two floats a group, for each row.
 const PANEL_BYTES: usize = PANEL_TILES * PANEL_GROUPS * MAX_LANES * (GROUP + 8);
 

@@ -17,9 +17,9 @@ use super::formats::{Format, Visit, with_format};
 use super::over_panel::{Ahead, OverPanel, Place};
 use super::packed::PackedMatrix;
 use super::panel::{PANEL_GROUPS, PANEL_TILES, PanelBuffer, Unpack};
-use super::quantize::{QuantRows, Rows};
+use super::rows::{QuantRows, Rows};
 use super::stream::{CHUNK, GROUP, Stream};
-use super::wide::WideList;
+use super::wide::{Find, WideList};
 use crate::SharedMut;
 
 /// Where results go: value (row, column) at `row * stride + column`.
@@ -155,26 +155,43 @@ impl Job<'_> {
         let groups = self.w.plan().cols() / GROUP;
         let (count, turn) = (self.rows.len(), WideList::turn(self.rows.len()));
         for first in (0..count).step_by(turn) {
-            let rows = first..count.min(first + turn);
             for from in (0..groups).step_by(PANEL_GROUPS) {
                 let range = from..groups.min(from + PANEL_GROUPS);
-                // SAFETY: the rows have these groups, and both are few enough.
-                unsafe { wide.find(self.x.from(first, from), rows.len(), range.len()) };
-                for tile in self.tiles.clone().step_by(PANEL_TILES) {
-                    let tiles = tile..self.tiles.end.min(tile + PANEL_TILES);
-                    let panel = self.unpack::<F>(tiles.clone(), range.clone(), &mut buffer);
-                    let over = OverPanel::<F::Panel> {
-                        job: self,
-                        ahead: self.ahead::<F>(tiles.end, range.clone()),
-                        at: Place { tiles, rows: rows.clone(), from },
-                        panel,
-                        groups: range.len(),
-                        wide: &wide,
-                        stream: PhantomData,
-                    };
-                    dispatch(self.w.plan().level(), over);
+                let mut rows = first..count.min(first + turn);
+                while !rows.is_empty() {
+                    let x = self.x.from(rows.start, from);
+                    // SAFETY: the rows have these groups, and both are few enough.
+                    let find = unsafe { Find::<F::Panel>::new(&mut wide, x, rows.len(), range.len()) };
+                    let taken = dispatch(self.w.plan().level(), find);
+                    let own = rows.start..rows.start + taken;
+                    self.over_panels::<F>(own, range.clone(), &wide, &mut buffer);
+                    rows.start += taken;
                 }
             }
+        }
+    }
+
+    /// Some rows, whose wide values are listed, over the groups `range` of each pair of tiles.
+    fn over_panels<F: Format>(
+        &self,
+        rows: Range<usize>,
+        range: Range<usize>,
+        wide: &WideList,
+        buffer: &mut PanelBuffer,
+    ) {
+        for tile in self.tiles.clone().step_by(PANEL_TILES) {
+            let tiles = tile..self.tiles.end.min(tile + PANEL_TILES);
+            let panel = self.unpack::<F>(tiles.clone(), range.clone(), buffer);
+            let over = OverPanel::<F::Panel> {
+                job: self,
+                ahead: self.ahead::<F>(tiles.end, range.clone()),
+                at: Place { tiles, rows: rows.clone(), from: range.start },
+                panel,
+                groups: range.len(),
+                wide,
+                stream: PhantomData,
+            };
+            dispatch(self.w.plan().level(), over);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use kinglet_simd::{Isa, Kernel, dispatch, tanh};
 
-use super::vec::{Map1, Map2, map1, map2};
+use super::vec::{Add, Map1, map1, map2};
 use crate::Worker;
 use crate::arena::Span;
 use crate::step::{Access, Check, Step, StepCtx, StepError};
@@ -42,16 +42,6 @@ fn unary<M: Map1 + 'static>(
     check.span::<f32>("out", &out, x.cols)?;
     check.same_rows("out", &out, &x)?;
     Ok(Box::new(Unary { name, x, out, map }))
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Add;
-
-impl Map2 for Add {
-    #[inline(always)]
-    fn apply<I: Isa>(self, isa: I, a: I::F32, b: I::F32) -> I::F32 {
-        isa.add(a, b)
-    }
 }
 
 #[derive(Clone, Copy)]

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use kinglet_simd::{Isa, Kernel, dispatch};
 
-use super::elementwise::Add;
 use super::rows_out::{RowSink, RowsOut};
-use super::vec::{Map2, map2, sum_squares};
+use super::vec::{Add, Map2, map2, sum_squares};
 use crate::arena::Span;
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};

@@ -1,6 +1,6 @@
 //! Loops over rows that several operations share: maps and sums.
 
-use kinglet_simd::Isa;
+use kinglet_simd::{Isa, MAX_LANES};
 
 /// `y = f(x)` on each lane.
 pub(super) trait Map1: Copy + Send + Sync {
@@ -9,9 +9,31 @@ pub(super) trait Map1: Copy + Send + Sync {
 }
 
 /// `y = f(a, b)` on each lane.
-pub(super) trait Map2: Copy + Send + Sync {
+pub(crate) trait Map2: Copy + Send + Sync {
     /// Implementations are `#[inline(always)]`.
     fn apply<I: Isa>(self, isa: I, a: I::F32, b: I::F32) -> I::F32;
+}
+
+/// `a + b`.
+#[derive(Clone, Copy)]
+pub(crate) struct Add;
+
+impl Map2 for Add {
+    #[inline(always)]
+    fn apply<I: Isa>(self, isa: I, a: I::F32, b: I::F32) -> I::F32 {
+        isa.add(a, b)
+    }
+}
+
+/// The larger of both.
+#[derive(Clone, Copy)]
+pub(crate) struct Max;
+
+impl Map2 for Max {
+    #[inline(always)]
+    fn apply<I: Isa>(self, isa: I, a: I::F32, b: I::F32) -> I::F32 {
+        isa.max(a, b)
+    }
 }
 
 /// `out[i] = f(x[i])`, as far as both go.
@@ -74,6 +96,38 @@ pub(super) fn sum<I: Isa>(isa: I, x: &[f32]) -> f32 {
 #[inline(always)]
 fn total<I: Isa>(isa: I, [a, b, c, d]: [I::F32; 4]) -> f32 {
     isa.reduce_sum(isa.add(isa.add(a, b), isa.add(c, d)))
+}
+
+/// `f` over all lanes of each vector: that of vector `i` in lane `i`. Vectors behind the lanes are not looked at.
+#[inline(always)]
+pub(crate) fn fold_each<I: Isa>(isa: I, f: impl Map2, each: &[I::F32; MAX_LANES]) -> I::F32 {
+    let (mut fours, apart) = ([isa.zero(); MAX_LANES / 4], I::LANES / 4);
+    for i in 0..apart {
+        fours[i] = fold_four(isa, f, [each[i], each[i + apart], each[i + 2 * apart], each[i + 3 * apart]]);
+    }
+    fold_fours(isa, f, fours)
+}
+
+/// The first part of [`fold_each`]: vectors `LANES / 4` apart, the first of them `i`, become one.
+#[inline(always)]
+pub(crate) fn fold_four<I: Isa>(isa: I, f: impl Map2, [a, b, c, d]: [I::F32; 4]) -> I::F32 {
+    let (even, odd) = (isa.zip(a, c), isa.zip(b, d));
+    let all = isa.zip(f.apply(isa, even.0, even.1), f.apply(isa, odd.0, odd.1));
+    f.apply(isa, all.0, all.1)
+}
+
+/// The second part of [`fold_each`]: `LANES / 4` such vectors become one.
+#[inline(always)]
+pub(crate) fn fold_fours<I: Isa>(isa: I, f: impl Map2, mut fours: [I::F32; MAX_LANES / 4]) -> I::F32 {
+    let mut left = I::LANES / 8;
+    while left > 0 {
+        for i in 0..left {
+            let (low, high) = isa.zip(fours[i], fours[i + left]);
+            fours[i] = f.apply(isa, low, high);
+        }
+        left /= 2;
+    }
+    fours[0]
 }
 
 /// Coefficients of `2^f` for `-1/2 <= f <= 1/2`, fitted for the least relative error; highest power first.

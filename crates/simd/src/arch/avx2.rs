@@ -96,6 +96,7 @@ impl Isa for Avx2 {
         le(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_LE_OQ>(a, b);
         eq(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b);
         select(m: __m256, a: __m256, b: __m256) -> __m256 = _mm256_blendv_ps(b, a, m);
+        mask_bits(m: __m256) -> u32 = _mm256_movemask_ps(m) as u32;
         reduce_sum(a: __m256) -> f32 = reduce!(a, _mm_add_ps);
         reduce_max(a: __m256) -> f32 = reduce!(a, _mm_max_ps);
         zip(a: __m256, b: __m256) -> (__m256, __m256) = {

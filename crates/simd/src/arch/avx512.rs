@@ -167,6 +167,7 @@ impl<const BF16: bool> Isa for Avx512With<BF16> {
         le(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, b);
         eq(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b);
         select(m: __mmask16, a: __m512, b: __m512) -> __m512 = _mm512_mask_blend_ps(m, b, a);
+        mask_bits(m: __mmask16) -> u32 = u32::from(m);
         reduce_sum(a: __m512) -> f32 = _mm512_reduce_add_ps(a);
         reduce_max(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
         zip(a: __m512, b: __m512) -> (__m512, __m512) = {

@@ -131,6 +131,7 @@ macro_rules! neon_isa {
                 le(a: float32x4_t, b: float32x4_t) -> uint32x4_t = vcleq_f32(a, b);
                 eq(a: float32x4_t, b: float32x4_t) -> uint32x4_t = vceqq_f32(a, b);
                 select(m: uint32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(m, a, b);
+                mask_bits(m: uint32x4_t) -> u32 = vaddvq_u32(vandq_u32(m, vld1q_u32([1, 2, 4, 8].as_ptr())));
                 reduce_sum(a: float32x4_t) -> f32 = vaddvq_f32(a);
                 reduce_max(a: float32x4_t) -> f32 = vmaxvq_f32(a);
                 zip(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) = {

@@ -82,6 +82,7 @@ impl Isa for Scalar {
         le(a: F, b: F) -> [bool; N] = zip(a, b, |a, b| a <= b);
         eq(a: F, b: F) -> [bool; N] = zip(a, b, |a, b| a == b);
         select(m: [bool; N], a: F, b: F) -> F = std::array::from_fn(|i| if m[i] { a[i] } else { b[i] });
+        mask_bits(m: [bool; N]) -> u32 = m.into_iter().rev().fold(0, |bits, set| bits << 1 | u32::from(set));
         reduce_sum(a: F) -> f32 = (a[0] + a[2]) + (a[1] + a[3]);
         reduce_max(a: F) -> f32 = a.into_iter().fold(a[0], f32::max);
         to_i32(a: F) -> I = a.map(|a| a.round_ties_even() as i32);

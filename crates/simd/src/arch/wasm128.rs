@@ -81,8 +81,12 @@ impl Isa for Wasm128 {
         le(a: v128, b: v128) -> v128 = f32x4_le(a, b);
         eq(a: v128, b: v128) -> v128 = f32x4_eq(a, b);
         select(m: v128, a: v128, b: v128) -> v128 = v128_bitselect(a, b, m);
+        mask_bits(m: v128) -> u32 = i32x4_bitmask(m).into();
         reduce_sum(a: v128) -> f32 = { let [x, y, z, w] = lanes(a); (x + z) + (y + w) };
         reduce_max(a: v128) -> f32 = { let [x, y, z, w] = lanes(a); x.max(z).max(y.max(w)) };
+        zip(a: v128, b: v128) -> (v128, v128) = {
+            (i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<2, 6, 3, 7>(a, b))
+        };
         to_i32(a: v128) -> v128 = i32x4_trunc_sat_f32x4(f32x4_nearest(a));
         to_f32(a: v128) -> v128 = f32x4_convert_i32x4(a);
         bits_of(a: v128) -> v128 = a;
