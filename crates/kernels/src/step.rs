@@ -171,19 +171,14 @@ impl<'a> StepCtx<'a> {
         self.part(offset, bytes / size_of::<T>())
     }
 
-    /// Numbers from 0 on, each handed to one worker only: for work that cannot be split evenly beforehand.
-    ///
-    /// A step uses this or [`take_near`](Self::take_near), not both.
-    pub fn take(&self) -> usize {
-        self.next.fetch_add(1, Ordering::Relaxed) as usize
-    }
-
-    /// Numbers of `0..count`, each handed to one worker only; none when all are. The first half of the workers gets them
+    /// Numbers of `0..count`, each handed to one worker only; none when all are: for work that cannot be split evenly
+    /// beforehand. The first half of the workers gets them
     /// from the front, the others from the back, until they meet: in steps that cut their data alike, a worker finds much
     /// of what it reads in its own cache.
     pub fn take_near(&self, worker: Worker<'_>, count: usize) -> Option<usize> {
         if count >= 1 << 31 {
-            return Some(self.take()).filter(|&taken| taken < count);
+            let taken = self.next.fetch_add(1, Ordering::Relaxed) as usize;
+            return (taken < count).then_some(taken);
         }
         let front = worker.is_front();
         let taken = self.next.fetch_add(if front { 1 } else { 1 << 32 }, Ordering::Relaxed);

@@ -169,12 +169,19 @@ pub(crate) fn narrow<I: Isa>(isa: I, numbers: &mut [f32], inverse: f32) {
     }
 }
 
-/// The scale of the codes of a batch of weights with this sum and this greatest one.
+/// The scales of the codes of batches of weights with these sums and these greatest ones.
 #[inline(always)]
-pub(crate) fn weight_scale(sum: f32, max: f32) -> f32 {
-    let (whole, most) = (sum * (1.0 / WEIGHT_SUM), max * (1.0 / MOST));
+pub(crate) fn weight_scale<I: Isa>(isa: I, sum: I::F32, max: I::F32) -> I::F32 {
+    let (whole, most) = (isa.mul(sum, isa.splat(1.0 / WEIGHT_SUM)), isa.mul(max, isa.splat(1.0 / MOST)));
     // Not `max`: a NaN stays one.
-    if whole < most { most } else { whole }
+    isa.select(isa.lt(whole, most), most, whole)
+}
+
+/// One over scales; zero for none.
+#[inline(always)]
+pub(crate) fn inverse_each<I: Isa>(isa: I, scale: I::F32) -> I::F32 {
+    let none = isa.lt(scale, isa.splat(TINY / QUERY_NORM));
+    isa.select(none, isa.zero(), isa.div(isa.splat(1.0), scale))
 }
 
 /// How large the elements of a row are.
@@ -216,7 +223,7 @@ impl Extent {
 
 /// One over a scale; zero for none.
 #[inline(always)]
-pub(crate) fn inverse(scale: f32) -> f32 {
+fn inverse(scale: f32) -> f32 {
     if scale < TINY / QUERY_NORM { 0.0 } else { 1.0 / scale }
 }
 

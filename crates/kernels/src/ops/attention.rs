@@ -141,15 +141,24 @@ impl Attention {
         self.first_seen(block.position(0)) / CHUNK..block.position(block.tokens - 1) / CHUNK + 1
     }
 
-    /// All blocks of a batch; of each sequence the last first, since it sees most.
+    /// All blocks of a batch, sequence after sequence, in the order of their tokens.
     fn blocks<'a>(&self, seqs: &'a [SeqRows<'a>]) -> impl Iterator<Item = Block<'a>> {
+        (0..).map_while(|index| self.block(seqs, index))
+    }
+
+    /// The block of a number among those of all sequences.
+    fn block<'a>(&self, seqs: &[SeqRows<'a>], mut index: usize) -> Option<Block<'a>> {
         let (tokens, heads) = (self.block_tokens(), self.shape.kv.heads);
-        seqs.iter().flat_map(move |seq| {
-            (0..seq.len).step_by(tokens).rev().flat_map(move |first| {
+        for seq in seqs {
+            let count = seq.len.div_ceil(tokens) * heads;
+            if index < count {
+                let first = index / heads * tokens;
                 let tokens = tokens.min(seq.len - first);
-                (0..heads).map(move |kv_head| Block { seq: *seq, kv_head, first, tokens })
-            })
-        })
+                return Some(Block { seq: *seq, kv_head: index % heads, first, tokens });
+            }
+            index -= count;
+        }
+        None
     }
 
     /// The chunk of a number among those of all blocks, and where its state's slot begins.
@@ -227,17 +236,16 @@ impl<'a> AttentionKernel<'a> {
         BlockRun { isa, step: self.step, kv: self.kv, block, words: PhantomData }
     }
 
-    /// Takes blocks until there are none left.
+    /// Takes blocks until there are none left: near those whose rows the worker had in the steps before.
     #[inline(always)]
     fn blocks<I: Isa, W: Words>(&self, isa: I, buffers: &mut Buffers<'_>) {
-        let mut next = self.ctx.take();
-        for (index, block) in self.step.blocks(self.ctx.seqs()).enumerate() {
-            if index == next {
-                let run = self.block_run::<I, W>(isa, block);
-                run.load_queries(self.q, buffers);
-                run.whole(buffers, self.out);
-                next = self.ctx.take();
-            }
+        let (step, seqs) = (self.step, self.ctx.seqs());
+        let count = step.blocks(seqs).count();
+        let take = || step.block(seqs, self.ctx.take_near(self.worker, count)?);
+        while let Some(block) = take() {
+            let run = self.block_run::<I, W>(isa, block);
+            run.load_queries(self.q, buffers);
+            run.whole(buffers, self.out);
         }
     }
 

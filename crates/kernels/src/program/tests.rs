@@ -63,14 +63,12 @@ unsafe impl Step for Pick {
         Needs { indices: Some((self.index, Bound::Rows(T))), ..Needs::default() }
     }
 
-    unsafe fn run(&self, ctx: &StepCtx<'_>, _: Worker<'_>) {
+    unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
         let (x, index) = (ctx.view::<f32>(&self.x), ctx.view::<i32>(&self.index));
         let out = ctx.view::<f32>(&self.out);
-        let mut i = ctx.take();
-        while i < out.len() {
+        while let Some(i) = ctx.take_near(worker, out.len()) {
             // SAFETY: `i` is this worker's; the run checked the indices.
             unsafe { out.part_mut(i..i + 1)[0] = x.part(0..x.len())[index.part(i..i + 1)[0] as usize] };
-            i = ctx.take();
         }
     }
 }

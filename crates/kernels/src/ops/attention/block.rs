@@ -10,11 +10,10 @@ use kinglet_tensor::{KvLayer, SeqRows};
 use super::Attention;
 use super::state::{NONE, State};
 use super::tile::{BATCH, BATCHES, GROUPS, Scores, Sums};
-use super::words::Words;
+use super::words::{Weighing, Words};
 use crate::SharedMut;
 use crate::kv::{GROUP, KvView};
 use crate::kv_codec::Rows;
-use crate::ops::vec::exp2;
 
 /// Positions whose softmax is taken together.
 pub(super) const CHUNK: usize = BATCH * BATCHES;
@@ -254,43 +253,58 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
         }
     }
 
+    /// Turns scores into weights, and notes each row's largest score and sum of weights.
+    #[inline(always)]
+    fn softmax(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
+        self.value_scales(seen.clone(), buffers.value_scales);
+        let mut part = State::new(buffers.part, self.rows(), self.step.width());
+        let (_, max, total) = part.parts();
+        let len = seen.len().next_multiple_of(BATCH);
+        for first in (0..self.rows()).step_by(Weighing::rows::<I>()) {
+            let rows = first..self.rows().min(first + Weighing::rows::<I>());
+            let scores = &mut buffers.scores[rows.start * CHUNK..rows.end * CHUNK];
+            for (r, scores) in rows.clone().zip(scores.chunks_exact_mut(CHUNK)) {
+                max[r] = self.largest(r, seen.clone(), &mut scores[..len]);
+            }
+            let rows = Weighing {
+                scores,
+                len,
+                values: buffers.value_scales,
+                max: &max[rows.clone()],
+                total: &mut total[rows.clone()],
+                scales: &mut buffers.weight_scales[rows.start * BATCHES..rows.end * BATCHES],
+            };
+            W::weights(self.isa, rows);
+        }
+    }
+
     /// The scales of the values of the positions seen.
     #[inline(always)]
     fn value_scales(&self, seen: Range<usize>, scales: &mut [f32]) {
         let stored = self.stored(self.step.shape.kv.value_dim);
         for (position, scales) in seen.step_by(GROUP).zip(scales.chunks_exact_mut(GROUP)) {
             let (page, at) = self.page(position);
-            // SAFETY: as for the keys; pages hold whole groups.
-            unsafe { stored.q16_value_scales(page, at).copy_to_nonoverlapping(scales.as_mut_ptr(), GROUP) };
+            // SAFETY: as for the keys.
+            unsafe { W::value_scales(stored, page, at, scales) };
         }
     }
 
-    /// Turns scores into weights, and notes each row's largest score and sum of weights.
+    /// The largest score of row `r`; caps its scores, and makes those that it does not see [`NONE`].
     #[inline(always)]
-    fn softmax(&self, seen: Range<usize>, buffers: &mut Buffers<'_>) {
-        if W::SCALED {
-            self.value_scales(seen.clone(), buffers.value_scales);
+    fn largest(&self, r: usize, seen: Range<usize>, scores: &mut [f32]) -> f32 {
+        if let Some(cap) = self.step.shape.softcap {
+            capped(self.isa, scores, cap);
         }
-        let mut part = State::new(buffers.part, self.rows(), self.step.width());
-        let (_, max, total) = part.parts();
-        for r in 0..self.rows() {
-            let position = self.block.position(r / self.step.group());
-            let from = self.step.first_seen(position).max(seen.start) - seen.start;
-            let to = (position + 1).min(seen.end).saturating_sub(seen.start);
-            let row = &mut buffers.scores[r * CHUNK..][..seen.len().next_multiple_of(BATCH)];
-            let scales = &mut buffers.weight_scales[r * BATCHES..(r + 1) * BATCHES];
-            if let Some(cap) = self.step.shape.softcap {
-                capped(self.isa, row, cap);
-            }
-            if from >= to {
-                row.fill(0.0);
-                (max[r], total[r]) = (NONE, 0.0);
-                scales.fill(0.0);
-                continue;
-            }
-            max[r] = softmax(self.isa, row, from..to);
-            total[r] = W::weights(self.isa, row, buffers.value_scales, scales);
+        let position = self.block.position(r / self.step.group());
+        let to = (position + 1).min(seen.end).saturating_sub(seen.start);
+        let from = (self.step.first_seen(position).max(seen.start) - seen.start).min(to);
+        scores[..from].fill(NONE);
+        scores[to..].fill(NONE);
+        let mut max = self.isa.splat(NONE);
+        for scores in scores.chunks_exact(I::LANES) {
+            max = self.isa.max(max, self.isa.load(scores));
         }
+        self.isa.reduce_max(max)
     }
 
     /// Sums of values, each times its weight.
@@ -367,23 +381,4 @@ fn capped<I: Isa>(isa: I, row: &mut [f32], cap: f32) {
     for scores in row.chunks_exact_mut(I::LANES) {
         isa.store(isa.mul(cap, tanh(isa, isa.mul(isa.load(scores), inverse))), scores);
     }
-}
-
-/// `row = 2^(row - max(row))` within `seen`, 0 elsewhere; returns the maximum. The row is whole vectors.
-#[inline(always)]
-fn softmax<I: Isa>(isa: I, row: &mut [f32], seen: Range<usize>) -> f32 {
-    row[..seen.start].fill(NONE);
-    row[seen.end..].fill(NONE);
-    let mut max = isa.splat(NONE);
-    for scores in row.chunks_exact(I::LANES) {
-        max = isa.max(max, isa.load(scores));
-    }
-    let max = isa.reduce_max(max);
-    let shift = isa.splat(max);
-    for scores in row.chunks_exact_mut(I::LANES) {
-        isa.store(exp2(isa, isa.sub(isa.load(scores), shift)), scores);
-    }
-    row[..seen.start].fill(0.0);
-    row[seen.end..].fill(0.0);
-    max
 }

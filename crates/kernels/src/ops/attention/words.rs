@@ -1,18 +1,19 @@
 //! What keys, values and weights are multiplied as: 32-bit *words*, each a float, or two 16-bit codes.
 
-use kinglet_simd::Isa;
+use kinglet_simd::{Isa, MAX_LANES};
 
-use super::tile::BATCH;
-use crate::kv::HeadPage;
+use super::block::CHUNK;
+use super::state::NONE;
+use super::tile::{BATCH, BATCHES};
+use crate::kv::{GROUP, HeadPage};
 use crate::kv_codec::Rows;
-use crate::kv_codec::q16::{inverse, narrow, query_words, weight_scale};
+use crate::kv_codec::q16::{inverse_each, narrow, query_words, weight_scale};
+use crate::ops::vec::{Add, Max, exp2, fold_each};
 
 /// A kind of word. Implementations are `#[inline(always)]`.
 pub(super) trait Words: Copy {
     /// Numbers in a word.
     const NUMBERS: usize;
-    /// Whether keys and values have scales of their own.
-    const SCALED: bool;
     /// Sums of products of words, one in each lane.
     type Sum<I: Isa>: Copy;
 
@@ -49,10 +50,15 @@ pub(super) trait Words: Copy {
         lane: usize,
     ) -> I::F32;
 
-    /// Makes words of weights, whole batches of numbers that are not negative, each batch in the first part of its memory;
-    /// `values` are the scales of what they weigh. Returns the sum of weights, in an order that whole batches of zeros before
-    /// and behind do not change, and leaves in `scales` the scale of each batch's sums of products.
-    fn weights<I: Isa>(isa: I, row: &mut [f32], values: &[f32], scales: &mut [f32]) -> f32;
+    /// Copies the scales of the values of the group that starts at `at`, if they have some.
+    ///
+    /// # Safety
+    /// As for [`Rows::values`].
+    unsafe fn value_scales(rows: Rows, page: HeadPage, at: usize, to: &mut [f32]);
+
+    /// Makes words of weights of all rows. Sums of weights are in an order that whole batches of zeros before and behind do not
+    /// change.
+    fn weights<I: Isa>(isa: I, rows: Weighing<'_>);
 
     /// The words of the keys of a group, `[words][GROUP]`: where they lie, or in `room`.
     ///
@@ -75,13 +81,41 @@ pub(super) trait Words: Copy {
     ) -> *const u8;
 }
 
+/// Some rows of scores that become weights: `2^(score - max)`, or zero where the score is [`NONE`].
+pub(super) struct Weighing<'a> {
+    /// Scores, `[rows][CHUNK]`, then words of weights, those of each batch in the first part of its memory.
+    pub(super) scores: &'a mut [f32],
+    /// Scores of a row, whole batches.
+    pub(super) len: usize,
+    /// The scales of what they weigh.
+    pub(super) values: &'a [f32],
+    /// Each row's largest score.
+    pub(super) max: &'a [f32],
+    /// Receives each row's sum of weights.
+    pub(super) total: &'a mut [f32],
+    /// Receives the scales of sums of products, `[rows][BATCHES]`.
+    pub(super) scales: &'a mut [f32],
+}
+
+impl Weighing<'_> {
+    /// Rows that are best taken together: their batches fill the lanes of a vector.
+    pub(super) const fn rows<I: Isa>() -> usize {
+        if I::LANES < BATCHES { 1 } else { I::LANES / BATCHES }
+    }
+}
+
+/// The weights of a vector of scores.
+#[inline(always)]
+fn weight<I: Isa>(isa: I, score: I::F32, max: I::F32) -> I::F32 {
+    isa.select(isa.eq(score, isa.splat(NONE)), isa.zero(), exp2(isa, isa.sub(score, max)))
+}
+
 /// A float: for everything that is stored as floats, or made floats first.
 #[derive(Clone, Copy)]
 pub(super) struct Float;
 
 impl Words for Float {
     const NUMBERS: usize = 1;
-    const SCALED: bool = false;
     type Sum<I: Isa> = I::F32;
 
     #[inline(always)]
@@ -117,12 +151,20 @@ impl Words for Float {
     }
 
     #[inline(always)]
-    fn weights<I: Isa>(isa: I, row: &mut [f32], _: &[f32], _: &mut [f32]) -> f32 {
-        let mut sum = isa.zero();
-        for weights in row.chunks_exact(I::LANES) {
-            sum = isa.add(sum, isa.load(weights));
+    unsafe fn value_scales(_: Rows, _: HeadPage, _: usize, _: &mut [f32]) {}
+
+    #[inline(always)]
+    fn weights<I: Isa>(isa: I, rows: Weighing<'_>) {
+        let each = rows.scores.chunks_exact_mut(CHUNK).zip(rows.max).zip(rows.total);
+        for ((scores, max), total) in each {
+            let (max, mut sum) = (isa.splat(*max), isa.zero());
+            for scores in scores[..rows.len].chunks_exact_mut(I::LANES) {
+                let weight = weight(isa, isa.load(scores), max);
+                sum = isa.add(sum, weight);
+                isa.store(weight, scores);
+            }
+            *total = isa.reduce_sum(sum);
         }
-        isa.reduce_sum(sum)
     }
 
     #[inline(always)]
@@ -151,7 +193,6 @@ pub(super) struct Codes;
 
 impl Words for Codes {
     const NUMBERS: usize = 2;
-    const SCALED: bool = true;
     type Sum<I: Isa> = I::I32;
 
     #[inline(always)]
@@ -195,15 +236,24 @@ impl Words for Codes {
     }
 
     #[inline(always)]
-    fn weights<I: Isa>(isa: I, row: &mut [f32], values: &[f32], scales: &mut [f32]) -> f32 {
-        let mut total = isa.zero();
-        for ((row, values), scale) in row.chunks_exact_mut(BATCH).zip(values.chunks_exact(BATCH)).zip(scales)
-        {
-            let batch = scaled(isa, row, values, total);
-            (total, *scale) = (batch.total, batch.scale);
-            narrow(isa, row, inverse(batch.scale));
+    unsafe fn value_scales(rows: Rows, page: HeadPage, at: usize, to: &mut [f32]) {
+        // SAFETY: by the caller's promise; pages hold whole groups.
+        unsafe { rows.q16_value_scales(page, at).copy_to_nonoverlapping(to.as_mut_ptr(), GROUP) };
+    }
+
+    #[inline(always)]
+    fn weights<I: Isa>(isa: I, mut rows: Weighing<'_>) {
+        let each = scaled(isa, &mut rows);
+        let scale = weight_scale(isa, fold_each(isa, Add, &each.sums), fold_each(isa, Max, &each.most));
+        let (mut scales, mut inverses) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
+        isa.store(scale, &mut scales);
+        isa.store(inverse_each(isa, scale), &mut inverses);
+        rows.scales.copy_from_slice(&scales[..rows.scales.len()]);
+        for (scores, inverses) in rows.scores.chunks_exact_mut(CHUNK).zip(inverses.chunks_exact(BATCHES)) {
+            for (batch, inverse) in scores[..rows.len].chunks_exact_mut(BATCH).zip(inverses) {
+                narrow(isa, batch, *inverse);
+            }
         }
-        isa.reduce_sum(total)
     }
 
     #[inline(always)]
@@ -224,25 +274,38 @@ impl Words for Codes {
     }
 }
 
-/// What [`scaled`] finds.
-struct Batch<V> {
-    total: V,
-    /// That of the codes to come.
-    scale: f32,
+/// What [`scaled`] finds of each batch of each row, [`BATCHES`] to a row.
+struct Each<V> {
+    /// Lanes that add up to the sum of its scaled weights.
+    sums: [V; MAX_LANES],
+    /// Lanes of which the largest is its largest scaled weight.
+    most: [V; MAX_LANES],
 }
 
-/// Multiplies a batch of weights by the scales of the values that they weigh, and adds them to `total` before.
+/// Makes weights of scores, multiplied by the scales of the values that they weigh; leaves the sums of weights before that.
 #[inline(always)]
-fn scaled<I: Isa>(isa: I, row: &mut [f32], values: &[f32], mut total: I::F32) -> Batch<I::F32> {
-    let (zero, mut sum, mut max) = (isa.zero(), isa.zero(), isa.zero());
-    for (weights, values) in row.chunks_exact_mut(I::LANES).zip(values.chunks_exact(I::LANES)) {
-        let weight = isa.load(weights);
-        // A value that is not seen may have any scale.
-        let scaled = isa.select(isa.eq(weight, zero), zero, isa.mul(weight, isa.load(values)));
-        total = isa.add(total, weight);
-        sum = isa.add(sum, scaled);
-        max = isa.max(scaled, max);
-        isa.store(scaled, weights);
+fn scaled<I: Isa>(isa: I, rows: &mut Weighing<'_>) -> Each<I::F32> {
+    let (zero, none) = (isa.zero(), isa.splat(NONE));
+    let mut each = Each { sums: [zero; MAX_LANES], most: [zero; MAX_LANES] };
+    for (r, scores) in rows.scores.chunks_exact_mut(CHUNK).enumerate() {
+        let (max, mut total) = (isa.splat(rows.max[r]), zero);
+        let batches = scores[..rows.len].chunks_exact_mut(BATCH).zip(rows.values.chunks_exact(BATCH));
+        for (b, (scores, values)) in batches.enumerate() {
+            let (mut sum, mut most) = (zero, zero);
+            for (scores, values) in scores.chunks_exact_mut(I::LANES).zip(values.chunks_exact(I::LANES)) {
+                let score = isa.load(scores);
+                let weight = exp2(isa, isa.sub(score, max));
+                // A value that is not seen may have any scale.
+                let unseen = isa.eq(score, none);
+                let scaled = isa.select(unseen, zero, isa.mul(weight, isa.load(values)));
+                total = isa.add(total, isa.select(unseen, zero, weight));
+                sum = isa.add(sum, scaled);
+                most = isa.max(scaled, most);
+                isa.store(scaled, scores);
+            }
+            (each.sums[r * BATCHES + b], each.most[r * BATCHES + b]) = (sum, most);
+        }
+        rows.total[r] = isa.reduce_sum(total);
     }
-    Batch { total, scale: weight_scale(isa.reduce_sum(sum), isa.reduce_max(max)) }
+    each
 }
