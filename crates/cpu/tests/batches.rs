@@ -6,8 +6,9 @@ mod common;
 use common::{Net, random};
 use kinglet_cpu::{CpuBackend, Feed, Precision, Session, SessionOptions, TensorView};
 use kinglet_graph::ops::{
-    Attend, Binary, Concat, Dequantize, Flatten, Fun, Fun2, Gemm, LayerNorm, MatMul, Pads, Pool, PoolKind,
-    Quantize, Reduce, ReduceKind, Reshape, Softmax, SoftmaxKind, Transpose, Unary, Window, int_tensor,
+    Attend, Binary, Blank, Concat, Dequantize, Flatten, Fun, Fun2, Gemm, LayerNorm, MatMul, Pads, Pool,
+    PoolKind, Quantize, Reduce, ReduceKind, Reshape, Softmax, SoftmaxKind, Transpose, Unary, Window,
+    int_tensor,
 };
 use kinglet_graph::{Graph, TensorType, ValueId};
 use kinglet_tensor::{Bytes, DType, Tensor};
@@ -144,7 +145,7 @@ fn encoder() -> Graph {
         scale: None,
         causal: false,
         softcap: 0.0,
-        blank: true,
+        blank: Blank::Hidden,
         scores: 0,
         window: [None; 2],
     };

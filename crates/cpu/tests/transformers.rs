@@ -3,9 +3,10 @@
 mod common;
 
 use common::{Net, check, run};
+use kinglet_cpu::{CpuBackend, Feed, Session, SessionOptions, TensorView};
 use kinglet_graph::ops::{
-    Attend, Binary, Expand, Fun, Fun2, Gather, LayerNorm, MatMul, Reshape, Slice, Softmax, SoftmaxKind,
-    Split, Transpose, Unary, int_tensor,
+    Attend, Binary, Blank, Expand, Fun, Fun2, Gather, LayerNorm, MatMul, Reshape, Slice, Softmax,
+    SoftmaxKind, Split, Transpose, Unary, int_tensor,
 };
 use kinglet_graph::passes::decompose;
 use kinglet_graph::{Graph, TensorType, ValueId};
@@ -50,9 +51,73 @@ fn attention_in_rows_and_by_heads() {
             inputs.push(net.builder.input("mask", TensorType::fixed(dtype, shape)).expect("new"));
         }
         let (scale, heads) = (Some(0.25), 3);
-        let op = Attend { heads, kv_heads: heads, scale, blank: true, ..Attend::default() };
+        let op = Attend { heads, kv_heads: heads, scale, blank: Blank::Hidden, ..Attend::default() };
         let out = net.node(op, &inputs);
         check_all(&net.finish(&[out]), &[label]);
+    }
+}
+
+/// What attention gives for three queries: an ordinary one, one of NaN, and one that sees nothing.
+fn three_rows(graph: &Graph, fuse: bool, interpret: bool) -> Vec<f32> {
+    let options = SessionOptions { fuse, interpret, ..SessionOptions::new(CpuBackend::new(1)) };
+    let mut session = Session::new(graph.clone(), &options).expect("a session");
+    let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let q = [[0.5; 4], [f32::NAN; 4], [0.25; 4]].concat();
+    let (k, v) = (common::random(1, 36), common::random(2, 36));
+    let truths: Vec<u8> = (0..27).map(|i| u8::from(i < 18)).collect();
+    let summands: Vec<f32> = truths.iter().map(|m| if *m != 0 { 0.0 } else { f32::NEG_INFINITY }).collect();
+    let feeds: Vec<Vec<u8>> = graph
+        .inputs()
+        .iter()
+        .zip([bytes(&q), bytes(&k), bytes(&v), truths])
+        .map(|(id, data)| match graph.tensor_type(*id).expect("a tensor").dims().expect("fixed")[..] {
+            [1, 1, 3, 9] if graph.tensor_type(*id).expect("a tensor").dtype == DType::F32 => bytes(&summands),
+            _ => data,
+        })
+        .collect();
+    let types = graph.inputs().iter().map(|id| graph.tensor_type(*id).expect("a tensor"));
+    let shapes: Vec<(DType, Vec<usize>)> = types.map(|ty| (ty.dtype, ty.dims().expect("fixed"))).collect();
+    let views: Vec<Feed<'_>> = shapes
+        .iter()
+        .zip(&feeds)
+        .map(|((dtype, shape), data)| Feed::Tensor(TensorView { dtype: *dtype, shape, data }))
+        .collect();
+    session.run(&views).expect("runs");
+    let Feed::Tensor(view) = session.output(0).expect("an output") else {
+        let value = session.output_value(0).expect("an output");
+        return value.tensor().expect("a tensor").to_f32().expect("floats");
+    };
+    view.data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+#[test]
+fn queries_of_nan_make_nan_and_those_that_see_nothing_what_is_asked() {
+    let blanks =
+        [(Blank::Never, [true, true]), (Blank::Hidden, [true, false]), (Blank::Always, [false, false])];
+    for (dtype, (blank, nan)) in [DType::Bool, DType::F32].into_iter().flat_map(|d| blanks.map(|b| (d, b))) {
+        let mut net = Net::new();
+        let mut inputs = [3, 9, 9].map(|s| net.input(&[1, 1, s, 4])).to_vec();
+        inputs.push(net.builder.input("mask", TensorType::fixed(dtype, &[1, 1, 3, 9])).expect("new"));
+        let op = Attend { heads: 1, kv_heads: 1, blank, ..Attend::default() };
+        let out = net.node(op, &inputs);
+        let graph = net.finish(&[out]);
+        let parts = decompose(&graph).expect("typed");
+        for (graph, fuse, interpret) in [
+            (&graph, false, true),
+            (&graph, false, false),
+            (&graph, true, false),
+            (&parts, false, true),
+            (&parts, false, false),
+            (&parts, true, false),
+        ] {
+            let y = three_rows(graph, fuse, interpret);
+            let rows: Vec<&[f32]> = y.chunks_exact(4).collect();
+            let how = format!("{dtype} {blank:?} fuse {fuse} interpret {interpret}: {y:?}");
+            assert!(rows[0].iter().all(|x| x.is_finite() && *x != 0.0), "{how}");
+            for (row, nan) in rows[1..].iter().zip(nan) {
+                assert!(row.iter().all(|x| if nan { x.is_nan() } else { *x == 0.0 }), "{how}");
+            }
+        }
     }
 }
 

@@ -44,7 +44,7 @@ mod text;
 mod trees;
 mod unary;
 
-pub use attend::{Attend, Rotate, heads_of};
+pub use attend::{Attend, Blank, Rotate, heads_of};
 pub use attention::Attention;
 pub use binary::{Binary, Fun2};
 pub use boxes::{BestBoxes, NonMaxSuppression};

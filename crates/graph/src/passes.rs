@@ -138,7 +138,7 @@ mod tests {
     use kinglet_tensor::{Bytes, DType, Tensor};
 
     use super::*;
-    use crate::ops::{Add, Linear, RmsNorm};
+    use crate::ops::{Add, Linear, RmsNorm, Sequence};
     use crate::{GraphBuilder, TensorType, ValueId};
 
     fn weight(b: &mut GraphBuilder, name: &str, shape: &[usize]) -> ValueId {
@@ -171,6 +171,25 @@ mod tests {
             format!("{} = {}({})", outputs.join(", "), n.op.name(), inputs.join(", "))
         };
         graph.nodes().iter().map(text).collect()
+    }
+
+    /// Knows no values.
+    struct Unknown;
+
+    impl Evaluate for Unknown {
+        fn evaluate(&self, _: &dyn Op, _: &[Option<&Tensor>], _: &[Type]) -> Option<Vec<Tensor>> {
+            None
+        }
+    }
+
+    #[test]
+    fn nodes_without_inputs_stay() -> Result<(), BuildError> {
+        let mut b = GraphBuilder::new();
+        let list = b.node("list", Sequence::Empty, &[])?;
+        b.output(list);
+        let found = improve(&b.finish(), &[], &Unknown, &mut Log::default())?;
+        assert_eq!(ops(&found), ["list = Sequence()"]);
+        Ok(())
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Attention over values of the graph.
 
-use kinglet_graph::ops::Attend;
+use kinglet_graph::ops::{Attend, Blank};
 use kinglet_graph::{Def, ExecError, Node, ValueId};
 use kinglet_kernels::nd::{self, Side};
 use kinglet_tensor::DType;
@@ -63,7 +63,11 @@ pub(crate) fn attend(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
         value_dim,
         scale,
         shared: heads / kv_heads,
-        blank: op.blank,
+        blank: match op.blank {
+            Blank::Never => nd::Blank::Never,
+            Blank::Hidden => nd::Blank::Hidden,
+            Blank::Always => nd::Blank::Always,
+        },
     };
     let strides = if out.len() == 4 {
         [heads * queries * value_dim, queries * value_dim, value_dim]

@@ -1,6 +1,6 @@
 //! `Attend` and `Rotate` in f64.
 
-use kinglet_graph::ops::{Attend, Rotate};
+use kinglet_graph::ops::{Attend, Blank, Rotate};
 use kinglet_tensor::DType;
 
 use super::numbers::from_f64;
@@ -120,7 +120,12 @@ impl HostOp for Attend {
             let most = masked.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let exps: Vec<f64> = masked.iter().map(|x| (x - most).exp()).collect();
             let total: f64 = exps.iter().sum();
-            let blank = self.blank && total.is_nan();
+            let unseen = masked.iter().all(|x| *x == f64::NEG_INFINITY);
+            let blank = match self.blank {
+                Blank::Never => false,
+                Blank::Hidden => unseen,
+                Blank::Always => total.is_nan(),
+            };
             let shares: Vec<f64> = exps.iter().map(|x| if blank { 0.0 } else { x / total }).collect();
             let list = [&capped, &capped, &masked, &shares][usize::from(self.scores.min(3))];
             shown[row * t..][..t].copy_from_slice(list);

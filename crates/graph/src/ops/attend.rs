@@ -27,10 +27,22 @@ pub struct Attend {
     pub window: [Option<usize>; 2],
     /// `cap * tanh(s / cap)`; none when 0.
     pub softcap: f32,
-    /// A query whose scores make no weights (all minus infinity, or not a number) weighs nothing, instead of making NaN.
-    pub blank: bool,
+    /// Which queries whose weights the formula leaves without a number weigh nothing.
+    pub blank: Blank,
     /// Output 3: scores (0), capped (1), masked (2), or their softmax (3).
     pub scores: u8,
+}
+
+/// Queries that weigh nothing, where `softmax` makes NaN of their scores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Blank {
+    /// None: they make NaN.
+    #[default]
+    Never,
+    /// Those that see nothing: all their scores are minus infinity. Scores that are NaN make NaN.
+    Hidden,
+    /// All, those with scores that are NaN too.
+    Always,
 }
 
 /// Dimensions of `[B, H, S, D]` or `[B, S, H * D]`.
@@ -159,11 +171,17 @@ impl Attend {
         };
         let soft = Softmax { kind: SoftmaxKind::Soft, axis: -1, flat: false };
         let weights = parts.temp(soft, &[masked]);
-        if !self.blank {
-            return Some(weights);
-        }
-        let (nan, zero) = (parts.temp(Unary(Fun::IsNan), &[weights]), parts.float(0.0)?);
-        Some(parts.temp(Where, &[nan, zero, weights]))
+        let nothing = match self.blank {
+            Blank::Never => return Some(weights),
+            // Where something is seen, weights of what is hidden are zero already.
+            Blank::Hidden => {
+                let hidden = parts.float(f32::NEG_INFINITY)?;
+                parts.temp(Binary(Fun2::Equal), &[masked, hidden])
+            }
+            Blank::Always => parts.temp(Unary(Fun::IsNan), &[weights]),
+        };
+        let zero = parts.float(0.0)?;
+        Some(parts.temp(Where, &[nothing, zero, weights]))
     }
 }
 

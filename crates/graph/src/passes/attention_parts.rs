@@ -4,7 +4,9 @@ use kinglet_tensor::DType;
 
 use super::look::Look;
 use crate::ValueId;
-use crate::ops::{Expand, Fun, Fun2, Gather, MatMul, Reshape, Softmax, SoftmaxKind, Split, Squeeze, Where};
+use crate::ops::{
+    Blank, Expand, Fun, Fun2, Gather, MatMul, Reshape, Softmax, SoftmaxKind, Split, Squeeze, Where,
+};
 
 /// Summands below this make exact zeros of weights beside any finite score.
 const HIDDEN: f32 = -1e8;
@@ -31,8 +33,8 @@ pub(super) struct Scores {
     /// Transposed: `[.., D, T]`.
     pub(super) keys: ValueId,
     pub(super) mask: Option<Source>,
-    /// Whether rows that make no weights are zero.
-    pub(super) blank: bool,
+    /// Which rows that make no weights are zero.
+    pub(super) blank: Blank,
 }
 
 /// Forms in which an operand can be read.
@@ -46,19 +48,23 @@ pub(super) struct Heads {
 impl Look<'_> {
     /// The scores whose softmax, along the innermost dimension, `weights` is.
     pub(super) fn scores(&self, weights: ValueId) -> Option<Scores> {
-        let (weights, blank) = self.without_nan(weights).map_or((weights, false), |inner| (inner, true));
-        let (node, op) = self.made_by::<Softmax>(weights).filter(|_| blank || self.is_read_once(weights))?;
+        let (weights, blank) = self.blanked(weights).unwrap_or((weights, Blank::Never));
+        let once = blank == Blank::Always || self.is_read_once(weights);
+        let (node, op) = self.made_by::<Softmax>(weights).filter(|_| once)?;
         let shape = self.dims(node.inputs[0])?;
         let last = op.axis == -1 || op.axis == shape.len() as i64 - 1;
-        if op.kind != SoftmaxKind::Soft || !last || !self.is_read_once(node.inputs[0]) {
+        let alone = blank == Blank::Hidden || self.is_read_once(node.inputs[0]);
+        if op.kind != SoftmaxKind::Soft || !last || !alone {
             return None;
         }
         let (scores, mask) = self.masked(node.inputs[0], &shape)?;
+        // Who reads the softmax's own input was looked at above.
+        let free = |id: ValueId| id == node.inputs[0] || self.is_read_once(id);
         let (mut scale, mut product) = (1.0, scores);
-        while let Some((factor, inner)) = self.multiple(product).filter(|_| self.is_read_once(product)) {
+        while let Some((factor, inner)) = self.multiple(product).filter(|_| free(product)) {
             (scale, product) = (scale * factor, inner);
         }
-        let (node, _) = self.made_by::<MatMul>(product).filter(|_| self.is_read_once(product))?;
+        let (node, _) = self.made_by::<MatMul>(product).filter(|_| free(product))?;
         let [queries, keys] = [node.inputs[0], node.inputs[1]].map(|mut side| {
             while let Some((factor, inner)) = self.multiple(side) {
                 (scale, side) = (scale * factor, inner);
@@ -68,13 +74,21 @@ impl Look<'_> {
         (self.dims(product)? == shape).then_some(Scores { scale, queries, keys, mask, blank })
     }
 
-    /// `Where(IsNaN(w), 0, w)`: the weights.
-    fn without_nan(&self, id: ValueId) -> Option<ValueId> {
+    /// The weights of `Where(IsNaN(w), 0, w)`, and of `Where(Equal(s, -inf), 0, softmax(s))`.
+    fn blanked(&self, id: ValueId) -> Option<(ValueId, Blank)> {
         let (node, _) = self.made_by::<Where>(id).filter(|_| self.is_read_once(id))?;
         let &[condition, zero, weights] = node.inputs.as_slice() else { return None };
-        let (tested, Fun::IsNan) = self.unary(condition)? else { return None };
-        let only = self.readers_of(weights) == 2 && self.is_read_once(condition);
-        (tested == weights && self.scalar(zero) == Some(0.0) && only).then_some(weights)
+        if self.scalar(zero) != Some(0.0) || !self.is_read_once(condition) {
+            return None;
+        }
+        let twice = |id: ValueId| self.readers_of(id) == 2 && !self.graph.outputs().contains(&id);
+        if let Some((tested, Fun::IsNan)) = self.unary(condition) {
+            return (tested == weights && twice(weights)).then_some((weights, Blank::Always));
+        }
+        let [scores, hidden] = self.binary(condition, Fun2::Equal)?;
+        let (node, _) = self.made_by::<Softmax>(weights)?;
+        let same = node.inputs[0] == scores && self.scalar(hidden) == Some(f32::NEG_INFINITY);
+        (same && twice(scores)).then_some((weights, Blank::Hidden))
     }
 
     /// Scores before they are masked, and the mask if there is one; none when they are masked in a way that is no sum.

@@ -89,7 +89,7 @@ fn check_back(graph: Graph) {
 
 const SOFT: Softmax = Softmax { kind: SoftmaxKind::Soft, axis: -1, flat: false };
 
-fn attend(heads: usize, blank: bool) -> Attend {
+fn attend(heads: usize, blank: Blank) -> Attend {
     let scale = Some(0.25);
     Attend { heads, kv_heads: heads, scale, blank, ..Attend::default() }
 }
@@ -102,7 +102,8 @@ fn fusing_the_decomposition_of_attention_gives_it_back() {
         Some((DType::F32, &[5, 7])),
         Some((DType::Bool, &[2, 3, 5, 7])),
     ];
-    for (mask, blank) in masks.into_iter().flat_map(|mask| [(mask, false), (mask, true)]) {
+    let blanks = [Blank::Never, Blank::Hidden, Blank::Always];
+    for (mask, blank) in masks.into_iter().flat_map(|mask| blanks.map(|blank| (mask, blank))) {
         for rows in [true, false] {
             let mut w = Write::new();
             let [q, k, v] = [[5, 8], [7, 8], [7, 4]].map(|[s, d]| {
@@ -168,8 +169,8 @@ fn spelled(mask: impl Fn(&mut Write, ValueId) -> ValueId, scales: [Option<f32>; 
 fn exporters_spellings_of_attention_are_found() {
     let fused = |blank, inputs: &str| vec![format!("Attend {:?}({inputs})", attend(3, blank))];
     let plain = |_: &mut Write, scores| scores;
-    assert_eq!(spelled(plain, [None, None, Some(4.0)]), fused(false, "x1, x2, x3"));
-    assert_eq!(spelled(plain, [Some(0.5), Some(0.5), None]), fused(false, "x1, x2, x3"));
+    assert_eq!(spelled(plain, [None, None, Some(4.0)]), fused(Blank::Never, "x1, x2, x3"));
+    assert_eq!(spelled(plain, [Some(0.5), Some(0.5), None]), fused(Blank::Never, "x1, x2, x3"));
     let added = |w: &mut Write, scores| {
         let mask = w.input(DType::F32, &[2, 1, 1, 7]);
         w.put(Binary(Fun2::Add), &[mask, scores])
@@ -181,7 +182,7 @@ fn exporters_spellings_of_attention_are_found() {
         let mask = w.floats(&[5, 7], 0.0);
         w.put(Binary(Fun2::Add), &[scores, mask])
     };
-    assert_eq!(spelled(nothing, [None, Some(0.25), None]), fused(false, "x1, x2, x3"));
+    assert_eq!(spelled(nothing, [None, Some(0.25), None]), fused(Blank::Never, "x1, x2, x3"));
     let filled = |w: &mut Write, scores| {
         let (hidden, fill) = (w.input(DType::Bool, &[2, 1, 5, 7]), w.floats(&[], -1e9));
         w.put(Where, &[hidden, fill, scores])

@@ -152,10 +152,9 @@ fn root(look: &Look<'_>, node: &Node) -> Option<Edit> {
 
 /// The base of a power with this constant exponent, in f32.
 fn power(look: &Look<'_>, node: &Node, exponent: f64) -> Option<ValueId> {
-    let (x, e) = (node.inputs[0], *node.inputs.get(1)?);
-    let plain = *node.op.downcast::<Binary>()? == Binary(Fun2::Pow)
-        && look.scalar(e) == Some(exponent)
-        && look.rank(e)? <= look.rank(x)?;
+    let Binary(Fun2::Pow) = *node.op.downcast::<Binary>()? else { return None };
+    let (x, e) = (node.inputs[0], node.inputs[1]);
+    let plain = look.scalar(e) == Some(exponent) && look.rank(e)? <= look.rank(x)?;
     (plain && look.graph.tensor_type(x)?.dtype == DType::F32).then_some(x)
 }
 

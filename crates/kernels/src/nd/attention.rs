@@ -40,8 +40,20 @@ pub struct Heads {
     pub scale: f32,
     /// Neighbouring heads that share keys and values.
     pub shared: usize,
-    /// A query whose scores make no weights (all minus infinity, or not a number) weighs nothing, instead of making NaN.
-    pub blank: bool,
+    /// Which queries whose scores make no weights weigh nothing.
+    pub blank: Blank,
+}
+
+/// Queries that weigh nothing, where the exponentials of their scores have no sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Blank {
+    /// None: they make NaN.
+    #[default]
+    Never,
+    /// Those whose scores are all minus infinity.
+    Hidden,
+    /// All, those with scores that are NaN too.
+    Always,
 }
 
 /// Where the element `[batch][head][token][i]` of an operand lies: `offset + batch * strides[0] + head * strides[1] +
@@ -326,12 +338,14 @@ impl Head<'_> {
         for (i, factor) in factors.iter_mut().enumerate().take(count) {
             let row = &mut scores[i * pitch..][..keys];
             // SAFETY: a query of this head.
-            let sum = match unsafe { self.masked(isa, first + i, row, scale) } {
-                Some(top) => powers(isa, row, top, LOG2_E),
-                None => powers(isa, row, largest(isa, row), scale * LOG2_E),
+            let (top, power) = match unsafe { self.masked(isa, first + i, row, scale) } {
+                Some(top) => (top, LOG2_E),
+                None => (largest(isa, row), scale * LOG2_E),
             };
+            let unseen = blank == Blank::Hidden && top == f32::NEG_INFINITY && is_hidden(row);
+            let sum = powers(isa, row, top, power);
             *factor = 1.0 / sum;
-            if blank && sum.is_nan() {
+            if unseen || blank == Blank::Always && sum.is_nan() {
                 row.fill(0.0);
                 *factor = 0.0;
             }
@@ -403,6 +417,17 @@ impl Head<'_> {
             super::softmax::scale(isa, unsafe { self.out.part_mut(at..at + value_dim) }, factor);
         }
     }
+}
+
+/// Whether all scores are minus infinity, and none is NaN.
+#[inline(always)]
+fn is_hidden(row: &[f32]) -> bool {
+    for x in row {
+        if *x != f32::NEG_INFINITY {
+            return false;
+        }
+    }
+    true
 }
 
 /// `row = row * scale + mask`; returns the largest.
@@ -518,7 +543,7 @@ mod tests {
             let sum: f64 = scores.iter().map(|s| (s - top).exp()).sum();
             let hidden = top == f64::NEG_INFINITY;
             for (j, s) in scores.iter().enumerate() {
-                let weight = if hidden && heads.blank { 0.0 } else { (s - top).exp() / sum };
+                let weight = if hidden && heads.blank != Blank::Never { 0.0 } else { (s - top).exp() / sum };
                 for d in 0..value_dim {
                     let v = v[((b * keys + j) * owners + h / shared) * value_dim + d];
                     expected[((b * queries + i) * count + h) * value_dim + d] += weight * f64::from(v);
@@ -565,11 +590,11 @@ mod tests {
             value_dim,
             scale: 1.0 / (dim as f32).sqrt(),
             shared: 1,
-            blank: false,
+            blank: Blank::Never,
         };
         for masked in [Masked::No, Masked::Added, Masked::Shown] {
             check(heads(1, 1, 1, 1, 1, 1), masked);
-            check(Heads { blank: true, ..heads(3, 1, 2, 1, 4, 4) }, masked);
+            check(Heads { blank: Blank::Hidden, ..heads(3, 1, 2, 1, 4, 4) }, masked);
             check(heads(2, 3, 20, 20, 32, 32), masked);
             check(heads(1, 2, 150, 45, 20, 37), masked);
             check(heads(2, 1, 7, 100, 64, 64), masked);
@@ -589,7 +614,7 @@ mod tests {
             value_dim: 8,
             scale: 1.0,
             shared: 1,
-            blank: false,
+            blank: Blank::Never,
         };
         let make = |cols, strides, scale| {
             let inputs = [0, 256, 512].map(|at| Operand {

@@ -29,7 +29,7 @@ mod tile;
 use kinglet_tensor::AllocError;
 
 pub use act::Act;
-pub use attention::{Heads, Mask, Operand, Output, short_attention};
+pub use attention::{Blank, Heads, Mask, Operand, Output, short_attention};
 pub use conv::{Conv, ConvChain, ConvPacking, ConvShape, Scatter, conv, conv_chain};
 pub use elementwise::{Binary, Side, Unary, binary, unary};
 pub use gemm::{Gemm, GemmPacking, GemmProduct, Order, gemm, gemms};

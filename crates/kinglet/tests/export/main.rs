@@ -297,7 +297,10 @@ fn fused_ops_are_spelled_out() {
             let (shape, keys): (&[usize], &[usize]) =
                 if rank == 3 { (&[1, 3, 8], &[1, 5, 8]) } else { (&[1, 2, 3, 4], &[1, 2, 5, 4]) };
             let (q, k, v, mask) = (m.input(shape), m.input(keys), m.input(keys), m.weight(&[1, 1, 3, 5]));
-            m.op(Attend { blank: rank == 3, ..attend }, &[q, k, v, mask])
+            m.op(
+                Attend { blank: if rank == 3 { Blank::Hidden } else { Blank::Never }, ..attend },
+                &[q, k, v, mask],
+            )
         });
     }
     check_onnx("Attend with shared keys and a cap", |m| {

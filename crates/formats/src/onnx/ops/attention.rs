@@ -1,6 +1,6 @@
 //! Attention and rotary embedding.
 
-use kinglet_graph::ops::{Attend, Rotate};
+use kinglet_graph::ops::{Attend, Blank, Rotate};
 
 use super::Entry;
 use crate::onnx::error::OnnxError;
@@ -24,7 +24,7 @@ fn attention(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
         causal: cx.flag("is_causal", false),
         window: [bound("left_window_size")?, bound("right_window_size")?],
         softcap: cx.float("softcap", 0.0),
-        blank: true,
+        blank: Blank::Hidden,
         scores: cx.int("qk_matmul_output_mode", 0).clamp(0, 3) as u8,
     };
     cx.emit(op)

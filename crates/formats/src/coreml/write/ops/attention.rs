@@ -1,6 +1,6 @@
 //! Attention, spelled out.
 
-use kinglet_graph::ops::{Attend, heads_of};
+use kinglet_graph::ops::{Attend, Blank, heads_of};
 use kinglet_tensor::DType;
 
 use super::Entry;
@@ -36,11 +36,15 @@ fn attend(ex: &mut Ex<'_, '_>) -> Done {
         product = masked(ex, product, &scores)?;
     }
     let mut weights =
-        ex.temp("softmax", vec![("x", product.into()), ("axis", Arg::Int(-1))], &sized(ty, &scores));
-    if op.blank {
-        let given = vec![("x", weights.clone().into()), ("y", weights.clone().into())];
-        let nan = ex.temp("not_equal", given, &sized(ty, &scores).with(DType::Bool));
-        let given = vec![("cond", nan.into()), ("a", Arg::Float(0.0)), ("b", weights.into())];
+        ex.temp("softmax", vec![("x", product.clone().into()), ("axis", Arg::Int(-1))], &sized(ty, &scores));
+    if op.blank != Blank::Never {
+        let test = if op.blank == Blank::Always {
+            ("not_equal", vec![("x", weights.clone().into()), ("y", weights.clone().into())])
+        } else {
+            ("equal", vec![("x", product.into()), ("y", Arg::Float(f32::NEG_INFINITY))])
+        };
+        let nothing = ex.temp(test.0, test.1, &sized(ty, &scores).with(DType::Bool));
+        let given = vec![("cond", nothing.into()), ("a", Arg::Float(0.0)), ("b", weights.into())];
         weights = ex.temp("select", given, &sized(ty, &scores));
     }
     let given = vec![("x", weights.into()), ("y", values?.into())];

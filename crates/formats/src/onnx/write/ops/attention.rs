@@ -1,6 +1,6 @@
 //! Attention and rotary embedding.
 
-use kinglet_graph::ops::{Attend, Rotate};
+use kinglet_graph::ops::{Attend, Blank, Rotate};
 use kinglet_tensor::DType;
 
 use super::Entry;
@@ -14,7 +14,7 @@ fn attend(ex: &mut Ex<'_, '_>) -> Result<(), String> {
     let op = *ex.op::<Attend>()?;
     let plain = !op.ordered() && ex.node.outputs.len() == 1 && (4..7).all(|i| !ex.has(i));
     let mixed = ex.rank(1)? != ex.rank(0)?;
-    if plain && (op.blank || mixed || !ex.allows(23)) {
+    if plain && (op.blank != Blank::Never || mixed || !ex.allows(23)) {
         return spelled(ex, &op);
     }
     // A row that sees nothing is zero by the operator's definition.
@@ -66,9 +66,15 @@ fn spelled(ex: &mut Ex<'_, '_>, op: &Attend) -> Result<(), String> {
         scores = masked(ex, &scores, dtype)?;
     }
     let mut shares = ex.temp("Softmax", &[&scores], vec![int("axis", -1)]);
-    if op.blank {
-        let (nan, zero) = (ex.temp("IsNaN", &[&shares], vec![]), ex.scalar(dtype, 0.0)?);
-        shares = ex.temp("Where", &[&nan, &zero, &shares], vec![]);
+    if op.blank != Blank::Never {
+        let nothing = if op.blank == Blank::Always {
+            ex.temp("IsNaN", &[&shares], vec![])
+        } else {
+            let hidden = ex.scalar(dtype, f32::NEG_INFINITY)?;
+            ex.temp("Equal", &[&scores, &hidden], vec![])
+        };
+        let zero = ex.scalar(dtype, 0.0)?;
+        shares = ex.temp("Where", &[&nothing, &zero, &shares], vec![]);
     }
     if !folded {
         return ex.emit_with("MatMul", &[shares, parts.remove(2)], vec![]);
