@@ -106,7 +106,7 @@ impl Error {
     /// What to do about it, when the message does not say it already.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Lonely { .. } => "give the folder that holds config.json and tokenizer.json".into(),
+            Self::Lonely { .. } => "give the folder that holds config.json (and tokenizer.json, of a language model)".into(),
             Self::Catalog(error) => error.hint(),
             Self::Memory { .. } => {
                 "use a smaller context (--context), a smaller quantisation or a smaller model".into()

@@ -152,7 +152,8 @@ fn what_is_no_usable_image_is_refused() {
     check(b"hello", &limits, "of an unknown kind");
     check(b"<!DOCTYPE html>", &limits, "a web page");
     check(b"\0\0\0 ftypheic", &limits, "HEIC");
-    check(b"II*\0\x08\0\0\0", &limits, "a TIFF file");
+    check(b"II*\0\x08\0\0\0", &limits, "it is a TIFF file; PNG, JPEG, WebP, GIF and BMP are taken");
+    check(b"MM\0+\0\x08\0\0", &limits, "it is a TIFF file");
     check(&data("bomb.png"), &limits, "65500 x 65500 pixels, more than the limit");
     check(&data("half.png"), &limits, "the PNG image is damaged");
     check(

@@ -2,7 +2,9 @@
 
 mod answer;
 mod chat;
+mod feeds;
 mod graph;
+mod values;
 
 use std::io::{BufRead, IsTerminal, Read};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -39,6 +41,7 @@ Examples:
   kinglet run ./FastestDet.onnx street.jpg             objects, drawn into street.found.png
   kinglet run ppocr receipt.jpg                        the text, in reading order
   kinglet run ./model.mlpackage --input x=x.npy --output y.npz
+  kinglet run ./model.onnx --input inputs.npz          arrays under the names of inputs
   kinglet --json run smollm2 \"Name three birds\"      the answer and its figures as JSON")]
 pub(crate) struct Args {
     /// A model's name, path or address

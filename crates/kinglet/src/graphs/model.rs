@@ -98,12 +98,26 @@ impl GraphModel {
         Ok(self.session.wait()?)
     }
 
-    /// Runs it on one tensor for each input, in order. States of the model go on from the last run.
+    /// Runs it on one tensor for each input, in order. States of the model go on from the last run. An output that is no
+    /// tensor of numbers is an error, see [`Self::run_values`].
     pub fn run(&mut self, feeds: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+        let values = self.run_values(feeds)?;
+        self.tensors(values)
+    }
+
+    /// Outputs of a run as tensors under their names.
+    pub(super) fn tensors(&self, values: Vec<Value>) -> Result<Vec<Tensor>, Error> {
+        values.into_iter().zip(&self.outputs).map(|(value, port)| tensor_of(value, &port.name)).collect()
+    }
+
+    /// The same with outputs of any kind: texts, lists, nothing.
+    pub fn run_values(&mut self, feeds: &[Tensor]) -> Result<Vec<Value>, Error> {
         self.session.run(&borrowed(&self.with_states(feeds)))?;
-        let mut outputs = self.handed_out()?;
-        self.states = outputs.split_off(outputs.len().saturating_sub(self.states.len()));
-        Ok(outputs)
+        let mut values = self.handed_out()?;
+        let states = values.split_off(values.len().saturating_sub(self.states.len())).into_iter();
+        let named = states.zip(&self.states).map(|(value, state)| tensor_of(value, state.name()));
+        self.states = named.collect::<Result<_, _>>()?;
+        Ok(values)
     }
 
     /// Sets all states back to zero, as they are before the first run.
@@ -122,9 +136,8 @@ impl GraphModel {
     }
 
     /// The outputs of the last run: in buffers that go back to the session's pool, or in files when they are large.
-    pub(super) fn handed_out(&self) -> Result<Vec<Tensor>, Error> {
-        let name = |i: usize| self.outputs.get(i).map_or("", |port| &port.name);
-        (0..self.session.outputs()).map(|i| tensor_of(&self.session, i, name(i))).collect()
+    pub(super) fn handed_out(&self) -> Result<Vec<Value>, Error> {
+        (0..self.session.outputs()).map(|i| Ok(self.session.output_value(i)?)).collect()
     }
 }
 
@@ -145,9 +158,9 @@ pub(super) fn borrowed(feeds: &[Tensor]) -> Vec<Feed<'_>> {
         .collect()
 }
 
-/// Output `i` of a session's last run.
-pub(super) fn tensor_of(session: &Session, i: usize, name: &str) -> Result<Tensor, Error> {
-    let tensor = match session.output_value(i)? {
+/// An output of a run as a tensor of this name.
+pub(super) fn tensor_of(value: Value, name: &str) -> Result<Tensor, Error> {
+    let tensor = match value {
         Value::Tensor(array) => array.into_tensor(name),
         _ => None,
     };
@@ -192,35 +205,48 @@ impl Port {
         self.text == Graph::default().type_text(&Type::Unknown)
     }
 
-    /// A tensor as this port takes it: floats of another width become its own, truth values and whole numbers of 32 bits do so.
-    /// Any other tensor stays as it is, for a run to refuse.
+    /// A tensor as this port takes it: floats of another width become its own, rounded to the nearest; integers of 32 and of
+    /// 64 bits become each other, and truth values integers of 32 bits. Any other tensor, and one with a number that the
+    /// port's type does not reach, stays as it is, for a run to refuse.
     pub fn fitted(&self, tensor: &Tensor) -> Result<Tensor, Error> {
         let float = |dtype| matches!(dtype, DType::F16 | DType::BF16 | DType::F32);
-        match (tensor.dtype(), self.dtype) {
-            (from, Some(to)) if from != to && float(from) && float(to) => {
-                floats(tensor).map_or_else(|| Ok(tensor.clone()), |array| self.tensor(&array))
+        let changed = match (tensor.dtype(), self.dtype) {
+            (DType::F64, Some(to)) if float(to) => {
+                narrow(tensor).map(|array| self.tensor(&array)).transpose()?.filter(reaches(tensor))
+            }
+            (from, Some(to)) if from != to && float(from) && (float(to) || to == DType::F64) => {
+                floats(tensor).map(|array| self.tensor(&array)).transpose()?
+            }
+            (DType::I32, Some(DType::I64)) => {
+                let numbers = tensor.data().as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b));
+                let data: Vec<u8> = numbers.flat_map(|n| i64::from(n).to_le_bytes()).collect();
+                Some(self.whole(tensor, data)?)
             }
             (DType::I64, Some(DType::I32)) => {
                 let numbers = tensor.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b));
                 let short: Option<Vec<i32>> = numbers.map(|n| i32::try_from(n).ok()).collect();
-                short.map_or_else(|| Ok(tensor.clone()), |short| self.shorts(tensor, short))
+                let data = short.map(|short| short.into_iter().flat_map(i32::to_le_bytes).collect());
+                data.map(|data| self.whole(tensor, data)).transpose()?
             }
             (DType::Bool, Some(DType::I32)) => {
-                self.shorts(tensor, tensor.data().iter().map(|b| i32::from(*b != 0)).collect())
+                let numbers = tensor.data().iter().map(|b| i32::from(*b != 0));
+                Some(self.whole(tensor, numbers.flat_map(i32::to_le_bytes).collect())?)
             }
-            _ => Ok(tensor.clone()),
-        }
+            _ => None,
+        };
+        Ok(changed.unwrap_or_else(|| tensor.clone()))
     }
 
-    /// These integers in the shape of the tensor; a single number in that of the port, where it has one element.
-    fn shorts(&self, tensor: &Tensor, values: Vec<i32>) -> Result<Tensor, Error> {
+    /// These integers of the port's type in the shape of the tensor; a single number in that of the port, where it has one
+    /// element.
+    fn whole(&self, tensor: &Tensor, data: Vec<u8>) -> Result<Tensor, Error> {
         let mut shape = tensor.shape().to_vec();
         let one = self.shape.iter().all(|dim| *dim == Some(1));
         if shape.is_empty() && one {
             shape.resize(self.shape.len(), 1);
         }
-        let data: Vec<u8> = values.into_iter().flat_map(i32::to_le_bytes).collect();
-        Tensor::new(&self.name, DType::I32, shape, data.into()).map_err(|e| Error::Model(e.into()))
+        let dtype = self.dtype.unwrap_or(DType::I64);
+        Tensor::new(&self.name, dtype, shape, data.into()).map_err(|e| Error::Model(e.into()))
     }
 
     /// The array as a tensor of this port's element type.
@@ -239,6 +265,20 @@ impl Port {
         }
         Tensor::new(&self.name, dtype, array.shape.clone(), bytes.into()).map_err(|e| Error::Model(e.into()))
     }
+}
+
+/// Numbers of 64 bits as f32.
+fn narrow(tensor: &Tensor) -> Option<Array> {
+    let numbers = tensor.data().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32);
+    Array::new(tensor.shape(), numbers.collect())
+}
+
+/// Whether what became of a tensor is infinite only where the tensor is.
+fn reaches(tensor: &Tensor) -> impl Fn(&Tensor) -> bool {
+    let infinite = |t: &Tensor| floats(t).map(|a| a.data.iter().filter(|x| x.is_infinite()).count());
+    let given = tensor.data().as_chunks::<8>().0.iter();
+    let expected = given.filter(|b| f64::from_le_bytes(**b).is_infinite()).count();
+    move |made| infinite(made) == Some(expected)
 }
 
 /// A tensor's numbers as f32; none for texts.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use kinglet_cpu::{Session, SessionOptions};
+use kinglet_cpu::{Session, SessionOptions, Value};
 use kinglet_graph::Graph;
 use kinglet_graph::passes::{self, Log};
 use kinglet_tensor::Tensor;
@@ -11,7 +11,7 @@ use kinglet_tensor::Tensor;
 use super::convert::{ConvertOptions, Converted, bindings, fold};
 use super::files::GraphFiles;
 use super::made_up::Inputs;
-use super::model::{borrowed, floats, ports, tensor_of};
+use super::model::{borrowed, floats, ports};
 use crate::bench::Samples;
 use crate::device::Ceilings;
 use crate::model::backend;
@@ -139,8 +139,8 @@ impl Optimised {
     fn differences(&self, raw: &Session, optimised: &Session) -> Result<Vec<Difference>, Error> {
         let mut list = Vec::new();
         for (i, (name, _)) in self.files.outputs.iter().enumerate() {
-            let (a, b) = (tensor_of(raw, i, name)?, tensor_of(optimised, i, name)?);
-            list.push(difference(name, &a, &b));
+            let [a, b] = [raw, optimised].map(|session| session.output_value(i));
+            list.push(between(name, &a?, &b?));
         }
         Ok(list)
     }
@@ -163,6 +163,32 @@ fn predicted(raw: &Session, optimised: &Session, options: &LoadOptions) -> Resul
     Ok(reports.map(|report| report.steps.iter().map(|step| rates.least(&step.cost(&[])).0).sum()))
 }
 
+/// The difference of two values: the largest one within lists, none or all of it between texts.
+fn between(name: &str, a: &Value, b: &Value) -> Difference {
+    let all = |same: bool| {
+        let far = if same { 0.0 } else { f64::INFINITY };
+        Difference { output: name.into(), largest: far, relative: far }
+    };
+    match (a, b) {
+        (Value::Tensor(a), Value::Tensor(b)) => {
+            match (a.clone().into_tensor(name), b.clone().into_tensor(name)) {
+                (Some(a), Some(b)) => difference(name, &a, &b),
+                _ => all(a.dtype() == b.dtype() && a.shape() == b.shape() && a.as_texts() == b.as_texts()),
+            }
+        }
+        (Value::Sequence(a), Value::Sequence(b)) if a.len() == b.len() => {
+            let pairs = a.iter().zip(b).map(|(a, b)| between(name, a, b));
+            pairs.fold(all(true), |most, one| Difference {
+                largest: most.largest.max(one.largest),
+                relative: most.relative.max(one.relative),
+                ..most
+            })
+        }
+        (Value::Nothing, Value::Nothing) => all(true),
+        _ => all(false),
+    }
+}
+
 fn difference(name: &str, a: &Tensor, b: &Tensor) -> Difference {
     let mut found = Difference { output: name.into(), largest: f64::INFINITY, relative: f64::INFINITY };
     let (Some(x), Some(y)) = (floats(a), floats(b)) else { return found };
@@ -182,11 +208,28 @@ fn difference(name: &str, a: &Tensor, b: &Tensor) -> Difference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinglet_cpu::Array;
     use kinglet_tensor::DType;
 
     fn tensor(values: &[f32]) -> Tensor {
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         Tensor::new("x", DType::F32, vec![values.len()], bytes.into()).expect("sizes agree")
+    }
+
+    #[test]
+    fn values_of_any_kind_are_compared() {
+        let texts = |text: &str| Value::from(Array::texts(vec![1], vec![text.into()]).expect("fills"));
+        let number = |x: f32| Value::from(Array::from(&tensor(&[4.0, x])));
+        let list = |x: f32| Value::Sequence(vec![number(0.0), number(x), texts("a"), Value::Nothing]);
+        let check = |a: Value, b: Value, largest: f64, relative: f64| {
+            let found = between("x", &a, &b);
+            assert_eq!((found.largest, found.relative), (largest, relative), "{a:?} {b:?}");
+        };
+        check(texts("a"), texts("a"), 0.0, 0.0);
+        check(texts("a"), texts("b"), f64::INFINITY, f64::INFINITY);
+        check(list(1.0), list(3.0), 2.0, 0.5);
+        check(list(1.0), Value::Sequence(vec![]), f64::INFINITY, f64::INFINITY);
+        check(Value::Nothing, number(1.0), f64::INFINITY, f64::INFINITY);
     }
 
     #[test]

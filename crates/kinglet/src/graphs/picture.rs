@@ -1,5 +1,6 @@
 //! What models do to a picture: tell its class, find objects, mark its parts, or something else.
 
+use kinglet_cpu::Value;
 use kinglet_formats::coreml::{Colour, FeatureKind};
 use kinglet_models::image::{
     Array, Canvas, Channels, Hints, PALETTE, Picture, Recipe, Scaling, View, recipe_for,
@@ -7,7 +8,7 @@ use kinglet_models::image::{
 use kinglet_models::task::{
     Detection, DetectionHead, DetectionOptions, Mask, Ranked, TaskError, detect, labels, segment, top,
 };
-use kinglet_tensor::Tensor;
+use kinglet_tensor::{DType, Tensor};
 
 use super::model::{GraphModel, floats};
 use crate::Error;
@@ -36,6 +37,8 @@ pub enum Answer {
     Parts(Mask, View, Vec<(usize, String)>),
     /// The outputs as they are.
     Tensors(Vec<Tensor>),
+    /// The same by name, when some of them are no tensors of numbers.
+    Values(Vec<(String, Value)>),
 }
 
 impl Task {
@@ -76,11 +79,33 @@ impl GraphModel {
 
     /// The outputs for a picture, and where its pixels went.
     pub(super) fn see(&mut self, picture: &Picture) -> Result<(Vec<Tensor>, View), Error> {
+        let (values, view) = self.see_values(picture)?;
+        Ok((self.tensors(values)?, view))
+    }
+
+    /// The same, with outputs of any kind.
+    fn see_values(&mut self, picture: &Picture) -> Result<(Vec<Value>, View), Error> {
         let eye = self.eye()?;
         let prepared = eye.recipe.prepare(picture).map_err(TaskError::from)?;
         let array = if eye.last { channels_last(&prepared.array) } else { prepared.array };
         let feed = self.inputs()[eye.input].tensor(&array)?;
-        Ok((self.run(&[feed])?, prepared.view))
+        Ok((self.run_values(&[feed])?, prepared.view))
+    }
+
+    /// The outputs for one tensor for each input.
+    pub fn answer(&mut self, feeds: &[Tensor]) -> Result<Answer, Error> {
+        let values = self.run_values(feeds)?;
+        self.plain(values)
+    }
+
+    /// The outputs as they are: tensors when all of them are tensors of numbers.
+    fn plain(&self, values: Vec<Value>) -> Result<Answer, Error> {
+        let numbers = |value: &Value| value.tensor().is_some_and(|array| array.dtype() != DType::Str);
+        if values.iter().all(numbers) {
+            return Ok(Answer::Tensors(self.tensors(values)?));
+        }
+        let names = self.outputs().iter().map(|port| port.name.clone());
+        Ok(Answer::Values(names.zip(values).collect()))
     }
 
     /// What the model says about a picture: as many classes as `count`, or what `options` call found.
@@ -90,7 +115,11 @@ impl GraphModel {
         count: usize,
         options: &DetectionOptions,
     ) -> Result<Answer, Error> {
-        let (outputs, view) = self.see(picture)?;
+        let (values, view) = self.see_values(picture)?;
+        let outputs = match self.plain(values)? {
+            Answer::Tensors(outputs) => outputs,
+            other => return Ok(other),
+        };
         let arrays: Vec<Array> = outputs.iter().filter_map(floats).collect();
         Ok(match Task::of(&arrays, &view) {
             _ if arrays.len() != outputs.len() => Answer::Tensors(outputs),
@@ -175,7 +204,7 @@ impl Answer {
                     canvas.label(0.0, row, name, PALETTE[class % PALETTE.len()]);
                 }
             }
-            Self::Classes(_) | Self::Tensors(_) => return None,
+            Self::Classes(_) | Self::Tensors(_) | Self::Values(_) => return None,
         }
         Some(canvas.finish())
     }

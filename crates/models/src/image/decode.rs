@@ -35,12 +35,14 @@ const FORMATS: [(ImageFormat, &str); 5] = [
 ];
 
 /// What people give instead of an image, by its first bytes (from the given offset).
-const OTHERS: [(usize, &[u8], &str); 9] = [
-    (4, b"ftyp", "an HEIC, AVIF or video file: convert it to PNG or JPEG"),
-    (0, b"II*\0", "a TIFF file: convert it to PNG or JPEG"),
-    (0, b"MM\0*", "a TIFF file: convert it to PNG or JPEG"),
-    (0, b"%PDF", "a PDF document: render its pages to PNG first"),
-    (0, b"<svg", "an SVG drawing: render it to PNG first"),
+const OTHERS: [(usize, &[u8], &str); 11] = [
+    (4, b"ftyp", "an HEIC, AVIF or video file"),
+    (0, b"II*\0", "a TIFF file"),
+    (0, b"MM\0*", "a TIFF file"),
+    (0, b"II+\0", "a TIFF file"),
+    (0, b"MM\0+", "a TIFF file"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"<svg", "an SVG drawing"),
     (0, b"<?xml", "an XML document"),
     (0, b"<!", "a web page, most likely an error page"),
     (0, b"PK\x03\x04", "a ZIP archive"),

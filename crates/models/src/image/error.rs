@@ -5,7 +5,9 @@
 #[non_exhaustive]
 #[allow(missing_docs, reason = "fields are named by the message")]
 pub enum ImageError {
-    #[error("not an image: it is {found}; PNG, JPEG, WebP, GIF and BMP can be read")]
+    #[error(
+        "not an image that can be read: it is {found}; PNG, JPEG, WebP, GIF and BMP are taken, so convert it to one of them"
+    )]
     NotAnImage { found: &'static str },
     #[error(
         "the image has {width} x {height} pixels, more than the limit of {limit}; scale it down, or raise `ImageLimits::max_pixels` if it is trusted"

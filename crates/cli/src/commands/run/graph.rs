@@ -11,7 +11,7 @@ use kinglet::models::task::{DetectionOptions, ocr};
 use kinglet::tensor::Tensor;
 use serde_json::{Value, json};
 
-use super::Args;
+use super::{Args, feeds, values};
 use crate::commands::buffers;
 use crate::commands::options::fetched;
 use crate::failure::hinted;
@@ -30,10 +30,12 @@ pub(crate) struct GraphArgs {
     /// Where the picture with boxes or masks goes [default: NAME.found.png in this folder]
     #[arg(long, value_name = "FILE.png")]
     draw: Option<PathBuf>,
-    /// An input of the model from a NumPy file (may be given several times)
-    #[arg(long, value_name = "NAME=FILE.npy")]
+    /// Inputs of the model from NumPy files (may be given several times): one from NAME=FILE.npy, those that arrays of
+    /// FILE.npz are named after, or one of them from NAME=FILE.npz. Floats of another width than the input's are rounded to the nearest, integers of 32 and 64 bits become each
+    /// other where all of them fit; arrays of any other type, and numbers that the input's type does not reach, are refused
+    #[arg(long, value_name = "NAME=FILE.npy|FILE.npz")]
     input: Vec<String>,
-    /// Write the model's outputs to this file
+    /// Write the model's outputs to this file (tensors of numbers; the others are told)
     #[arg(long, value_name = "FILE.npz")]
     output: Option<PathBuf>,
 }
@@ -88,6 +90,15 @@ fn graph(args: &Args, mut model: GraphModel, started: Instant, ui: &Ui) -> Resul
     if !args.graph.input.is_empty() || args.graph.output.is_some() && args.prompt.is_empty() {
         return tensors(args, &mut model, ui);
     }
+    if args.prompt.is_empty() && !model.sees() {
+        return Err(hinted(
+            "no inputs are given, and the model takes tensors",
+            format!(
+                "it takes: {}; say --input NAME=FILE.npy, or --input FILE.npz",
+                feeds::takes(model.inputs())
+            ),
+        ));
+    }
     each(args, ui, started, |name, picture| look(&mut model, name, picture, args, ui))?;
     if ui.verbose() > 0 {
         ui.note(buffers::line(&model.session().buffers()));
@@ -105,7 +116,7 @@ fn each(
     if args.prompt.is_empty() {
         return Err(hinted(
             "no picture is given",
-            "name one or several: kinglet run MODEL photo.jpg (or tensors: --input NAME=FILE.npy)",
+            "name one or several: kinglet run MODEL photo.jpg (or tensors: --input NAME=FILE.npy, --input FILE.npz)",
         ));
     }
     if ui.verbose() > 0 {
@@ -165,8 +176,8 @@ fn look(model: &mut GraphModel, name: &str, picture: &Picture, args: &Args, ui: 
         ui.note(format_args!("drawn into {}", path.display()));
         value["drawn"] = json!(path);
     }
-    if let (Answer::Tensors(outputs), Some(path)) = (&answer, &graph.output) {
-        write_npz(path, outputs)?;
+    if let Some(path) = &graph.output {
+        write(&answer, path, ui)?;
     }
     Ok(value)
 }
@@ -206,7 +217,8 @@ fn print(answer: &Answer, ui: &Ui) -> Result<()> {
             }
             ui.line(table)
         }
-        Answer::Tensors(outputs) => list(outputs, ui),
+        Answer::Tensors(outputs) => values::list(outputs, ui),
+        Answer::Values(outputs) => values::print(outputs, ui),
     }
 }
 
@@ -228,6 +240,9 @@ fn describe(name: &str, answer: &Answer) -> Value {
             let one = |t: &Tensor| json!({ "name": t.name(), "dtype": t.dtype().name(), "shape": t.shape() });
             json!({ "outputs": outputs.iter().map(one).collect::<Vec<_>>() })
         }
+        Answer::Values(outputs) => {
+            json!({ "outputs": outputs.iter().map(|(name, value)| values::json(name, value)).collect::<Vec<_>>() })
+        }
     };
     if !name.is_empty() {
         value["image"] = json!(name);
@@ -237,47 +252,21 @@ fn describe(name: &str, answer: &Answer) -> Value {
 
 /// Runs the model once on tensors from files.
 fn tensors(args: &Args, model: &mut GraphModel, ui: &Ui) -> Result<()> {
-    let mut given = Vec::new();
-    for pair in &args.graph.input {
-        let (name, file) = pair.split_once('=').ok_or_else(|| {
-            hinted(format!("`{}` is no NAME=FILE.npy", brief(pair, 200)), "for example --input x=photo.npy")
-        })?;
-        let bytes = std::fs::read(file).with_context(|| brief(file, 200))?.into();
-        given.push(kinglet::formats::npy::read(name, &bytes).with_context(|| brief(file, 200))?);
-    }
-    let expected: Vec<String> =
-        model.inputs().iter().map(|port| format!("{} {}", port.name, port.text)).collect();
-    let find = |port: &kinglet::graphs::Port| {
-        let found = given.iter().find(|tensor| tensor.name() == port.name).cloned();
-        let missing = || {
-            hinted(
-                format!("input `{}` ({}) is not given", brief(&port.name, 100), port.text),
-                format!("the model takes: {}", expected.join("; ")),
-            )
-        };
-        Ok(port.fitted(&found.ok_or_else(missing)?)?)
-    };
-    let feeds = model.inputs().iter().map(find).collect::<Result<Vec<_>>>()?;
-    if let Some(other) = given.iter().find(|t| model.inputs().iter().all(|port| port.name != t.name())) {
-        return Err(hinted(
-            format!("the model has no input `{}`", brief(other.name(), 100)),
-            format!("it takes: {}", expected.join("; ")),
-        ));
-    }
-    let outputs = model.run(&feeds)?;
+    let feeds = feeds::read(&args.graph.input, model.inputs())?;
+    let answer = model.answer(&feeds)?;
     let buffers = model.session().buffers();
     if ui.verbose() > 0 && !ui.json() {
         ui.note(buffers::line(&buffers));
     }
     if let Some(path) = &args.graph.output {
-        write_npz(path, &outputs)?;
+        write(&answer, path, ui)?;
     }
-    let verdict = model.verdict(&outputs);
+    let verdict = if let Answer::Tensors(outputs) = &answer { model.verdict(outputs) } else { None };
     if !ui.json() {
-        list(&outputs, ui)?;
+        print(&answer, ui)?;
         return verdict.map_or(Ok(()), |verdict| tell(&verdict, args.graph.top, ui));
     }
-    let mut value = describe("", &Answer::Tensors(outputs));
+    let mut value = describe("", &answer);
     if let Some(verdict) = &verdict {
         add(&mut value, verdict);
     }
@@ -285,6 +274,29 @@ fn tensors(args: &Args, model: &mut GraphModel, ui: &Ui) -> Result<()> {
         value["buffers"] = buffers::as_json(&buffers);
     }
     ui.value(&value)
+}
+
+/// Writes the outputs that are tensors of numbers, and tells which are not.
+fn write(answer: &Answer, path: &Path, ui: &Ui) -> Result<()> {
+    match answer {
+        Answer::Tensors(outputs) => write_npz(path, outputs)?,
+        Answer::Values(outputs) => {
+            let (mut arrays, mut others) = (Vec::new(), Vec::new());
+            for (name, value) in outputs {
+                match value.tensor().and_then(|array| array.clone().into_tensor(name)) {
+                    Some(tensor) => arrays.push(tensor),
+                    None => others.push(brief(name, 60)),
+                }
+            }
+            write_npz(path, &arrays)?;
+            ui.note(format_args!(
+                "{} not written: no array of numbers (--json prints it)",
+                others.join(", ")
+            ));
+        }
+        Answer::Classes(_) | Answer::Objects(_) | Answer::Parts(..) => {}
+    }
+    Ok(())
 }
 
 /// The class and the most probable ones.
@@ -314,21 +326,6 @@ fn add(report: &mut Value, verdict: &Verdict) {
         Label::Number(number) => ("int64", json!(number)),
     };
     outputs.push(json!({ "name": verdict.output, "dtype": dtype, "shape": [], "value": value }));
-}
-
-/// Name, type, shape and range of each tensor.
-fn list(outputs: &[Tensor], ui: &Ui) -> Result<()> {
-    let mut table = Table::new(&["OUTPUT", "TYPE", "SHAPE", ">LEAST", ">MOST"]);
-    for tensor in outputs {
-        let shape: Vec<String> = tensor.shape().iter().map(usize::to_string).collect();
-        let values = kinglet::graphs::floats(tensor).map(|array| array.data).unwrap_or_default();
-        let least = values.iter().copied().fold(f32::INFINITY, f32::min);
-        let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let range = [least, most].map(|x| if x.is_finite() { format!("{x:.4}") } else { String::new() });
-        let [least, most] = range;
-        table.row([brief(tensor.name(), 60), tensor.dtype().to_string(), shape.join(" × "), least, most]);
-    }
-    ui.line(table)
 }
 
 /// `photo.found.png` in the current folder.
