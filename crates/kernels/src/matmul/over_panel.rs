@@ -118,7 +118,8 @@ impl<P: Stream> OverPanel<'_, P> {
         let x = self.job.x.from(first, self.at.from);
         let mut acc = self.job.load::<I, MR, NT>(isa, self.at.from == 0, first, to);
         let mut sums = Sums::new();
-        // SAFETY: tiles and rows have the groups, and sums are stored for all rows before they are loaded.
+        // SAFETY: tiles and rows have the groups, the list was made for these blocks, and sums are stored for all rows before
+        // they are loaded.
         unsafe {
             accumulate(isa, tiles, 0..self.groups, x, &mut acc);
             sums.store(isa, 0, acc);

@@ -95,15 +95,16 @@ pub(super) const fn next_block(left: usize, whole: usize) -> usize {
 pub(super) struct WideList {
     found: [MaybeUninit<Wide>; STEPS_LISTED],
     /// Where each block's begin, by its first row, and behind the last row, where they end.
-    starts: [u16; WideList::ROWS + 1],
+    starts: [MaybeUninit<u16>; WideList::ROWS + 1],
 }
 
 impl WideList {
     /// Rows at most: so many that unpacking a panel for them hardly counts.
     pub(super) const ROWS: usize = 264;
 
+    /// An empty one. Nothing in it is written, so that nothing is copied either.
     pub(super) const fn new() -> Self {
-        Self { found: [MaybeUninit::uninit(); STEPS_LISTED], starts: [0; Self::ROWS + 1] }
+        Self { found: [MaybeUninit::uninit(); STEPS_LISTED], starts: [MaybeUninit::uninit(); Self::ROWS + 1] }
     }
 
     /// How many of `rows` rows to take at a time: in as few turns as it takes, all about the same.
@@ -120,7 +121,7 @@ impl WideList {
     unsafe fn find(&mut self, x: Rows, rows: usize, groups: usize, zero: i32, whole: usize) -> usize {
         let (mut row, mut count) = (0, 0);
         while row < rows {
-            self.starts[row] = count as u16;
+            self.starts[row].write(count as u16);
             let block = next_block(rows - row, whole);
             if count + block * STEPS_OF_ROW > STEPS_LISTED {
                 return row;
@@ -132,7 +133,7 @@ impl WideList {
             }
             row += block;
         }
-        self.starts[rows] = count as u16;
+        self.starts[rows].write(count as u16);
         rows
     }
 
@@ -163,12 +164,17 @@ impl WideList {
         }
     }
 
-    /// Those of the block of `count` rows from `row` on, which was looked at.
+    /// Those of the block of `count` rows from `row` on.
+    ///
+    /// # Safety
+    /// It is a block of those that [`Find`] looked at last.
     #[inline(always)]
-    pub(super) fn of(&self, row: usize, count: usize) -> &[Wide] {
-        let found = &self.found[self.starts[row].into()..self.starts[row + count].into()];
-        // SAFETY: `find` has written all up to where the last row's end.
-        unsafe { found.assume_init_ref() }
+    pub(super) unsafe fn of(&self, row: usize, count: usize) -> &[Wide] {
+        // SAFETY: `find` has written where blocks begin and end, and all up to where the last one ends.
+        unsafe {
+            let (start, end) = (self.starts[row].assume_init(), self.starts[row + count].assume_init());
+            self.found[start.into()..end.into()].assume_init_ref()
+        }
     }
 }
 
@@ -235,7 +241,8 @@ mod tests {
             let mut first = 0;
             while first < count {
                 let block = next_block(count - first, whole);
-                let found = list.of(first, block);
+                // SAFETY: it is a block of them.
+                let found = unsafe { list.of(first, block) };
                 for row in first..first + block {
                     let own = found.iter().filter(|wide| wide.row() == row).map(Wide::group);
                     let expected = (0..PANEL_GROUPS).filter(|&group| is_wide(row, group));
@@ -261,7 +268,8 @@ mod tests {
             // SAFETY: there are as many rows and groups.
             let taken = unsafe { list.find(x.from(first, 0), left, PANEL_GROUPS, 0, 6) };
             assert!(taken > 0 && taken.is_multiple_of(6), "row {first}");
-            found += (0..taken).step_by(6).map(|row| list.of(row, 6).len()).sum::<usize>();
+            // SAFETY: they are blocks of them.
+            found += (0..taken).step_by(6).map(|row| unsafe { list.of(row, 6) }.len()).sum::<usize>();
             first += taken;
         }
         assert_eq!(found, WideList::ROWS * PANEL_GROUPS);
