@@ -87,14 +87,17 @@ mod tests {
     fn who_shares_a_processor_moves_and_stays_free() {
         std::thread::spawn(|| {
             let seats = Seats::new(2);
-            seats.note(1);
-            let shared = seats.0[1].0.load(Ordering::Relaxed);
-            seats.0[0].0.store(shared, Ordering::Relaxed);
             let free = || std::thread::available_parallelism().map_or(1, usize::from);
             let before = free();
-            seats.part(1);
-            let after = seats.0[1].0.load(Ordering::Relaxed);
-            assert!(before == 1 || after != shared, "{shared} to {after}");
+            let moves = || {
+                seats.note(1);
+                let shared = seats.0[1].0.load(Ordering::Relaxed);
+                seats.0[0].0.store(shared, Ordering::Relaxed);
+                seats.part(1);
+                seats.0[1].0.load(Ordering::Relaxed) != shared
+            };
+            // The system may move a thread at any moment, back to where it was too.
+            assert!(before == 1 || (0..1000).any(|_| moves()), "a thread never leaves a processor it shares");
             assert_eq!(free(), before);
         })
         .join()
