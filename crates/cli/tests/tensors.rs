@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use kinglet::graphs::{read_arrays, write_npz};
+use kinglet::graphs::{Arrays, write_npz};
 use kinglet::tensor::{DType, Tensor};
 use serde_json::{Value, json};
 
@@ -63,8 +63,9 @@ fn texts_are_shown_and_arrays_of_numbers_written() {
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(out.contains("label: cat, bird") && out.contains("rows[1]"), "{out}");
     assert!(err.contains("label, rows not written"), "{err}");
-    let [count] = read_arrays(&place.path().join("y.npz")).expect("arrays").try_into().expect("one");
-    assert_eq!((count.name(), &count.data()[..]), ("count", &14i64.to_le_bytes()[..]));
+    let mut written = Arrays::open(&place.path().join("y.npz")).expect("arrays");
+    assert_eq!(written.names().expect("an archive").collect::<Vec<_>>(), ["count"]);
+    assert_eq!(written.read(0, "count", 1).expect("an array").data()[..], 14i64.to_le_bytes());
 }
 
 #[test]
@@ -89,5 +90,12 @@ fn what_does_not_fit_is_refused() {
     check(&["--input", "y=both.npz"], "has no array `y`");
     check(&["--input", "both.npz", "--input", "k=k.npy"], "input `k` is given twice");
     check(&["--input", "x=x.npy"], "input `k` (I64[1]) is not given");
+    numbers("long", DType::I64, [1i64; 3].iter().flat_map(|x| x.to_le_bytes()).collect());
+    check(&["--input", "k=long.npy"], "array `k` of [1, 3] is too large: at most 1 elements are taken");
+    check(&["--input", "x=x.npy", "--max-elements", "5"], "`x` of [2, 3] is too large: at most 5 elements");
+    #[cfg(unix)]
+    for args in [["--input", "x=/dev/zero"], ["--top", "/dev/zero"]] {
+        check(&args, "/dev/zero");
+    }
     check(&[], "the model takes tensors");
 }

@@ -13,6 +13,9 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 const MAX_HEADER: usize = 1 << 16;
 const MAX_DIMS: usize = 32;
 
+/// Bytes, at most, before the elements of an array.
+pub const MAX_START: usize = 12 + MAX_HEADER;
+
 /// NumPy's spelling of the types that can be read and written.
 const TYPES: [(&str, DType); 13] = [
     ("<f4", DType::F32),
@@ -30,31 +33,56 @@ const TYPES: [(&str, DType); 13] = [
     ("<V2", DType::BF16),
 ];
 
+/// What stands before the elements of an array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Element type.
+    pub dtype: DType,
+    /// Sizes.
+    pub shape: Vec<usize>,
+    /// Where the elements begin.
+    pub start: usize,
+    /// Whether the first dimension varies fastest.
+    columns: bool,
+}
+
+impl Header {
+    /// Reads it from the first [`MAX_START`] bytes of a file, or from all of a shorter one; errors speak of `name`.
+    pub fn read(name: &str, bytes: &[u8]) -> Result<Self, FormatError> {
+        let wrong = |why: &str| Place::named(name).has(Problem::Npy(why.into()));
+        let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| wrong("it does not begin as NumPy arrays do"))?;
+        let (len, first) = match rest {
+            [1, _, low, high, ..] => (usize::from(u16::from_le_bytes([*low, *high])), 10),
+            [2 | 3, _, a, b, c, d, ..] => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, 12),
+            _ => return Err(wrong("its version is not 1, 2 or 3")),
+        };
+        let start = Some(first + len).filter(|start| len <= MAX_HEADER && *start <= bytes.len());
+        let start = start.ok_or_else(|| wrong("its header is longer than the file, or than any header"))?;
+        let header = std::str::from_utf8(&bytes[first..start]).map_err(|_| wrong("its header is no text"))?;
+        let columns = match value(header, "fortran_order") {
+            Some("False") => false,
+            Some("True") => true,
+            _ => return Err(wrong("it does not tell its order")),
+        };
+        let spelt = value(header, "descr").unwrap_or_default().trim_matches(['\'', '"']);
+        let known = TYPES.iter().find(|(numpy, _)| *numpy == spelt);
+        let unknown = || wrong(&format!("elements of type {} cannot be read", printable(spelt)));
+        let (_, dtype) = *known.ok_or_else(unknown)?;
+        let shape = shape(value(header, "shape").unwrap_or_default());
+        Ok(Self { dtype, shape: shape.ok_or_else(|| wrong("its shape is impossible"))?, start, columns })
+    }
+
+    /// How many elements there are; none where no computer could count them.
+    pub fn elements(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim))
+    }
+}
+
 /// Reads an array; `name` becomes its name. The elements share the file's bytes.
 pub fn read(name: &str, bytes: &Bytes) -> Result<Tensor, FormatError> {
-    let wrong = |why: &str| Place::named(name).has(Problem::Npy(why.into()));
-    let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| wrong("it does not begin as NumPy arrays do"))?;
-    let (len, start) = match rest {
-        [1, _, low, high, ..] => (usize::from(u16::from_le_bytes([*low, *high])), 10),
-        [2 | 3, _, a, b, c, d, ..] => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, 12),
-        _ => return Err(wrong("its version is not 1, 2 or 3")),
-    };
-    let end = Some(start + len).filter(|end| len <= MAX_HEADER && *end <= bytes.len());
-    let end = end.ok_or_else(|| wrong("its header is longer than the file, or than any header"))?;
-    let header = std::str::from_utf8(&bytes[start..end]).map_err(|_| wrong("its header is no text"))?;
-    let columns = match value(header, "fortran_order") {
-        Some("False") => false,
-        Some("True") => true,
-        _ => return Err(wrong("it does not tell its order")),
-    };
-    let spelt = value(header, "descr").unwrap_or_default().trim_matches(['\'', '"']);
-    let known = TYPES.iter().find(|(numpy, _)| *numpy == spelt);
-    let unknown = || wrong(&format!("elements of type {} cannot be read", printable(spelt)));
-    let (_, dtype) = *known.ok_or_else(unknown)?;
-    let shape =
-        shape(value(header, "shape").unwrap_or_default()).ok_or_else(|| wrong("its shape is impossible"))?;
-    let tensor =
-        Tensor::new(name, dtype, shape, bytes.slice(end..)).map_err(|e| Place::named(name).has(e.into()))?;
+    let Header { dtype, shape, start, columns } = Header::read(name, bytes)?;
+    let tensor = Tensor::new(name, dtype, shape, bytes.slice(start..))
+        .map_err(|e| Place::named(name).has(e.into()))?;
     if columns { by_rows(&tensor).map_err(|e| Place::named(name).has(e.into())) } else { Ok(tensor) }
 }
 

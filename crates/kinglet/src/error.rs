@@ -20,6 +20,8 @@ pub enum Error {
     Open { path: PathBuf, source: std::io::Error },
     #[error("{path}: {source}", path = path.display())]
     Format { path: PathBuf, source: Box<FormatError> },
+    #[error("{path}: array `{name}` of {shape:?} is too large: at most {most} elements are taken", path = path.display())]
+    Array { path: PathBuf, name: String, shape: Vec<usize>, most: usize },
     #[error("{path}: these weights come without their config.json", path = path.display())]
     Lonely { path: PathBuf },
     #[error("{folder}: `{name}` is missing", folder = folder.display())]
@@ -110,6 +112,9 @@ impl Error {
             Self::Catalog(error) => error.hint(),
             Self::Memory { .. } => {
                 "use a smaller context (--context), a smaller quantisation or a smaller model".into()
+            }
+            Self::Array { .. } => {
+                "where the model leaves the input's size open, --max-elements N takes more".into()
             }
             Self::Exists(_) => "--force replaces it".into(),
             Self::Target { .. } => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use kinglet_formats::safetensors::Index;
@@ -10,7 +10,7 @@ use kinglet_formats::{FileKind, Gguf, Limits, Safetensors, hf};
 use kinglet_models::{DecoderConfig, ModelError};
 use kinglet_tensor::{Bytes, Metadata, Tensor, WeightSource, map_file};
 
-use crate::{Error, catalog, vocabulary};
+use crate::{Error, Size, catalog, vocabulary};
 
 const INDEX: &str = "model.safetensors.index.json";
 const PREPROCESSOR: &str = "preprocessor_config.json";
@@ -149,9 +149,7 @@ impl Folder {
             tokenizer_config: optional("tokenizer_config.json")?,
             path: folder_of(files),
             tokenizer: files.get(TOKENIZER).map(|p| map(p)).transpose()?,
-            chat_template: template
-                .map(|p| std::fs::read_to_string(p).map_err(|e| Error::open(p, e)))
-                .transpose()?,
+            chat_template: template.map(|p| read_text(p, limits.max_string)).transpose()?,
             weights: weights(files, &limits)?,
         })
     }
@@ -194,6 +192,29 @@ fn missing(files: &BTreeMap<String, PathBuf>, name: &str) -> Error {
 
 fn folder_of(files: &BTreeMap<String, PathBuf>) -> PathBuf {
     files.values().next().and_then(|path| path.parent()).map(Path::to_owned).unwrap_or_default()
+}
+
+/// A file's content of at most `most` bytes, which devices and pipes may exceed without an end.
+pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
+    let much =
+        || io::Error::other(format!("it is longer than {}, which is the most that is read", Size(most)));
+    let whole = || {
+        let file = File::open(path)?;
+        let known = file.metadata()?.len();
+        if known > most {
+            return Err(much());
+        }
+        let mut bytes = Vec::with_capacity(known as usize);
+        file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > most { Err(much()) } else { Ok(bytes) }
+    };
+    whole().map_err(|e| Error::open(path, e))
+}
+
+/// The same of a text.
+pub(crate) fn read_text(path: &Path, most: usize) -> Result<String, Error> {
+    let no_text = |e| Error::open(path, io::Error::new(io::ErrorKind::InvalidData, e));
+    String::from_utf8(read(path, most as u64)?).map_err(no_text)
 }
 
 /// A file's content, mapped. Pipes and devices are errors: opening them may wait forever.

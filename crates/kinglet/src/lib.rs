@@ -23,7 +23,7 @@ mod random;
 mod vocabulary;
 
 pub use error::{Error, Size};
-pub use files::{Folder, ModelFiles};
+pub use files::{Folder, ModelFiles, read as read_file};
 pub use footprint::Footprint;
 pub use kinglet_cpu::Precision;
 pub use kinglet_engine as engine;

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use kinglet::graphs::{Embedder, GraphFiles, PictureEmbedder};
-use kinglet::models::image::{ImageLimits, decode};
 use kinglet::models::task::cosine;
 use serde_json::json;
 
+use crate::commands::given;
 use crate::commands::options::{LoadArgs, fetched};
 use crate::failure::hinted;
 use crate::ui::{Table, Ui, brief};
@@ -78,10 +78,5 @@ fn texts(args: &Args, path: &Path, ui: &Ui) -> Result<Vec<Vec<f32>>> {
 
 fn pictures(args: &Args, path: &Path, ui: &Ui) -> Result<Vec<Vec<f32>>> {
     let mut embedder = PictureEmbedder::open(path, &args.load.plain(ui))?;
-    let one = |name: &String| {
-        let bytes = std::fs::read(name).with_context(|| brief(name, 200))?;
-        let picture = decode(&bytes, &ImageLimits::default()).with_context(|| brief(name, 200))?;
-        Ok(embedder.embed(&picture)?)
-    };
-    args.texts.iter().map(one).collect()
+    args.texts.iter().map(|name| Ok(embedder.embed(&given::picture(name)?)?)).collect()
 }

@@ -7,6 +7,7 @@ pub(crate) mod convert;
 pub(crate) mod device;
 pub(crate) mod embed;
 pub(crate) mod explain;
+mod given;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod optimize;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use kinglet::evaluate::{self, Score};
 use serde_json::json;
 
+use crate::commands::given;
 use crate::commands::options::LoadArgs;
 use crate::failure::hinted;
 use crate::ui::{Steps, Ui};
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> Result<()> {
         evaluate::divergence(&model, saved, progress).with_context(|| path.display().to_string())?
     } else {
         let path = args.text.clone().unwrap_or_default();
-        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let bytes = given::text(&path)?;
         let text = std::str::from_utf8(&bytes).map_err(|e| {
             let at = e.valid_up_to();
             hinted(

@@ -6,7 +6,7 @@ mod feeds;
 mod graph;
 mod values;
 
-use std::io::{BufRead, IsTerminal, Read};
+use std::io::{BufRead, IsTerminal};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use kinglet::chat::Message;
 use serde_json::json;
 
 use self::answer::{Answer, Asking};
+use crate::commands::given;
 use crate::commands::options::LoadArgs;
 use crate::commands::sampling::SamplerArgs;
 use crate::failure::hinted;
@@ -124,8 +125,7 @@ fn piped(patience: Option<Duration>, ui: &Ui) -> Result<Vec<u8>> {
         let first = stdin.fill_buf().map(|_| ());
         // Nobody listens any more when this came too late.
         let _ = began.send(());
-        let mut bytes = Vec::new();
-        first.and_then(|()| stdin.read_to_end(&mut bytes)).map(|_| bytes)
+        first.map_err(Into::into).and_then(|()| given::stream(&mut stdin))
     });
     if patience.is_some_and(|patience| begun.recv_timeout(patience) == Err(RecvTimeoutError::Timeout)) {
         ui.note(format_args!("standard input is open but silent: answering the prompt alone"));

@@ -24,6 +24,10 @@ use super::http::{Http, Wanted};
 use super::name::{HubName, is_safe_file};
 use super::progress::{Event, Progress};
 use super::store::{self, ModelFile, make_parent};
+use crate::files::read_text;
+
+/// Bytes of a file that holds an access token, at most.
+const MAX_TOKEN: usize = 1 << 16;
 
 /// Quantisations in the order in which they are chosen when the name says none.
 const PREFERRED: &[&str] = &["Q4_K_M", "Q8_0", "Q4_0", "Q5_K_M", "Q6_K", "F16", "BF16"];
@@ -70,7 +74,7 @@ impl HubSettings {
         let home = var("HF_HOME").map_or_else(|| cache_folder().join("huggingface"), PathBuf::from);
         let token_file = var("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
         let stored_token =
-            || fs::read_to_string(token_file).ok().map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+            || read_text(&token_file, MAX_TOKEN).ok().map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
         let on = |value: String| matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE");
         HubSettings {
             endpoint: var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use kinglet_formats::Limits;
 use kinglet_models::task::{Pooling, normalise, pool};
 use kinglet_tensor::{DType, Tensor};
 use kinglet_text::tokenizer::{EncodeOptions, SpecialNames, Tokenizer};
 
 use super::model::{GraphModel, Port, floats};
-use crate::files::map;
+use crate::files::{map, read};
 use crate::{Error, LoadOptions};
 
 /// Tokens of a text that are read when the model does not say how many it takes.
@@ -97,7 +98,7 @@ fn locate(path: &Path) -> Result<(PathBuf, PathBuf), Error> {
 }
 
 fn json(path: PathBuf) -> Option<serde_json::Value> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    serde_json::from_slice(&read(&path, Limits::default().max_json as u64).ok()?).ok()
 }
 
 /// As sentence-transformers notes it; the mean when nothing is noted.

@@ -26,7 +26,7 @@ pub use embed::Embedder;
 pub use files::GraphFiles;
 pub use kinglet_cpu::{Array as ValueArray, BufferStats, OutputFiles, Value};
 pub use model::{GraphModel, Port, floats};
-pub use npz::{read_arrays, write_npz};
+pub use npz::{Arrays, write_npz};
 pub use ocr::Reader;
 pub use optimise::{Difference, Gain, Joined, Optimised};
 pub use outputs::{OutputFile, OutputFolder};

@@ -205,6 +205,11 @@ impl Port {
         self.text == Graph::default().type_text(&Type::Unknown)
     }
 
+    /// How many elements it takes; none where a run decides.
+    pub fn elements(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1usize, |count, dim| count.checked_mul((*dim)?))
+    }
+
     /// A tensor as this port takes it: floats of another width become its own, rounded to the nearest; integers of 32 and of
     /// 64 bits become each other, and truth values integers of 32 bits. Any other tensor, and one with a number that the
     /// port's type does not reach, stays as it is, for a run to refuse.

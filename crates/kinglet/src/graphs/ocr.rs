@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use kinglet_formats::Limits;
 use kinglet_models::image::{Array, Hints, Picture, recipe_for, rotate_half};
 use kinglet_models::task::TaskError;
 use kinglet_models::task::ocr::{
@@ -11,6 +12,7 @@ use kinglet_models::task::ocr::{
 use kinglet_tensor::Tensor;
 
 use super::model::{GraphModel, floats};
+use crate::files::read_text;
 use crate::{Error, LoadOptions};
 
 /// Least mean probability of a line's characters.
@@ -46,8 +48,7 @@ impl Reader {
             Some(lines) => Dictionary::parse(lines),
             None => {
                 let path = text_file(files).ok_or_else(|| missing("the dictionary (…dict….txt)"))?;
-                let lines = std::fs::read_to_string(path).map_err(|e| Error::open(path, e))?;
-                Dictionary::parse(&lines)
+                Dictionary::parse(&read_text(path, Limits::default().max_string)?)
             }
         };
         let detector = open("det")?.ok_or_else(|| missing("a detector (…det….onnx)"))?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::commands::given;
 use crate::failure::hinted;
 use crate::ui::{Table, Ui};
 
@@ -13,7 +14,7 @@ const HINT: &str = "write it with `kinglet --json bench MODEL` and the same --pp
 
 /// An earlier report, which has results.
 pub(super) fn read(path: &Path) -> Result<Value> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let bytes = given::text(path)?;
     let report: Value = serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
     if results(&report).is_empty() {
         bail!(hinted(format!("{}: not a report of `kinglet bench`", path.display()), HINT));

@@ -10,6 +10,7 @@ use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer, Asking};
+use crate::commands::given;
 use crate::failure::hinted;
 use crate::ui::Ui;
 
@@ -208,7 +209,7 @@ impl Chat<'_> {
     }
 
     fn load(&mut self, path: &Path) -> Result<()> {
-        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let bytes = given::text(path)?;
         let list: Vec<Value> = serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
         let mut messages = list.into_iter().map(Message::from_json).collect::<Result<Vec<_>, _>>()?;
         let system = messages

@@ -2,43 +2,38 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use kinglet::graphs::{Port, read_arrays};
+use anyhow::Result;
+use kinglet::graphs::{Arrays, Port};
 use kinglet::tensor::Tensor;
 
 use crate::failure::hinted;
 use crate::ui::brief;
 
-/// A tensor for each input, in order, from `NAME=FILE` and `FILE.npz`.
-pub(super) fn read(given: &[String], inputs: &[Port]) -> Result<Vec<Tensor>> {
-    let mut found: Vec<Tensor> = Vec::new();
+/// A tensor for each input, in order, from `NAME=FILE` and `FILE.npz`; `most` elements of an input whose size is open.
+pub(super) fn read(given: &[String], inputs: &[Port], most: usize) -> Result<Vec<Tensor>> {
+    let mut found: Vec<Option<Tensor>> = vec![None; inputs.len()];
     for pair in given {
-        for tensor in arrays(pair)? {
-            if found.iter().any(|other| other.name() == tensor.name()) {
-                return Err(hinted(
-                    format!("input `{}` is given twice", brief(tensor.name(), 100)),
-                    "leave one out",
-                ));
+        let (name, file) = split(pair);
+        let mut arrays = Arrays::open(Path::new(file))?;
+        for (index, name) in wanted(&arrays, name, file)? {
+            let place = place(&name, inputs)?;
+            if found[place].is_some() {
+                return Err(hinted(format!("input `{}` is given twice", brief(&name, 100)), "leave one out"));
             }
-            found.push(tensor);
+            let most = inputs[place].elements().unwrap_or(most);
+            found[place] = Some(arrays.read(index, &name, most)?);
         }
     }
-    if let Some(other) = found.iter().find(|t| inputs.iter().all(|port| port.name != t.name())) {
-        return Err(hinted(
-            format!("the model has no input `{}`", brief(other.name(), 100)),
-            format!("it takes: {}", takes(inputs)),
-        ));
-    }
-    let find = |port: &Port| {
+    let fit = |(port, tensor): (&Port, Option<Tensor>)| {
         let missing = || {
             hinted(
                 format!("input `{}` ({}) is not given", brief(&port.name, 100), port.text),
                 format!("the model takes: {}", takes(inputs)),
             )
         };
-        fitted(port, found.iter().find(|tensor| tensor.name() == port.name).ok_or_else(missing)?)
+        fitted(port, &tensor.ok_or_else(missing)?)
     };
-    inputs.iter().map(find).collect()
+    inputs.iter().zip(found).map(fit).collect()
 }
 
 /// Names and types of the inputs.
@@ -50,33 +45,47 @@ pub(super) fn takes(inputs: &[Port]) -> String {
         .join("; ")
 }
 
-/// The arrays that one `--input` names, under the names of inputs.
-fn arrays(pair: &str) -> Result<Vec<Tensor>> {
+/// The name of an input and that of a file, which may be all there is.
+fn split(pair: &str) -> (Option<&str>, &str) {
     let named = pair.split_once('=').filter(|_| !Path::new(pair).is_file());
-    let (name, file) = named.map_or((None, pair), |(name, file)| (Some(name), file));
-    let found = read_arrays(Path::new(file))?;
+    named.map_or((None, pair), |(name, file)| (Some(name), file))
+}
+
+/// Which arrays of a file are meant, and the inputs they are for.
+fn wanted(arrays: &Arrays, name: Option<&str>, file: &str) -> Result<Vec<(usize, String)>> {
+    let names: Option<Vec<&str>> = arrays.names().map(Iterator::collect);
     let Some(name) = name else {
-        if found.iter().any(|tensor| tensor.name().is_empty()) {
-            return Err(hinted(
-                format!("{} does not say which input it is for", brief(pair, 200)),
+        let all = names.map(|names| names.into_iter().map(str::to_owned).enumerate().collect());
+        return all.ok_or_else(|| {
+            hinted(
+                format!("{} does not say which input it is for", brief(file, 200)),
                 "say --input NAME=FILE.npy, for example --input x=photo.npy",
-            ));
-        }
-        return Ok(found);
+            )
+        });
     };
-    let one = match found.as_slice() {
-        [only] => Some(only),
-        several => several.iter().find(|tensor| tensor.name() == name),
+    let index = match &names {
+        None => Some(0),
+        Some(names) if names.len() == 1 => Some(0),
+        Some(names) => names.iter().position(|other| *other == name),
     };
-    let names = || found.iter().map(|t| brief(t.name(), 60)).collect::<Vec<_>>().join(", ");
-    let one = one.ok_or_else(|| {
+    let absent = || {
+        let names = names.iter().flatten().map(|name| brief(name, 60)).collect::<Vec<_>>();
         hinted(
             format!("{} has no array `{}`", brief(file, 200), brief(name, 100)),
-            format!("it has: {}", names()),
+            format!("it has: {}", names.join(", ")),
         )
-    })?;
-    let (dtype, shape) = (one.dtype(), one.shape().to_vec());
-    Ok(vec![Tensor::new(name, dtype, shape, one.data().clone()).with_context(|| brief(file, 200))?])
+    };
+    Ok(vec![(index.ok_or_else(absent)?, name.to_owned())])
+}
+
+/// Which of the inputs has this name.
+fn place(name: &str, inputs: &[Port]) -> Result<usize> {
+    inputs.iter().position(|port| port.name == name).ok_or_else(|| {
+        hinted(
+            format!("the model has no input `{}`", brief(name, 100)),
+            format!("it takes: {}", takes(inputs)),
+        )
+    })
 }
 
 /// The tensor in the type of the input.

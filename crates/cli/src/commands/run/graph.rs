@@ -6,14 +6,14 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use kinglet::catalog::{Catalog, known};
 use kinglet::graphs::{Answer, GraphFiles, GraphModel, Label, Reader, Verdict, write_npz};
-use kinglet::models::image::{ImageLimits, Picture, decode, encode_png};
+use kinglet::models::image::{Picture, encode_png};
 use kinglet::models::task::{DetectionOptions, ocr};
 use kinglet::tensor::Tensor;
 use serde_json::{Value, json};
 
 use super::{Args, feeds, values};
-use crate::commands::buffers;
 use crate::commands::options::fetched;
+use crate::commands::{buffers, given};
 use crate::failure::hinted;
 use crate::ui::{Fetching, Table, Ui, brief};
 
@@ -124,8 +124,7 @@ fn each(
     }
     let mut results = Vec::new();
     for (i, name) in args.prompt.iter().enumerate() {
-        let bytes = std::fs::read(name).with_context(|| brief(name, 200))?;
-        let picture = decode(&bytes, &ImageLimits::default()).with_context(|| brief(name, 200))?;
+        let picture = given::picture(name)?;
         if !ui.json() && args.prompt.len() > 1 {
             if i > 0 {
                 ui.line("")?;
@@ -252,7 +251,8 @@ fn describe(name: &str, answer: &Answer) -> Value {
 
 /// Runs the model once on tensors from files.
 fn tensors(args: &Args, model: &mut GraphModel, ui: &Ui) -> Result<()> {
-    let feeds = feeds::read(&args.graph.input, model.inputs())?;
+    let most = args.load.plain(ui).buffers.max_elements;
+    let feeds = feeds::read(&args.graph.input, model.inputs(), most)?;
     let answer = model.answer(&feeds)?;
     let buffers = model.session().buffers();
     if ui.verbose() > 0 && !ui.json() {
