@@ -67,13 +67,13 @@ pub fn erf<I: Isa>(isa: I, x: I::F32) -> I::F32 {
         p = isa.fma(p, a, isa.splat(c));
     }
     let far = isa.sub(isa.splat(1.0), exp(isa, p));
-    // Near zero: x Q(x^2), which keeps the relative error.
+    // Near zero: x + x Q(x^2), which keeps the relative error.
     let s = isa.mul(a, a);
-    let mut q = isa.splat(-5.631_422_4e-4);
-    for c in [4.917_551_3e-3, -2.671_131_1e-2, 0.112_801_8, -0.376_123_25, std::f32::consts::FRAC_2_SQRT_PI] {
+    let mut q = isa.splat(7.806_903e-5);
+    for c in [-7.997_853e-4, 5.187_162e-3, -2.685_334_7e-2, 0.112_835_79, -0.376_126_26, 0.128_379_17] {
         q = isa.fma(q, s, isa.splat(c));
     }
-    let y = isa.select(isa.lt(a, isa.splat(1.0)), isa.mul(q, a), far);
+    let y = isa.select(isa.lt(a, isa.splat(1.0)), isa.fma(q, a, a), far);
     let y = isa.select(isa.lt(x, isa.zero()), isa.neg(y), y);
     isa.select(isa.eq(x, x), y, x)
 }
@@ -82,21 +82,22 @@ pub fn erf<I: Isa>(isa: I, x: I::F32) -> I::F32 {
 const GELU_END: f32 = 5.5;
 
 /// The normal distribution less a half, over `x`, as a polynomial of `2 (x / GELU_END)^2 - 1`; highest power first.
-const GELU: [f32; 15] = [
-    6.187_426e-4,
-    -1.433_504_2e-3,
-    7.839_933e-4,
-    -1.044_468_5e-3,
-    4.511_415e-3,
-    -7.875_703e-3,
-    1.031_576_5e-2,
-    -1.456_786_6e-2,
-    2.033_034_5e-2,
-    -2.613_794_5e-2,
-    3.207_636e-2,
-    -3.878_463e-2,
-    4.773_723_3e-2,
-    -6.417_255e-2,
+const GELU: [f32; 16] = [
+    -2.441_569e-4,
+    6.333_662_3e-4,
+    -5.003_369e-4,
+    7.140_419e-4,
+    -2.461_856_7e-3,
+    4.629_877_4e-3,
+    -6.786_491_3e-3,
+    1.022_234_5e-2,
+    -1.501_318_2e-2,
+    2.036_655_3e-2,
+    -2.604_511e-2,
+    3.206_988_8e-2,
+    -3.879_311_3e-2,
+    4.773_765_8e-2,
+    -6.417_233e-2,
     0.128_551_93,
 ];
 

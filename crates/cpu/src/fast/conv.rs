@@ -131,7 +131,7 @@ pub(crate) fn conv(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
             None => nd::conv(convs[0].clone(), span(x), residual.map(span), span(out)),
         }
     })
-    .apart(image.images);
+    .parts = image.images;
     Ok(true)
 }
 
@@ -243,7 +243,7 @@ pub(crate) fn pool(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
         let span = |id| rows_of(s, id, image.images);
         nd::pool(kind, image.channels, window, span(x), span(out))
     })
-    .apart(image.images);
+    .parts = image.images;
     Ok(true)
 }
 
@@ -266,8 +266,8 @@ fn sums(low: &mut Lowering<'_>, node: &Node, kind: ReduceKind, axes: &[usize]) -
     let kept = sizes.len() - axes.len();
     let inner = !axes.is_empty() && axes.iter().copied().eq(kept..sizes.len());
     let (rows, cols) = (sizes[..kept].iter().product::<usize>(), sizes[kept..].iter().product::<usize>());
-    let factor = match kind {
-        ReduceKind::Mean => 1.0 / cols as f32,
+    let parts = match kind {
+        ReduceKind::Mean => cols as f32,
         ReduceKind::Sum => 1.0,
         _ => return Ok(false),
     };
@@ -276,9 +276,9 @@ fn sums(low: &mut Lowering<'_>, node: &Node, kind: ReduceKind, axes: &[usize]) -
     }
     let (x, out) = (low.value(node.inputs[0])?, low.value(node.outputs[0])?);
     low.step(node, &[x], &[out], Work::default(), move |s| {
-        nd::row_sums(rows_of(s, x, rows), factor, rows_of(s, out, rows))
+        nd::row_sums(rows_of(s, x, rows), parts, rows_of(s, out, rows))
     })
-    .apart(rows);
+    .parts = rows;
     Ok(true)
 }
 
@@ -289,6 +289,6 @@ fn mean(low: &mut Lowering<'_>, node: &Node, image: Image) -> Result<bool, ExecE
         let span = |id| rows_of(s, id, image.images);
         nd::global_mean(image.channels, image.pixels(), span(x), span(out))
     })
-    .apart(image.images);
+    .parts = image.images;
     Ok(true)
 }

@@ -190,7 +190,7 @@ impl Conv {
         let form = if winograd.is_some() { Form::Winograd } else { Form::Floats };
         let (panels, _) = panels(level, &shape, input, form);
         let lanes = shape.lanes(input);
-        let bias = pack_bias(level, &shape, lanes.unwrap_or(1), bias.unwrap_or_default())?;
+        let bias = pack_bias(&shape, lanes.unwrap_or(1), bias.unwrap_or_default())?;
         let most = dispatch(level, Tallest { pairs: lanes == Some(2) });
         let placed = |most| {
             let mut spots = shape.window.spots(most, most, whole);

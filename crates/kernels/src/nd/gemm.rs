@@ -142,6 +142,11 @@ impl Gemm {
         deep(self.k, self.pairs)
     }
 
+    /// Floats, or pairs, of a row that are summed at a time.
+    fn part(&self) -> usize {
+        (CHUNK / self.width / self.block()).max(1) * self.block()
+    }
+
     /// Floats, or pairs, of a block of a copied row.
     fn block(&self) -> usize {
         if self.pairs { PAIRS } else { BLOCK }
@@ -238,7 +243,7 @@ impl Job<'_> {
         // In floats or pairs.
         let (k, size) = (self.gemm.deep(), self.gemm.block());
         let most = tallest(I::LANES, I::REGISTERS);
-        let each = (CHUNK / width / size).max(1) * size;
+        let each = self.gemm.part();
         for panel in self.panels.clone() {
             let kernels = tiles::<I, P, O>(width / BLOCK);
             for from in (0..k).step_by(each) {

@@ -8,20 +8,20 @@ use crate::arena::Span;
 use crate::step::{Access, Check, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
 
-/// `out = factor * sum(x)` for each row of `x`; `out` has one column. Off by at most `(cols / 4 + 8) * 2^-24` of the sum of
+/// `out = sum(x) / parts` for each row of `x`; `out` has one column. Off by at most `(cols / 4 + 8) * 2^-24` of the sum of
 /// magnitudes.
-pub fn row_sums(x: Span, factor: f32, out: Span) -> Result<Box<dyn Step>, StepError> {
+pub fn row_sums(x: Span, parts: f32, out: Span) -> Result<Box<dyn Step>, StepError> {
     let check = Check("row sums");
     check.that(x.cols > 0, || "rows of nothing".into())?;
     check.span::<f32>("x", &x, x.cols)?;
     check.span::<f32>("out", &out, 1)?;
     check.same_rows("x and out", &x, &out)?;
-    Ok(Box::new(RowSums { x, factor, out }))
+    Ok(Box::new(RowSums { x, parts, out }))
 }
 
 struct RowSums {
     x: Span,
-    factor: f32,
+    parts: f32,
     out: Span,
 }
 
@@ -42,14 +42,14 @@ unsafe impl Step for RowSums {
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
         let rows = worker.share(ctx.rows(self.x.rows), 1);
         let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
-        dispatch(ctx.level(), Rows { rows, cols: self.x.cols, factor: self.factor, x, out });
+        dispatch(ctx.level(), Rows { rows, cols: self.x.cols, parts: self.parts, x, out });
     }
 }
 
 struct Rows<'a> {
     rows: Range<usize>,
     cols: usize,
-    factor: f32,
+    parts: f32,
     x: SharedMut<'a, f32>,
     out: SharedMut<'a, f32>,
 }
@@ -73,7 +73,7 @@ impl Kernel for Rows<'_> {
             for x in pairs.remainder().chunks(I::LANES) {
                 a = isa.add(a, isa.load_part(x));
             }
-            out[0] = self.factor * isa.reduce_sum(isa.add(a, b));
+            out[0] = isa.reduce_sum(isa.add(a, b)) / self.parts;
         }
     }
 }
@@ -94,7 +94,7 @@ mod tests {
             for level in Level::available() {
                 let mut case = Case::new(level);
                 let (from, to) = (case.matrix(cols, &x), case.span(rows, 1));
-                let step = || row_sums(from, 1.0 / cols as f32, to).expect("binds");
+                let step = || row_sums(from, cols as f32, to).expect("binds");
                 case.check_matrix(step, to, &expected, 1e-6);
             }
         }

@@ -4,7 +4,8 @@
 //! `… a[m * pitch + tap][n] * w[tap][n]`, or with two neighbouring bfloat16 values in the place of each float of `a` and
 //! `w` (see [`Operand`]). Taps are three nested loops with strides of their own, so that one kernel serves convolutions over either layout and plain products.
 //! The order of additions is that of the loops, whatever the tile's height: a result does not depend on how the work
-//! was cut.
+//! was cut. Each call sums from zero and adds its part to the bias, or to what earlier ones left, at the end: errors grow with
+//! the length of a part rather than of the whole, and a large bias that the sum takes away does not coarsen it.
 
 use std::marker::PhantomData;
 
@@ -113,7 +114,7 @@ pub(super) struct Tile {
     /// Values summed for each tap, and for taps of the last round of the outermost loop.
     pub(super) k: usize,
     pub(super) k_last: usize,
-    /// A panel of start values; null to go on from what `out` holds.
+    /// A panel of values that the sum is added to; null to add it to what `out` holds.
     pub(super) start: *const f32,
     pub(super) out: *mut f32,
     /// Between pixels, and between blocks of sixteen outputs.
@@ -268,7 +269,7 @@ impl Tile {
 unsafe fn whole<I: Isa, P: Pitch, O: Operand, const MR: usize, const NV: usize>(isa: I, t: &Tile) {
     // SAFETY: by the caller's promise.
     unsafe {
-        let mut acc = begin::<I, MR, NV>(isa, t);
+        let mut acc = [[isa.zero(); NV]; MR];
         accumulate::<I, P, O, MR, NV>(isa, t, &mut acc);
         if O::SHARED == 2 {
             interleave(isa, &mut acc);
@@ -295,30 +296,6 @@ unsafe fn load<I: Isa>(isa: I, t: &Tile, p: *const f32, v: usize) -> I::F32 {
         let p = p.wrapping_add(column::<I>(t, v));
         if left >= I::LANES { isa.load_ptr(p) } else { isa.load_part_ptr(p, left) }
     }
-}
-
-/// # Safety
-/// As for [`TileFn`].
-#[inline(always)]
-unsafe fn begin<I: Isa, const MR: usize, const NV: usize>(isa: I, t: &Tile) -> [[I::F32; NV]; MR] {
-    let mut acc = [[isa.zero(); NV]; MR];
-    if t.start.is_null() {
-        for (m, row) in acc.iter_mut().enumerate() {
-            for (v, sum) in row.iter_mut().enumerate() {
-                // SAFETY: pixel `m` is one of the tile.
-                *sum = unsafe { load(isa, t, t.out.add(m * t.out_pitch), v) };
-            }
-        }
-    } else {
-        for v in 0..NV {
-            // SAFETY: start values fill a panel.
-            let start = unsafe { isa.load_ptr(t.start.add(v * I::LANES)) };
-            for row in acc.iter_mut() {
-                row[v] = start;
-            }
-        }
-    }
-    acc
 }
 
 /// # Safety
@@ -382,8 +359,14 @@ unsafe fn finish<I: Isa, const MR: usize, const NV: usize>(isa: I, t: &Tile, acc
     for (m, row) in acc.iter().enumerate() {
         for (v, &sum) in row.iter().enumerate() {
             let mut sum = sum;
-            // SAFETY: pixel `m` is one of the tile; only existing outputs are touched.
+            // SAFETY: pixel `m` is one of the tile; only existing outputs are touched; start values fill a panel.
             unsafe {
+                let before = if t.start.is_null() {
+                    load(isa, t, t.out.add(m * t.out_pitch), v)
+                } else {
+                    isa.load_ptr(t.start.add(v * I::LANES))
+                };
+                sum = isa.add(before, sum);
                 if t.last {
                     if !t.residual.is_null() {
                         sum = isa.add(sum, load(isa, t, t.residual.add(m * t.out_pitch), v));

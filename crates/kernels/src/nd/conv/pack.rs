@@ -196,16 +196,10 @@ fn pack_lanes(
     }
 }
 
-pub(super) fn pack_bias(
-    level: Level,
-    shape: &ConvShape,
-    each: usize,
-    bias: &[f32],
-) -> Result<AlignedBuf<f32>, NdError> {
-    let width = each * BLOCK;
-    let mut packed = AlignedBuf::try_new(shape.outputs.next_multiple_of(width.max(2 * BLOCK)))?;
-    for (output, &bias) in bias.iter().enumerate() {
-        packed[output / width * width + lane(level, output % width, each)] = bias;
-    }
+/// Biases, and zeros up to the end of the last panel, where each channel has `each` outputs.
+pub(super) fn pack_bias(shape: &ConvShape, each: usize, bias: &[f32]) -> Result<AlignedBuf<f32>, NdError> {
+    let panel = BLOCK * each.max(2);
+    let mut packed = AlignedBuf::try_new(shape.outputs.next_multiple_of(panel))?;
+    packed.iter_mut().zip(bias).for_each(|(to, from)| *to = *from);
     Ok(packed)
 }

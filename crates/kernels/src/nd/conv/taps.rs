@@ -143,7 +143,7 @@ impl Tile {
         for lane in (0..BLOCK).step_by(I::LANES) {
             // SAFETY: by the caller's promise.
             unsafe {
-                let mut acc = [isa.load_ptr(self.bias.add(lane)); M];
+                let (mut acc, bias) = ([isa.zero(); M], isa.load_ptr(self.bias.add(lane)));
                 for y in 0..K {
                     let (a, w) = (self.a.add(y * self.row + lane), self.w.add(y * K * BLOCK + lane));
                     for x in 0..K {
@@ -155,7 +155,7 @@ impl Tile {
                 }
                 for (m, sum) in acc.iter().enumerate().take(self.pixels) {
                     let at = m * BLOCK + lane;
-                    let mut sum = *sum;
+                    let mut sum = isa.add(bias, *sum);
                     if !self.residual.is_null() {
                         sum = isa.add(sum, isa.load_ptr(self.residual.add(at)));
                     }

@@ -90,28 +90,36 @@ impl OneRow<'_> {
     unsafe fn sums<I: Isa, const S: usize>(&self, isa: I, panel: usize) {
         let gemm = self.gemm;
         let (deep, width, x) = (gemm.deep(), gemm.width, self.x.as_ptr().cast::<i32>());
-        let mut acc = [[isa.zero(); VECTORS]; S];
+        let mut total = [[isa.zero(); VECTORS]; S];
         // SAFETY: weights are whole panels of `deep` rows, and bias fills them; the row has `deep` pairs.
         unsafe {
-            for (s, acc) in acc.iter_mut().enumerate() {
-                for (v, sum) in acc.iter_mut().enumerate() {
+            for (s, total) in total.iter_mut().enumerate() {
+                for (v, sum) in total.iter_mut().enumerate() {
                     *sum = isa.load(&gemm.bias[(panel + s) * width + v * I::LANES..]);
                 }
             }
-            for k in 0..deep {
-                let a = isa.splat_i32(*x.add(k));
-                for (s, acc) in acc.iter_mut().enumerate() {
-                    let w = gemm.panel(panel + s).add(k * width);
-                    for (v, sum) in acc.iter_mut().enumerate() {
-                        let w = w.add(v * I::LANES);
-                        isa.prefetch(w.wrapping_add(AHEAD));
-                        *sum = isa.dot_bf16(*sum, a, isa.bits_of(isa.load_ptr(w)));
+            for from in (0..deep).step_by(gemm.part()) {
+                let mut acc = [[isa.zero(); VECTORS]; S];
+                for k in from..deep.min(from + gemm.part()) {
+                    let a = isa.splat_i32(*x.add(k));
+                    for (s, acc) in acc.iter_mut().enumerate() {
+                        let w = gemm.panel(panel + s).add(k * width);
+                        for (v, sum) in acc.iter_mut().enumerate() {
+                            let w = w.add(v * I::LANES);
+                            isa.prefetch(w.wrapping_add(AHEAD));
+                            *sum = isa.dot_bf16(*sum, a, isa.bits_of(isa.load_ptr(w)));
+                        }
+                    }
+                }
+                for (total, acc) in total.iter_mut().zip(&acc) {
+                    for (total, sum) in total.iter_mut().zip(acc) {
+                        *total = isa.add(*total, *sum);
                     }
                 }
             }
-            for (s, acc) in acc.iter().enumerate() {
+            for (s, total) in total.iter().enumerate() {
                 let out = self.at + (panel + s) * width;
-                for (v, sum) in acc.iter().enumerate() {
+                for (v, sum) in total.iter().enumerate() {
                     let left = (self.at + gemm.n).saturating_sub(out + v * I::LANES).min(I::LANES);
                     isa.store_part_ptr(*sum, self.out.as_mut_ptr().wrapping_add(out + v * I::LANES), left);
                 }
