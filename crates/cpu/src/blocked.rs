@@ -120,7 +120,7 @@ impl Lowering<'_> {
             let (x, out) = (rows_of(s, from, images), rows_of(s, to, images));
             relayout(x, out, channels, image.pixels(), layouts[0], layouts[1])
         })
-        .apart(images);
+        .parts = images;
     }
 
     /// The only node that reads a value, with its index; none when there are several, or the value is a result.

@@ -231,7 +231,7 @@ impl Lowering<'_> {
         self.step(node, &[from], &[to], Work::default(), move |s| {
             translate(rows_of(s, from, 1), rows_of(s, to, 1), table.clone())
         })
-        .apart(ANY);
+        .parts = ANY;
     }
 
     /// Copies images of codes from one layout into another.
@@ -247,6 +247,6 @@ impl Lowering<'_> {
             let (x, out) = (rows_of(s, from, images), rows_of(s, to, images));
             relayout(x, out, channels, image.pixels(), layouts[0], layouts[1])
         })
-        .apart(images);
+        .parts = images;
     }
 }

@@ -306,7 +306,9 @@ impl<'a> Lowering<'a> {
     }
 
     /// How many parts of a buffer rows of a value are, `rows` of them with so many elements between, when they fill it; else 0.
-    pub(crate) fn rows_apart(&self, id: BufferId, rows: usize, stride: usize, skip: usize) -> usize {
+    /// Constants, which have no buffer, are whole for each row when all rows have the same ones.
+    pub(crate) fn rows_apart(&self, id: Option<BufferId>, rows: usize, stride: usize, skip: usize) -> usize {
+        let Some(id) = id else { return rows * usize::from(stride == 0) };
         let Buffer { rows: all, cols, .. } = self.buffers[id.0];
         let len = all.count(&[]).and_then(|all| all.checked_mul(cols));
         if rows.checked_mul(stride) == len && skip < stride { rows } else { 0 }

@@ -37,7 +37,8 @@ type Bind = dyn Fn(&Spans) -> Result<Box<dyn Step>, StepError> + Send + Sync;
 pub(crate) struct Lowered {
     /// The node, when it runs between programs.
     pub(crate) dynamic: Option<usize>,
-    /// How many equal parts of each of its buffers it treats apart; 0 when it does not.
+    /// How many equal parts there are of which each depends, of what the step writes, on the same part of each buffer that it
+    /// reads alone; it binds to parts of its buffers as well. Any divisor of them does, then. 0 when there are none.
     pub(crate) parts: usize,
     pub(crate) name: String,
     pub(crate) note: String,
@@ -45,14 +46,6 @@ pub(crate) struct Lowered {
     pub(crate) reads: Vec<BufferId>,
     pub(crate) writes: Vec<BufferId>,
     pub(crate) bind: Box<Bind>,
-}
-
-impl Lowered {
-    /// Says that each of `parts` equal parts of what the step writes depends on the same part of each buffer that it reads
-    /// alone, and that it binds to parts of its buffers as well. Any divisor of `parts` does, then.
-    pub(crate) fn apart(&mut self, parts: usize) {
-        self.parts = parts;
-    }
 }
 
 /// Buffers with their places, for one bucket, or for a part of a batch.

@@ -61,12 +61,12 @@ impl Lowering<'_> {
         let graph = self.graph;
         let (Some(view), Some(sizes)) = (self.views.get(&id).cloned(), self.sizes(id)) else { return Ok(()) };
         let Def::Node(node, _) = graph.value(id).def else { return Ok(()) };
-        let apart = self.rows_apart(view.from, sizes[0], view.strides[0], view.skip);
+        let apart = self.rows_apart(Some(view.from), sizes[0], view.strides[0], view.skip);
         self.step(&graph.nodes()[node], &[view.from], &[plain], Work::default(), move |s| {
             let axes = Axes::new(&s.shared(&sizes), [&view.strides]);
             nd::copy(&axes, view.skip, rows_of(s, view.from, 1), rows_of(s, plain, 1))
         })
-        .apart(apart);
+        .parts = apart;
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ use kinglet_tensor::{KvSpec, SeqRows};
 use self::ahead::Ahead;
 use self::check::{Scratch, check_cover, check_inputs, check_needs, check_spans, label, place_scratch};
 pub use self::lanes::Part;
-use self::lanes::{Turn, check_lanes, flatten};
+use self::lanes::{Needing, Turn, check_lanes, flatten};
 pub(crate) use self::lent::Places;
 pub use self::lent::{LENT, Lent};
 use crate::arena::{Arena, Rows, Span};
@@ -106,7 +106,7 @@ pub enum RunError {
 
 /// Checked steps in running order.
 pub struct Program {
-    steps: Vec<(Box<dyn Step>, Needs)>,
+    steps: Vec<Needing>,
     /// Which of them all workers take together, and which are in lanes.
     turns: Vec<Turn>,
     limits: Limits,

@@ -20,7 +20,7 @@ struct Operand {
 impl Operand {
     /// Sequences, `batch` of them, that it has parts for.
     fn apart(&self, low: &Lowering<'_>, batch: usize) -> usize {
-        apart(low, &self.from, batch, self.strides[0], self.skip)
+        low.rows_apart(self.from.buffer(), batch, self.strides[0], self.skip)
     }
 
     fn bound(&self, spans: &Spans) -> nd::Operand {
@@ -91,15 +91,8 @@ pub(crate) fn attend(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
         let sizes = nd::Heads { batch: s.share(batch), ..sizes };
         nd::short_attention(sizes, [q.bound(s), k.bound(s), v.bound(s)], mask, out)
     })
-    .apart(apart);
+    .parts = apart;
     Ok(true)
-}
-
-fn apart(low: &Lowering<'_>, from: &From, batch: usize, stride: usize, skip: usize) -> usize {
-    match from.buffer() {
-        Some(id) => low.rows_apart(id, batch, stride, skip),
-        None => batch * usize::from(stride == 0),
-    }
 }
 
 /// Sizes of `[B, H, S, D]` or `[B, S, H * D]`.
@@ -150,7 +143,7 @@ struct Mask {
 impl Mask {
     /// Sequences, `batch` of them, that it has parts for.
     fn apart(&self, low: &Lowering<'_>, batch: usize) -> usize {
-        apart(low, &self.from, batch, self.strides[0], 0)
+        low.rows_apart(self.from.buffer(), batch, self.strides[0], 0)
     }
 
     fn bound(&self, spans: &Spans) -> nd::Mask {

@@ -48,7 +48,7 @@ fn each(low: &mut Lowering<'_>, node: &Node, f: nd::Unary) -> Result<bool, ExecE
     low.step(node, &[x], &[out], Work::default(), move |s| {
         nd::unary(f, rows_of(s, x, 1), rows_of(s, out, 1))
     })
-    .apart(ANY);
+    .parts = ANY;
     Ok(true)
 }
 
@@ -135,14 +135,14 @@ fn pair(
     let rows = sizes.first().copied().unwrap_or(1);
     let apart = [&a, &b].into_iter().zip(&strides).map(|(side, strides)| {
         let stride = strides.first().copied().unwrap_or(0);
-        side.buffer().map_or(rows * usize::from(stride == 0), |id| low.rows_apart(id, rows, stride, 0))
+        low.rows_apart(side.buffer(), rows, stride, 0)
     });
     let apart = apart.min().unwrap_or(0);
     low.step(node, &reads, &[out], Work::default(), move |s| {
         let axes = Axes::new(&s.shared(&sizes), [&strides[0], &strides[1]]);
         nd::binary(f, &axes, act, a.side(s), b.side(s), rows_of(s, out, 1))
     })
-    .apart(apart);
+    .parts = apart;
 }
 
 /// Images of one shape, or an image and one value for each of its channels, at least one of them in blocks.
@@ -209,11 +209,11 @@ pub(crate) fn transpose(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Exe
     let (sizes, strides) = (pick(&shape), pick(&strides));
     let (x, out) = (low.value(node.inputs[0])?, low.value(node.outputs[0])?);
     let first = (sizes.first().copied().unwrap_or(1), strides.first().copied().unwrap_or(1));
-    let apart = low.rows_apart(x, first.0, first.1, 0);
+    let apart = low.rows_apart(Some(x), first.0, first.1, 0);
     low.step(node, &[x], &[out], Work::default(), move |s| {
         nd::copy(&Axes::new(&s.shared(&sizes), [&strides]), 0, rows_of(s, x, 1), rows_of(s, out, 1))
     })
-    .apart(apart);
+    .parts = apart;
     Ok(true)
 }
 

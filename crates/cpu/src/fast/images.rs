@@ -28,7 +28,7 @@ pub(crate) fn concat(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
         let parts = from.iter().map(|(channels, id)| (*channels, span(*id))).collect();
         nd::concat(parts, out.pixels(), span(to))
     })
-    .apart(out.images);
+    .parts = out.images;
     Ok(true)
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn resize(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
         let span = |id| rows_of(s, id, x.images);
         nd::enlarge(x.channels, x.size, factors, span(from), span(to))
     })
-    .apart(x.images);
+    .parts = x.images;
     Ok(true)
 }
 

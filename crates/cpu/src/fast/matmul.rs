@@ -122,6 +122,6 @@ fn product(
         let span = |id| rows_of(s, id, rows);
         nd::gemm(packed.clone(), span(x), residual.map(span), span(out))
     })
-    .apart(rows);
+    .parts = rows;
     Ok(true)
 }

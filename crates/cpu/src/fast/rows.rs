@@ -31,7 +31,7 @@ pub(crate) fn softmax(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecE
     low.step(node, &[x], &[out], Work::default(), move |s| {
         nd::softmax(rows_of(s, x, rows), rows_of(s, out, rows))
     })
-    .apart(rows);
+    .parts = rows;
     Ok(true)
 }
 
@@ -58,6 +58,6 @@ pub(crate) fn layer_norm(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Ex
         let span = |id| rows_of(s, id, rows);
         ops::layer_norm(span(x), weight.clone(), bias.clone(), op.eps, span(out))
     })
-    .apart(rows);
+    .parts = rows;
     Ok(true)
 }

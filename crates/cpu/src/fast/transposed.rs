@@ -126,13 +126,13 @@ impl Transposed {
             let span = |id| rows_of(s, id, image.images);
             nd::conv(packed.clone(), span(x), None, span(middle))
         })
-        .apart(image.images);
+        .parts = image.images;
         let (to, factors) = (low.value(chain.out)?, self.stride);
         low.step(node, &[middle], &[to], Work::default(), move |s| {
             let span = |id| rows_of(s, id, image.images);
             nd::unfold(out.channels, image.size, factors, span(middle), span(to))
         })
-        .apart(image.images);
+        .parts = image.images;
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl Transposed {
                 let span = |id| rows_of(s, id, image.images);
                 nd::conv(packed.clone(), span(x), residual.map(span), span(to))
             })
-            .apart(image.images);
+            .parts = image.images;
         }
         Ok(())
     }

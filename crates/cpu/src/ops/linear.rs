@@ -15,7 +15,7 @@ use crate::weights::WeightBank;
 
 /// One weight of a node with its bias and destination.
 #[derive(Clone)]
-struct Part {
+struct Weighted {
     id: ValueId,
     weight: Weight,
     bias: Option<Arc<[f32]>>,
@@ -34,7 +34,7 @@ pub(super) fn linear(low: &mut Lowering<'_>, node: &Node) -> Result<(), ExecErro
             Weight::Plain(_) if low.bf16 => &mut rounded,
             Weight::Plain(_) => &mut plain,
         };
-        list.push(Part { id: node.inputs[weight_at], weight, bias, out: low.value(node.outputs[i])? });
+        list.push(Weighted { id: node.inputs[weight_at], weight, bias, out: low.value(node.outputs[i])? });
     }
     if !rounded.is_empty() {
         in_bf16(low, node, rounded)?;
@@ -51,7 +51,7 @@ pub(super) fn linear(low: &mut Lowering<'_>, node: &Node) -> Result<(), ExecErro
 }
 
 /// Products whose input and weights are rounded to bfloat16.
-fn in_bf16(low: &mut Lowering<'_>, node: &Node, parts: Vec<Part>) -> Result<(), ExecError> {
+fn in_bf16(low: &mut Lowering<'_>, node: &Node, parts: Vec<Weighted>) -> Result<(), ExecError> {
     let fail = |e: nd::NdError| ExecError::Node { node: node.name.clone(), reason: e.to_string() };
     let mut work = Work { math: Math::Bf16, ..Work::default() };
     let mut products = Vec::with_capacity(parts.len());
@@ -86,7 +86,7 @@ fn quantized_input(low: &mut Lowering<'_>, node: &Node) -> Result<BufferId, Exec
     Ok(codes)
 }
 
-fn products(low: &mut Lowering<'_>, node: &Node, x: BufferId, parts: Vec<Part>) {
+fn products(low: &mut Lowering<'_>, node: &Node, x: BufferId, parts: Vec<Weighted>) {
     let work = parts.iter().fold(Work::default(), |sum, part| {
         let (bytes, elements, math) = size(&part.weight);
         let (weight_bytes, multiply_adds) = (sum.weight_bytes + bytes, sum.multiply_adds + elements);
@@ -94,7 +94,7 @@ fn products(low: &mut Lowering<'_>, node: &Node, x: BufferId, parts: Vec<Part>) 
     });
     let outs: Vec<BufferId> = parts.iter().map(|p| p.out).collect();
     low.step(node, &[x], &outs, work, move |s| {
-        let product = |p: Part| Product { weight: p.weight, bias: p.bias, out: s[p.out] };
+        let product = |p: Weighted| Product { weight: p.weight, bias: p.bias, out: s[p.out] };
         ops::linear(s[x], parts.iter().cloned().map(product).collect())
     });
 }

@@ -164,6 +164,20 @@ impl<'r, 'a> Cx<'r, 'a> {
         self.constant(tensor)
     }
 
+    /// A constant of floats, as `dtype` holds them.
+    pub(crate) fn floats(
+        &mut self,
+        dtype: DType,
+        shape: Vec<usize>,
+        list: &[f32],
+    ) -> Result<ValueId, OnnxError> {
+        let mut bytes = Vec::new();
+        kinglet_tensor::quant::quantize(dtype, list, &mut bytes).map_err(|e| self.fail(e.to_string()))?;
+        let tensor = Tensor::new("", dtype, shape, Bytes::from(bytes));
+        let tensor = tensor.map_err(|e| self.fail(e.to_string()))?;
+        self.constant(tensor)
+    }
+
     /// A constant scalar of a floating-point type.
     pub(crate) fn scalar(&mut self, dtype: DType, value: f64) -> Result<ValueId, OnnxError> {
         let bytes = match dtype {

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use kinglet_simd::Isa;
 
-use super::rows::{Part, Rows};
+use super::rows::{GroupAt, Rows};
 use super::stream::{CHUNK, Codes, STEPS, Scales, Stream, Zero, chunk_of};
 use super::wide::Wide;
 
@@ -210,7 +210,7 @@ pub(super) fn prefetch<I: Isa, S: Stream, const NT: usize>(isa: I, tiles: [*cons
 pub(super) unsafe fn add_group<I: Isa, S: Stream, const MR: usize, const NT: usize>(
     isa: I,
     at: Group<NT>,
-    rows: [Part; MR],
+    rows: [GroupAt; MR],
     acc: &mut Acc<I, MR, NT>,
 ) {
     const HALF: usize = STEPS / 2;
@@ -271,7 +271,7 @@ unsafe fn scale<I: Isa, S: Stream, const MR: usize, const NT: usize>(
 unsafe fn dots<I: Isa, S: Stream, const MR: usize, const NT: usize, const FROM: usize, const TO: usize>(
     isa: I,
     codes: [*const u8; NT],
-    rows: [Part; MR],
+    rows: [GroupAt; MR],
 ) -> [[I::I32; NT]; MR] {
     let mut dots = [[isa.splat_i32(0); NT]; MR];
     if let Some(shift) = S::ZERO.shift(I::W_BIAS) {
@@ -309,7 +309,7 @@ unsafe fn dots<I: Isa, S: Stream, const MR: usize, const NT: usize, const FROM: 
 /// # Safety
 /// The part's group exists.
 #[inline(always)]
-unsafe fn negated_sum<I: Isa, const FROM: usize, const TO: usize>(isa: I, part: Part) -> I::I32 {
+unsafe fn negated_sum<I: Isa, const FROM: usize, const TO: usize>(isa: I, part: GroupAt) -> I::I32 {
     // SAFETY: by the caller's promise.
     unsafe {
         match (FROM, TO) {

@@ -123,8 +123,8 @@ impl Rows {
 
     /// Group `group` of row `row`.
     #[inline(always)]
-    pub(super) fn part(self, row: usize, group: usize) -> Part {
-        Part(self.base.wrapping_add(row * self.stride + group * GROUP_BYTES))
+    pub(super) fn part(self, row: usize, group: usize) -> GroupAt {
+        GroupAt(self.base.wrapping_add(row * self.stride + group * GROUP_BYTES))
     }
 
     /// The groups of `groups`, a panel's at most, and the steps in them that have wide values. The first starts a chunk.
@@ -203,9 +203,9 @@ impl Iterator for WidePlaces {
 
 /// Where a group of a row lies. What it gives exists if the group does.
 #[derive(Clone, Copy)]
-pub(super) struct Part(*const u8);
+pub(super) struct GroupAt(*const u8);
 
-impl Part {
+impl GroupAt {
     /// The same of the next group.
     #[inline(always)]
     pub(super) fn next(self) -> Self {

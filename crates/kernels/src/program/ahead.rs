@@ -3,8 +3,8 @@
 
 use kinglet_simd::{Isa, Kernel, Level, dispatch};
 
+use super::lanes::Needing;
 use crate::Worker;
-use crate::step::{Needs, Step};
 
 /// Bytes to ask for at most: they share a second-level cache with what the steps before use.
 const MOST: usize = 256 << 10;
@@ -23,13 +23,7 @@ pub(super) struct Ahead<'a> {
 
 impl<'a> Ahead<'a> {
     /// Notes that step `index` is done, and looks for the next one that reads weights.
-    pub(super) fn turn(
-        &mut self,
-        index: usize,
-        steps: &'a [(Box<dyn Step>, Needs)],
-        dims: &[usize],
-        worker: Worker<'_>,
-    ) {
+    pub(super) fn turn(&mut self, index: usize, steps: &'a [Needing], dims: &[usize], worker: Worker<'_>) {
         if worker.count() < 2 || self.step > index {
             return;
         }
@@ -71,7 +65,7 @@ impl Kernel for Ask<'_> {
 mod tests {
     use super::*;
     use crate::Team;
-    use crate::step::{Access, StepCtx};
+    use crate::step::{Access, Needs, Step, StepCtx};
 
     /// A step with so many bytes of weights.
     struct Weights(Vec<u8>);
@@ -93,7 +87,7 @@ mod tests {
     #[test]
     fn the_next_weights_are_asked_for_once() {
         let sizes = [0, 0, 5 * AT_ONCE + 1, 0, MOST + 1];
-        let steps: Vec<(Box<dyn Step>, Needs)> =
+        let steps: Vec<Needing> =
             sizes.map(|bytes| (Box::new(Weights(vec![0; bytes])) as Box<dyn Step>, Needs::default())).into();
         Team::new(2).run(|worker| {
             let mut ahead = Ahead::default();

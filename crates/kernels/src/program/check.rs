@@ -2,12 +2,12 @@
 
 use kinglet_tensor::SeqRows;
 
-use super::lanes::Turn;
+use super::lanes::{Needing, Turn};
 use super::{Limits, RunError};
 use crate::arena::{ALIGN, Elem, Rows, Span};
 use crate::step::{Access, Needs, Step};
 
-pub(super) fn label(steps: &[(Box<dyn Step>, Needs)], index: usize) -> String {
+pub(super) fn label(steps: &[Needing], index: usize) -> String {
     steps.get(index).map_or_else(String::new, |(step, _)| step.label())
 }
 
@@ -54,7 +54,7 @@ pub(super) fn check_needs(needs: &Needs, limits: &Limits, ragged: &mut Option<Ro
 }
 
 /// Index spans hold integers and are inputs: no step writes to them.
-pub(super) fn check_inputs(steps: &[(Box<dyn Step>, Needs)], limits: &Limits) -> Result<(), (usize, String)> {
+pub(super) fn check_inputs(steps: &[Needing], limits: &Limits) -> Result<(), (usize, String)> {
     let inputs: Vec<Span> =
         steps.iter().filter_map(|(_, needs)| needs.indices.map(|(span, _)| span)).collect();
     for (index, (step, needs)) in steps.iter().enumerate() {
@@ -95,11 +95,7 @@ impl Scratch {
 }
 
 /// Places scratch for everyone; none when the sizes overflow.
-pub(super) fn place_scratch(
-    steps: &[(Box<dyn Step>, Needs)],
-    turns: &[Turn],
-    limits: &Limits,
-) -> Option<Scratch> {
+pub(super) fn place_scratch(steps: &[Needing], turns: &[Turn], limits: &Limits) -> Option<Scratch> {
     let largest = |bytes: fn(&Needs) -> usize| steps.iter().map(|(_, needs)| bytes(needs)).max().unwrap_or(0);
     let shared = limits.arena_bytes.checked_next_multiple_of(ALIGN)?;
     let own = shared.checked_add(largest(|needs| needs.scratch))?.checked_next_multiple_of(ALIGN)?;

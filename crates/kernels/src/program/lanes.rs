@@ -37,12 +37,12 @@ impl Turn {
     }
 }
 
-/// Steps with what they need.
-pub(super) type Steps = Vec<(Box<dyn Step>, Needs)>;
+/// A step with what it needs.
+pub(super) type Needing = (Box<dyn Step>, Needs);
 
 /// All steps, and the parts that they are in. Lanes without a step are left out.
-pub(super) fn flatten(parts: Vec<Part>) -> (Steps, Vec<Turn>) {
-    let (mut steps, mut turns): (Steps, _) = (Vec::new(), Vec::new());
+pub(super) fn flatten(parts: Vec<Part>) -> (Vec<Needing>, Vec<Turn>) {
+    let (mut steps, mut turns): (Vec<Needing>, _) = (Vec::new(), Vec::new());
     let mut add = |step: Box<dyn Step>| {
         let needs = step.needs();
         steps.push((step, needs));
@@ -70,11 +70,7 @@ pub(super) fn flatten(parts: Vec<Part>) -> (Steps, Vec<Turn>) {
 }
 
 /// Lanes are of one length, need nothing that is a whole batch's, and touch nothing that another one of them writes.
-pub(super) fn check_lanes(
-    steps: &[(Box<dyn Step>, Needs)],
-    turns: &[Turn],
-    limits: &Limits,
-) -> Result<(), (usize, String)> {
+pub(super) fn check_lanes(steps: &[Needing], turns: &[Turn], limits: &Limits) -> Result<(), (usize, String)> {
     for lanes in turns.iter().map(Turn::lanes) {
         for lane in lanes {
             if lane.len() != lanes[0].len() {
@@ -98,11 +94,7 @@ pub(super) fn check_lanes(
 type Touch = (usize, usize, usize, bool, usize);
 
 /// A step, and one of another lane that touches what it writes.
-fn clash(
-    steps: &[(Box<dyn Step>, Needs)],
-    lanes: &[Range<usize>],
-    limits: &Limits,
-) -> Option<(usize, usize)> {
+fn clash(steps: &[Needing], lanes: &[Range<usize>], limits: &Limits) -> Option<(usize, usize)> {
     let mut touched: Vec<Touch> = Vec::new();
     for (lane, range) in lanes.iter().enumerate() {
         for index in range.clone() {

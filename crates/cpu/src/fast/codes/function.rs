@@ -102,10 +102,8 @@ impl Side {
     /// Rows of the result, `rows` of them outermost, that it has parts for.
     fn apart(&self, low: &Lowering<'_>, rows: usize) -> usize {
         let stride = self.strides.first().copied().unwrap_or(0);
-        match &self.what {
-            What::Codes(id, _) => low.rows_apart(*id, rows, stride, 0),
-            What::Values(_) => rows * usize::from(stride == 0),
-        }
+        let id = if let What::Codes(id, _) = &self.what { Some(*id) } else { None };
+        low.rows_apart(id, rows, stride, 0)
     }
 }
 
@@ -151,7 +149,7 @@ pub(super) fn pair(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bo
         let axes = Axes::new(&s.shared(&loops), [&a.strides, &b.strides]);
         codes::pair_codes(fun, &axes, [side(&a), side(&b)], to.scale, recode, rows_of(s, out, 1))
     })
-    .apart(apart);
+    .parts = apart;
     Ok(true)
 }
 

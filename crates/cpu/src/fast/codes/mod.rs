@@ -51,7 +51,7 @@ pub(crate) fn quantize(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Exec
             let spans = [from, made].map(|id| rows_of(s, id, image.images));
             codes::quantize_image(image.channels, image.pixels(), scale, to, spans)
         })
-        .apart(image.images);
+        .parts = image.images;
         return Ok(true);
     }
     let (from, made, carried) = match image {
@@ -66,7 +66,7 @@ pub(crate) fn quantize(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Exec
     low.step(node, &[from], &[made], Work::default(), move |s| {
         codes::quantize(rows_of(s, from, 1), rows_of(s, made, 1), scale, to)
     })
-    .apart(ANY);
+    .parts = ANY;
     if let Some(image) = carried {
         let blocked = low.make_codes(out)?;
         low.carry_codes(node, image, [made, blocked], [Layout::Planar, Layout::Blocked]);
@@ -92,6 +92,6 @@ pub(crate) fn dequantize(low: &mut Lowering<'_>, node: &Node) -> Result<bool, Ex
     low.step(node, &[from], &[to], Work::default(), move |s| {
         codes::dequantize(rows_of(s, from, 1), rows_of(s, to, 1), scale, zero)
     })
-    .apart(ANY);
+    .parts = ANY;
     Ok(true)
 }

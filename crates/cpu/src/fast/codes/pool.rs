@@ -33,7 +33,7 @@ pub(super) fn pool(low: &mut Lowering<'_>, node: &Node, op: &Coded) -> Result<bo
             None => mean_codes(image.channels, image.pixels(), from, recode, spans),
         }
     })
-    .apart(image.images);
+    .parts = image.images;
     Ok(true)
 }
 

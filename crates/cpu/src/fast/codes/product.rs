@@ -152,7 +152,7 @@ fn bind(
         let (x, residual, out) = (span(x), residual.map(span), span(out));
         code_conv(conv.clone(), CodeSpans { x, given: None, residual, out })
     })
-    .apart(images);
+    .parts = images;
     Ok(true)
 }
 

@@ -62,7 +62,7 @@ fn qlinear_matmul(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
 /// The bias holds integers in units of both scales.
 fn qlinear_conv(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     let (x, w) = (numbers(cx, [0, 1, 2], 1)?, numbers(cx, [3, 4, 5], 0)?);
-    let x = channels_first(cx, x)?;
+    let x = channels_first(cx, x, false)?;
     let mut inputs = vec![x, w];
     if cx.has(8) {
         let (sx, sw, bias) = (cx.input(1), cx.input(4), cx.input(8));
@@ -71,23 +71,28 @@ fn qlinear_conv(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
         inputs.push(cx.temp(Dequantize { axis: 0, block: 0, to: None }, &[bias, unit, absent])?);
     }
     let y = cx.temp(Conv { window: window(cx)?, groups: groups(cx)? }, &inputs)?;
-    let y = channels_last(cx, y)?;
+    let y = channels_last(cx, y, false)?;
     let (scale, zero) = (cx.input(6), cx.input(7));
     cx.emit_with(Quantize { axis: 1, block: 0, to: DType::U8, saturate: true }, &[y, scale, zero])
 }
 
-/// A picture with its channels in front of its rows, where the node has them behind.
-pub(super) fn channels_first(cx: &mut Cx<'_, '_>, x: ValueId) -> Result<ValueId, OnnxError> {
-    moved(cx, x, |rank| [0, rank - 1].into_iter().chain(1..rank - 1).collect())
+/// A picture with its channels in front of its rows, where the node has them behind; `last` when it does not say where.
+pub(super) fn channels_first(cx: &mut Cx<'_, '_>, x: ValueId, last: bool) -> Result<ValueId, OnnxError> {
+    moved(cx, x, last, |rank| [0, rank - 1].into_iter().chain(1..rank - 1).collect())
 }
 
 /// A picture with its channels where the node has them.
-pub(super) fn channels_last(cx: &mut Cx<'_, '_>, x: ValueId) -> Result<ValueId, OnnxError> {
-    moved(cx, x, |rank| [0].into_iter().chain(2..rank).chain([1]).collect())
+pub(super) fn channels_last(cx: &mut Cx<'_, '_>, x: ValueId, last: bool) -> Result<ValueId, OnnxError> {
+    moved(cx, x, last, |rank| [0].into_iter().chain(2..rank).chain([1]).collect())
 }
 
-fn moved(cx: &mut Cx<'_, '_>, x: ValueId, perm: impl Fn(usize) -> Vec<usize>) -> Result<ValueId, OnnxError> {
-    if !cx.flag("channels_last", false) {
+fn moved(
+    cx: &mut Cx<'_, '_>,
+    x: ValueId,
+    last: bool,
+    perm: impl Fn(usize) -> Vec<usize>,
+) -> Result<ValueId, OnnxError> {
+    if !cx.flag("channels_last", last) {
         return Ok(x);
     }
     let rank = cx.ty(0).tensor().map(TensorType::rank).filter(|rank| *rank > 2);

@@ -1,8 +1,7 @@
 //! `Resize` and the older `Upsample`.
 
-use kinglet_graph::ValueId;
 use kinglet_graph::ops::{Aspect, Coordinates, NearestRule, Resize, ResizeMode};
-use kinglet_tensor::{Bytes, DType, Tensor};
+use kinglet_tensor::DType;
 
 use super::Entry;
 use crate::onnx::error::OnnxError;
@@ -89,18 +88,11 @@ fn upsample(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
     let bound = |limit: fn(f32, f32) -> f32| scales.iter().map(|s| limit(*s, 1.0)).collect::<Vec<_>>();
     let (up, down) = (bound(f32::max), bound(f32::min));
     if !nearest || down == vec![1.0; down.len()] {
-        let scales = floats(cx, &scales)?;
+        let scales = cx.floats(DType::F32, vec![scales.len()], &scales)?;
         return cx.emit_with(larger, &[x, absent, scales]);
     }
-    let (up, down) = (floats(cx, &up)?, floats(cx, &down)?);
+    let [up, down] = [up, down].map(|list| cx.floats(DType::F32, vec![list.len()], &list));
+    let (up, down) = (up?, down?);
     let enlarged = cx.temp(larger, &[x, absent, up])?;
     cx.emit_with(smaller, &[enlarged, absent, down])
-}
-
-/// A constant vector.
-fn floats(cx: &mut Cx<'_, '_>, list: &[f32]) -> Result<ValueId, OnnxError> {
-    let bytes: Vec<u8> = list.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let tensor = Tensor::new("", DType::F32, vec![list.len()], Bytes::from(bytes));
-    let tensor = tensor.map_err(|e| cx.fail(e.to_string()))?;
-    cx.constant(tensor)
 }

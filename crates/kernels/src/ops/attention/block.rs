@@ -26,7 +26,7 @@ const FEW_ROWS: usize = 16;
 
 /// What is read of a position.
 #[derive(Clone, Copy)]
-enum Part {
+enum Cached {
     Keys,
     Values,
 }
@@ -41,13 +41,13 @@ struct Chunk {
 impl Chunk {
     /// What is read a batch later than `part` of the position: behind the keys of a chunk come its values, behind its values
     /// the next chunk's keys.
-    fn ahead(&self, part: Part, position: usize) -> Option<(Part, usize)> {
+    fn ahead(&self, part: Cached, position: usize) -> Option<(Cached, usize)> {
         let later = position + BATCH;
         let within = |positions: &Range<usize>| positions.start + (later - self.seen.start) % BATCH;
         match part {
             _ if later < self.seen.end => Some((part, later)),
-            Part::Keys => Some((Part::Values, within(&self.seen))).filter(|(_, at)| *at < self.seen.end),
-            Part::Values => Some((Part::Keys, within(&self.next))).filter(|(_, at)| *at < self.next.end),
+            Cached::Keys => Some((Cached::Values, within(&self.seen))).filter(|(_, at)| *at < self.seen.end),
+            Cached::Values => Some((Cached::Keys, within(&self.next))).filter(|(_, at)| *at < self.next.end),
         }
     }
 }
@@ -241,7 +241,7 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
                     scores.keys[group] = scores.keys[0];
                     continue;
                 }
-                self.prefetch(chunk.ahead(Part::Keys, position));
+                self.prefetch(chunk.ahead(Cached::Keys, position));
                 let (page, at) = self.page(position);
                 let room = buffers.batch[group * GROUP * stored.dim..].as_mut_ptr();
                 // SAFETY: the run checked that every position up to the row's own is in a page.
@@ -328,7 +328,7 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
             sums.tokens = BATCH.min(chunk.seen.end - first);
             for group in 0..sums.tokens.div_ceil(GROUP) {
                 let position = first + group * GROUP;
-                self.prefetch(chunk.ahead(Part::Values, position));
+                self.prefetch(chunk.ahead(Cached::Values, position));
                 let (page, at) = self.page(position);
                 let count = GROUP.min(sums.tokens - group * GROUP);
                 let room = buffers.batch[group * GROUP * stored.padded()..].as_mut_ptr();
@@ -345,7 +345,7 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
     /// Asks for the memory of a group, all at once: asking line by line as the batch before is multiplied gained a tenth on one
     /// thread, nothing on two, and slowed the tiles. Many rows compute long enough without.
     #[inline(always)]
-    fn prefetch(&self, ahead: Option<(Part, usize)>) {
+    fn prefetch(&self, ahead: Option<(Cached, usize)>) {
         if self.rows() > FEW_ROWS {
             return;
         }
@@ -353,8 +353,8 @@ impl<'a, I: Isa, W: Words> BlockRun<'a, I, W> {
             let (page, at) = self.page(position);
             let KvLayer { key_dim, value_dim, .. } = self.step.shape.kv;
             let (memory, bytes) = match part {
-                Part::Keys => self.stored(key_dim).stored_keys(page, at / GROUP),
-                Part::Values => self.stored(value_dim).stored_values(page, at),
+                Cached::Keys => self.stored(key_dim).stored_keys(page, at / GROUP),
+                Cached::Values => self.stored(value_dim).stored_values(page, at),
             };
             (0..bytes).step_by(LINE).for_each(|at| self.isa.prefetch(memory.wrapping_add(at)));
         }

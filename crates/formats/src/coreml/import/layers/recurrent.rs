@@ -20,7 +20,7 @@ pub(super) const LAYERS: &[Entry] = &[
 const CLIP: f32 = 50.0;
 
 /// Matrices and vectors of one direction, by gate in the order of the graph's op.
-struct Part {
+struct Direction {
     w: Vec<f32>,
     r: Vec<f32>,
     /// Of both products.
@@ -95,7 +95,7 @@ fn part(
     has_bias: bool,
     functions: Vec<Fun>,
     backwards: bool,
-) -> Result<Part, CoreMlError> {
+) -> Result<Direction, CoreMlError> {
     let (inputs, hidden) = (cx.size(1), cx.size(2));
     let both = inputs.checked_mul(hidden).zip(hidden.checked_mul(hidden));
     let (wide, square) = both.ok_or_else(|| cx.fail("its sizes overflow"))?;
@@ -104,7 +104,7 @@ fn part(
         if has_bias { joined(cx, fields, bias, hidden, true)? } else { vec![0.0; w.len() * hidden] };
     given.resize(2 * w.len() * hidden, 0.0);
     let (w, r) = (joined(cx, fields, w, wide, true)?, joined(cx, fields, r, square, true)?);
-    Ok(Part { w, r, bias: given, peepholes: None, functions, backwards })
+    Ok(Direction { w, r, bias: given, peepholes: None, functions, backwards })
 }
 
 /// Weights in these fields one after another, `count` of each; zeros for absent ones where that is allowed.
@@ -158,7 +158,7 @@ fn function(cx: &Cx<'_>, fields: &Fields) -> Result<Fun, CoreMlError> {
 }
 
 /// Adds the layer; `sequence` keeps all positions, not the last one alone.
-fn layer(cx: &mut Cx<'_>, cell: Cell, parts: &[Part], sequence: bool) -> Done {
+fn layer(cx: &mut Cx<'_>, cell: Cell, parts: &[Direction], sequence: bool) -> Done {
     let (directions, inputs, hidden) = (parts.len(), cx.size(1), cx.size(2));
     let rows = cell.gates() * hidden;
     if inputs == 0 || hidden == 0 || parts.iter().any(|part| part.functions.len() != cell.functions()) {
@@ -168,8 +168,9 @@ fn layer(cx: &mut Cx<'_>, cell: Cell, parts: &[Part], sequence: bool) -> Done {
     let rank = cx.making.rank(given).ok_or_else(|| cx.fail("the rank of its input is not known"))?;
     let x =
         if rank == 5 { cx.reshaped(given, &[0, 0, inputs as i64])? } else { flat(cx, given, rank, inputs)? };
-    let all =
-        |pick: fn(&Part) -> &[f32]| parts.iter().flat_map(|p| pick(p).iter().copied()).collect::<Vec<f32>>();
+    let all = |pick: fn(&Direction) -> &[f32]| {
+        parts.iter().flat_map(|p| pick(p).iter().copied()).collect::<Vec<f32>>()
+    };
     let name = |what: &str| format!("{}.{what}", cx.layer.name);
     let names = ["w", "r", "bias", "peepholes"].map(name);
     let mut values = vec![

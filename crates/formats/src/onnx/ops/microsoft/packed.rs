@@ -7,7 +7,7 @@
 //! ```
 
 use kinglet_graph::ValueId;
-use kinglet_tensor::{Bytes, DType, Tensor};
+use kinglet_tensor::DType;
 
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
@@ -65,11 +65,7 @@ pub(super) fn unpacked(
                 (f32::from(code(codes, col, bits)) - zeros[block]) * scales[block];
         }
     }
-    let mut bytes = Vec::new();
-    kinglet_tensor::quant::quantize(dtype, &made, &mut bytes).map_err(|e| cx.fail(e.to_string()))?;
-    let tensor = Tensor::new("", dtype, shape, Bytes::from(bytes));
-    let tensor = tensor.map_err(|e| cx.fail(e.to_string()))?;
-    cx.constant(tensor)
+    cx.floats(dtype, shape, &made)
 }
 
 /// The zero point of each block.

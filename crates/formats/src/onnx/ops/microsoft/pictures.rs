@@ -1,12 +1,13 @@
 //! Operators over pictures whose channels stand last: group norms and the largest element of windows.
 
 use kinglet_graph::ValueId;
-use kinglet_graph::ops::{Binary, Fun, Fun2, GroupNorm, Pool, PoolKind, Transpose, Unary, Unsqueeze};
+use kinglet_graph::ops::{Binary, Fun, Fun2, GroupNorm, Pool, PoolKind, Unary, Unsqueeze};
 
 use super::{Entry, MS, count, tensor};
 use crate::onnx::error::OnnxError;
 use crate::onnx::node::Cx;
 use crate::onnx::ops::linear::window;
+use crate::onnx::ops::quantize::{channels_first, channels_last};
 
 pub(in crate::onnx) const OPS: &[Entry] = &[
     (MS, "GroupNorm", |cx| {
@@ -17,35 +18,18 @@ pub(in crate::onnx) const OPS: &[Entry] = &[
     (MS, "NhwcMaxPool", max_pool),
 ];
 
-/// The order of dimensions that moves the last one to the second place, or back.
-fn order(rank: usize, first: bool) -> Vec<usize> {
-    match first {
-        true => [0, rank - 1].into_iter().chain(1..rank - 1).collect(),
-        false => [0].into_iter().chain(2..rank).chain([1]).collect(),
-    }
-}
-
-/// The rank of a picture.
-fn rank(cx: &mut Cx<'_, '_>) -> Result<usize, OnnxError> {
-    let rank = tensor(cx, 0)?.rank();
-    if rank < 3 { Err(cx.fail(format!("pictures of {rank} dimensions"))) } else { Ok(rank) }
-}
-
 /// The first output as the norm of `x`; inputs 1 and 2 scale and shift channels.
 fn group_norm(cx: &mut Cx<'_, '_>, x: ValueId) -> Result<(), OnnxError> {
-    let (rank, last) = (rank(cx)?, cx.flag("channels_last", true));
     let op = GroupNorm { groups: Some(count(cx, "groups")?), eps: cx.float("epsilon", 1e-5) };
     let (scale, shift) = (cx.input(1), cx.input(2));
-    let x = if last { cx.temp(Transpose { perm: order(rank, true) }, &[x])? } else { x };
-    let mut made = cx.temp(op, &[x, scale, shift])?;
-    made = match cx.int("activation", 0) {
+    let x = channels_first(cx, x, true)?;
+    let made = cx.temp(op, &[x, scale, shift])?;
+    let made = match cx.int("activation", 0) {
         0 => made,
         1 => cx.temp(Unary(Fun::Swish(1.0)), &[made])?,
         other => return Err(cx.fail(format!("activation {other} is not known"))),
     };
-    if last {
-        made = cx.temp(Transpose { perm: order(rank, false) }, &[made])?;
-    }
+    let made = channels_last(cx, made, true)?;
     cx.pass(0, made)
 }
 
@@ -66,18 +50,19 @@ fn skip_group_norm(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
 }
 
 fn max_pool(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
-    let rank = rank(cx)?;
+    let rank = tensor(cx, 0)?.rank();
     let op = Pool {
         kind: PoolKind::Max { column_major: false },
         kernel: cx.sizes("kernel_shape")?,
         window: window(cx)?,
         ceil: cx.flag("ceil_mode", false),
     };
-    if op.kernel.len() != rank - 2 || op.kernel.contains(&0) {
+    if op.kernel.len() + 2 != rank || op.kernel.contains(&0) {
         return Err(cx.fail(format!("a kernel of {:?}", op.kernel)));
     }
     let x = cx.input(0);
-    let first = cx.temp(Transpose { perm: order(rank, true) }, &[x])?;
+    let first = channels_first(cx, x, true)?;
     let made = cx.temp(op, &[first])?;
-    cx.emit_with(Transpose { perm: order(rank, false) }, &[made])
+    let made = channels_last(cx, made, true)?;
+    cx.pass(0, made)
 }

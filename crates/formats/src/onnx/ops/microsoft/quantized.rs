@@ -86,9 +86,9 @@ fn average_pool(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
 /// The same for pictures, whose channels may stand last.
 fn picture(cx: &mut Cx<'_, '_>, op: impl Op) -> Result<(), OnnxError> {
     let x = numbers(cx, [0, 1, 2], -1)?;
-    let x = channels_first(cx, x)?;
+    let x = channels_first(cx, x, false)?;
     let made = cx.temp(op, &[x])?;
-    let made = channels_last(cx, made)?;
+    let made = channels_last(cx, made, false)?;
     codes(cx, made, [3, 4])
 }
 
