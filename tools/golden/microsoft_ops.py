@@ -368,6 +368,11 @@ def rest():
     a, w = f32(3, 4), f32(4, 5)
     result = np.tanh(0.5 * (a.astype(np.float64) @ w)).astype(np.float32)
     case("fused_matmul_activation", "FusedMatMulActivation", [("a", a), ("b", w)], ["y"], results=[result], alpha=0.5, activation="Tanh")
+    lengths, causal = np.array([4, 2], np.int32), dict(num_heads=2, unidirectional=1)
+    projected = [("x", f32(2, 4, 6)), ("w", f32(6, 18)), ("b", f32(18)), ("m", lengths)]
+    case("attention_causal_lengths", "Attention", projected, ["y"], **causal)
+    heads = [(name, f32(2, 4, 8)) for name in "qkv"]
+    case("mha_causal_lengths", "MultiHeadAttention", [*heads, ("bias", None), ("m", lengths)], ["y"], **causal)
 
 
 def main():

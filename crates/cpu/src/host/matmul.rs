@@ -18,13 +18,18 @@ fn product(
     for i in 0..m {
         let row = &mut out[i * n..][..n];
         row.fill(0.0);
-        for p in 0..k {
-            let x = a.0[i * a.1 + p * a.2];
-            if b.2 == 1 {
-                row.iter_mut().zip(&b.0[p * b.1..][..n]).for_each(|(sum, y)| *sum += x * y);
-            } else {
-                row.iter_mut().enumerate().for_each(|(j, sum)| *sum += x * b.0[p * b.1 + j * b.2]);
+        let x = |p: usize| a.0[i * a.1 + p * a.2];
+        // Four rows of `b` at a time, so that sums are loaded and stored for each fourth product only.
+        let fours = if b.2 == 1 { k / 4 } else { 0 };
+        for p in (0..fours).map(|four| 4 * four) {
+            let [b0, b1, b2, b3] = [0, 1, 2, 3].map(|q| &b.0[(p + q) * b.1..][..n]);
+            let [x0, x1, x2, x3] = [x(p), x(p + 1), x(p + 2), x(p + 3)];
+            for (j, sum) in row.iter_mut().enumerate() {
+                *sum = *sum + x0 * b0[j] + x1 * b1[j] + x2 * b2[j] + x3 * b3[j];
             }
+        }
+        for p in 4 * fours..k {
+            row.iter_mut().enumerate().for_each(|(j, sum)| *sum += x(p) * b.0[p * b.1 + j * b.2]);
         }
     }
 }

@@ -91,7 +91,8 @@ impl Resize {
             return Err(format!("{} scales for {} dimensions", scales.len(), over.len()));
         }
         let one = |(axis, scale): (&usize, &f32)| {
-            let output = (shape[*axis] as f64 * f64::from(*scale)).floor();
+            // In f32, as ONNX infers shapes: ten times 0.7 are seven.
+            let output = (shape[*axis] as f32 * scale).floor();
             let fits = output.is_finite() && (0.0..1e12).contains(&output);
             fits.then_some(Scaled { axis: *axis, scale: f64::from(*scale), output: output as usize })
         };

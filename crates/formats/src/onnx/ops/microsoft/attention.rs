@@ -1,10 +1,10 @@
 //! Attention over heads as encoders write it: `MultiHeadAttention`, `Attention` with its own projection, `RotaryEmbedding`.
 
-use kinglet_graph::ValueId;
 use kinglet_graph::ops::{
     Attend, Binary, Cast, Concat, Expand, Fun2, MatMul, Range, Reshape, Rotate, Shape, Split, Squeeze,
     Unsqueeze,
 };
+use kinglet_graph::{TensorType, ValueId};
 use kinglet_tensor::DType;
 
 use super::{Entry, MS, columns, count, refuse, tensor, width};
@@ -64,11 +64,11 @@ fn multi_head(cx: &mut Cx<'_, '_>) -> Result<(), OnnxError> {
         [q, k, v] = with_biases(cx, [q, k, v])?;
     }
     let dtype = tensor(cx, 0)?.dtype;
-    let (padding, valid) = padding(cx, 4, dtype)?;
-    let bias = if cx.has(5) { Some(cx.input(5)) } else { None };
-    let bias = joined(cx, padding, bias)?;
     let past = if cx.has(6) { Some([cx.input(6), cx.input(7)]) } else { None };
     let causal = cx.flag("unidirectional", false);
+    let (padding, valid) = padding(cx, 4, dtype, (causal && past.is_none()).then_some(k))?;
+    let bias = if cx.has(5) { Some(cx.input(5)) } else { None };
+    let bias = joined(cx, padding, bias)?;
     let of = Heads { queries: heads, keys: heads, causal, softcap: 0.0 };
     let made = attend(cx, &of, &Inputs { q, k, v, bias, past, valid })?;
     made.into_iter().enumerate().try_for_each(|(i, id)| cx.pass(i, id))
@@ -122,23 +122,26 @@ fn joined(cx: &mut Cx<'_, '_>, a: Option<ValueId>, b: Option<ValueId>) -> Result
 }
 
 /// Mask `i` as summands of the scores, of this type, or as numbers of valid positions: `[B]` holds lengths, `[B, T]` and `[B, S, T]` hold 1
-/// where a position counts.
+/// where a position counts. Lengths of keys that queries see in order, `ordered`, become summands: valid positions would say that the
+/// queries are the last of them.
 fn padding(
     cx: &mut Cx<'_, '_>,
     i: usize,
     dtype: DType,
+    ordered: Option<ValueId>,
 ) -> Result<(Option<ValueId>, Option<ValueId>), OnnxError> {
     if !cx.has(i) {
         return Ok((None, None));
     }
     let (mask, rank) = (cx.input(i), tensor(cx, i)?.rank());
-    let axes: &[i64] = match rank {
-        1 => {
+    let (mask, axes): (_, &[i64]) = match (rank, ordered) {
+        (1, ordered) => {
             let lengths = cx.temp(Cast::to(DType::I64), &[mask])?;
-            return Ok((None, Some(lengths)));
+            let Some(keys) = ordered else { return Ok((None, Some(lengths))) };
+            (within(cx, lengths, keys)?, &[1, 2])
         }
-        2 => &[1, 2],
-        3 => &[1],
+        (2, _) => (mask, &[1, 2]),
+        (3, _) => (mask, &[1]),
         _ => return Err(cx.fail(format!("a mask of {rank} dimensions is not supported"))),
     };
     let axes = cx.ints(axes)?;
@@ -148,6 +151,18 @@ fn padding(
     let filter = cx.scalar(dtype, filter.into())?;
     let less = cx.temp(Binary(Fun2::Sub), &[one, wide])?;
     Ok((Some(cx.temp(Binary(Fun2::Mul), &[less, filter])?), None))
+}
+
+/// Which positions of `keys`, `[B, T, C]` or `[B, heads, T, D]`, lie within lengths `[B]`: `[B, T]`.
+fn within(cx: &mut Cx<'_, '_>, lengths: ValueId, keys: ValueId) -> Result<ValueId, OnnxError> {
+    let rank = cx.builder().ty(keys).tensor().map_or(3, TensorType::rank) as i64;
+    let (absent, behind) = (cx.builder().absent(), cx.ints(&[1])?);
+    let count = cx.temp(Shape { start: rank - 2, end: Some(rank - 1) }, &[keys])?;
+    let count = cx.temp(Squeeze, &[count, absent])?;
+    let (zero, one) = (cx.scalar(DType::I64, 0.0)?, cx.scalar(DType::I64, 1.0)?);
+    let positions = cx.temp(Range, &[zero, count, one])?;
+    let lengths = cx.temp(Unsqueeze, &[lengths, behind])?;
+    cx.temp(Binary(Fun2::Less), &[positions, lengths])
 }
 
 /// Inputs: `x` `[B, S, C]`, weights `[C, q + k + v]`, bias, mask, past `[2, B, heads, P, D]`, attention bias.
@@ -188,10 +203,10 @@ fn heads_of(
     };
     let sizes = cx.ints(&sizes.map(|n| n as i64))?;
     let parts = cx.temps(Split { axis: -1, parts: 3 }, &[all, sizes], 3)?;
-    let (padding, valid) = padding(cx, mask, dtype)?;
-    let bias = joined(cx, padding, bias)?;
     let past = past_pair(cx, past)?;
     let causal = cx.flag("unidirectional", false);
+    let (padding, valid) = padding(cx, mask, dtype, (causal && past.is_none()).then_some(parts[1]))?;
+    let bias = joined(cx, padding, bias)?;
     let of = Heads { queries: heads, keys: heads, causal, softcap: 0.0 };
     let inputs = Inputs { q: parts[0], k: parts[1], v: parts[2], bias, past, valid };
     let [y, keys, values] = attend(cx, &of, &inputs)?;
