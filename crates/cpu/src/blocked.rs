@@ -14,6 +14,10 @@ use crate::lower::{BufferId, Lowering, Spans, Work};
 #[derive(Default)]
 pub(crate) struct Images {
     blocked: HashMap<ValueId, BufferId>,
+    /// Those that are there in blocks of bfloat16.
+    halves: HashMap<ValueId, BufferId>,
+    /// Whether all readers of a value take it in bfloat16, where that was asked.
+    takes_halves: HashMap<ValueId, bool>,
     done: HashSet<usize>,
     readers: Vec<Vec<usize>>,
 }
@@ -74,9 +78,24 @@ pub(crate) fn rows_of(spans: &Spans, buffer: BufferId, rows: usize) -> Span {
 }
 
 impl Lowering<'_> {
-    /// Whether a value is there in channel blocks.
+    /// Whether a value is there in channel blocks, of floats or bfloat16.
     pub(crate) fn is_blocked(&self, id: ValueId) -> bool {
-        self.images.blocked.contains_key(&id)
+        self.images.blocked.contains_key(&id) || self.is_halves(id)
+    }
+
+    /// Whether a value is there in blocks of bfloat16.
+    pub(crate) fn is_halves(&self, id: ValueId) -> bool {
+        self.images.halves.contains_key(&id)
+    }
+
+    /// Whether all readers of a value take it in bfloat16, when that is known.
+    pub(crate) fn known_halves(&self, id: ValueId) -> Option<bool> {
+        self.images.takes_halves.get(&id).copied()
+    }
+
+    /// Remembers the answer.
+    pub(crate) fn know_halves(&mut self, id: ValueId, all: bool) {
+        self.images.takes_halves.insert(id, all);
     }
 
     /// Whether a value has been made by now, in any form.
@@ -89,27 +108,60 @@ impl Lowering<'_> {
         if let Some(buffer) = self.images.blocked.get(&id) {
             return Ok(*buffer);
         }
-        let plain = self.value(id)?;
+        let (from, lies) = match self.images.halves.get(&id) {
+            Some(halves) => (*halves, Layout::Halves),
+            None => (self.value(id)?, Layout::Planar),
+        };
         let blocked = self.make_blocked(id, image);
-        self.carry(node, image, [plain, blocked], [Layout::Planar, Layout::Blocked]);
+        self.carry(node, image, [from, blocked], [lies, Layout::Blocked]);
         Ok(blocked)
+    }
+
+    /// The form of a value that has been made in which images lie as `layout` says, carried over like [`blocked`](Self::blocked).
+    pub(crate) fn lying(
+        &mut self,
+        node: &Node,
+        id: ValueId,
+        image: Image,
+        layout: Layout,
+    ) -> Result<BufferId, ExecError> {
+        match (layout, self.images.halves.get(&id)) {
+            (Layout::Blocked, _) => self.blocked(node, id, image),
+            (Layout::Halves, Some(halves)) => Ok(*halves),
+            (Layout::Halves, None) => {
+                let blocked = self.blocked(node, id, image)?;
+                let halves = self.make_lying(id, image, Layout::Halves);
+                self.carry(node, image, [blocked, halves], [Layout::Blocked, Layout::Halves]);
+                Ok(halves)
+            }
+            _ => self.value(id),
+        }
     }
 
     /// Room for the blocked form of a value that the next step makes.
     pub(crate) fn make_blocked(&mut self, id: ValueId, image: Image) -> BufferId {
-        let buffer = self.floats(image.images, image.floats(Layout::Blocked));
-        self.images.blocked.insert(id, buffer);
+        self.make_lying(id, image, Layout::Blocked)
+    }
+
+    /// The same in blocks of floats or of bfloat16.
+    pub(crate) fn make_lying(&mut self, id: ValueId, image: Image, layout: Layout) -> BufferId {
+        let buffer = self.floats(image.images, image.floats(layout));
+        let forms = match layout {
+            Layout::Halves => &mut self.images.halves,
+            _ => &mut self.images.blocked,
+        };
+        forms.insert(id, buffer);
         buffer
     }
 
     /// Fills the plain form of a value, new, when it is there in blocks.
     pub(crate) fn unblock(&mut self, id: ValueId, plain: BufferId) -> Result<(), ExecError> {
         let graph = self.graph;
-        let (Some(&blocked), Some(image)) = (self.images.blocked.get(&id), Image::of(graph, id)) else {
-            return Ok(());
-        };
+        let (true, Some(image)) = (self.is_blocked(id), Image::of(graph, id)) else { return Ok(()) };
         if let Def::Node(node, _) = graph.value(id).def {
-            self.carry(&graph.nodes()[node], image, [blocked, plain], [Layout::Blocked, Layout::Planar]);
+            let node = &graph.nodes()[node];
+            let blocked = self.blocked(node, id, image)?;
+            self.carry(node, image, [blocked, plain], [Layout::Blocked, Layout::Planar]);
         }
         Ok(())
     }

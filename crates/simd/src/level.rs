@@ -139,3 +139,21 @@ impl std::fmt::Display for Level {
 pub fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Out {
     level.0.dispatch(kernel)
 }
+
+/// Runs `kernel` with the instructions of `level`, those for bfloat16 among them where this machine has them.
+#[inline]
+pub fn dispatch_bf16<K: Kernel>(level: Level, kernel: K) -> K::Out {
+    dispatch(level, InBf16(kernel))
+}
+
+/// Enters the instructions for bfloat16.
+struct InBf16<K>(K);
+
+impl<K: Kernel> Kernel for InBf16<K> {
+    type Out = K::Out;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> K::Out {
+        isa.dispatch_bf16(self.0)
+    }
+}

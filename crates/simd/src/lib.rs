@@ -24,7 +24,7 @@ pub use arch::wasm128::Wasm128;
 #[cfg(target_arch = "x86_64")]
 pub use arch::{avx2::Avx2, avx512::Avx512};
 pub use isa::{Isa, Kernel, MAX_LANES};
-pub use level::{Level, dispatch};
+pub use level::{Level, dispatch, dispatch_bf16};
 pub use math::{erf, exp, gelu, gelu_each, sigmoid, tanh};
 
 #[cfg(test)]

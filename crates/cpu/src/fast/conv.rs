@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kinglet_graph::cost::Math;
 use kinglet_graph::ops::{
-    Axis, Binary, Conv, Fun2, Pool, PoolKind, Reduce, ReduceKind, Window as GraphWindow,
+    Axis, Binary, Clip, Conv, Fun2, Pool, PoolKind, Reduce, ReduceKind, Unary, Window as GraphWindow,
 };
 use kinglet_graph::{Args, Def, ExecError, Graph, Node, ValueId};
 use kinglet_kernels::nd;
@@ -86,7 +86,7 @@ impl Product {
         Some(Self { image, out, shape, weights, chain })
     }
 
-    /// The kernel over packed weights, times the factors of what follows.
+    /// The kernel over packed weights, times the factors of what follows. `input` is how images lie that it reads.
     fn conv(
         &self,
         low: &mut Lowering<'_>,
@@ -98,6 +98,9 @@ impl Product {
         let conv =
             nd::Conv::new(low.tuning.0, self.shape, Some(&self.chain.shift), input, None).map_err(fail)?;
         let conv = if low.bf16 { conv.in_bf16() } else { conv };
+        let halves = input == nd::Layout::Blocked && low.is_halves(node.inputs[0]) && conv.takes_halves();
+        let x = if halves { nd::Layout::Halves } else { input };
+        let conv = conv.between(x, makes(low, self.chain.out)).map_err(fail)?;
         let weights = low.packed(node, node.inputs[1], reading, conv.packing())?;
         conv.with(weights).map(Arc::new).map_err(fail)
     }
@@ -113,10 +116,11 @@ pub(crate) fn conv(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
     let packed = first.conv(low, node, layout)?;
     first.chain.claim(low);
     let (products, convs) = followers(low, first, packed)?;
-    let x = if planar { low.value(node.inputs[0])? } else { low.blocked(node, node.inputs[0], image)? };
-    let Some(last) = products.last() else { return Ok(false) };
-    let residual = last.chain.residual.map(|id| low.blocked(node, id, last.out)).transpose()?;
-    let out = low.make_blocked(last.chain.out, last.out);
+    let (Some(last), Some(made)) = (products.last(), convs.last()) else { return Ok(false) };
+    let (lies, made) = (convs[0].lies()[0], made.lies()[1]);
+    let x = low.lying(node, node.inputs[0], image, lies)?;
+    let residual = last.chain.residual.map(|id| low.lying(node, id, last.out, made)).transpose()?;
+    let out = low.make_lying(last.chain.out, last.out, made);
     let reads: Vec<_> = [x].into_iter().chain(residual).collect();
     let multiply_adds = products.iter().map(|product| product.shape.multiply_adds()).sum();
     let bytes = convs.iter().map(|conv| conv.bytes()).sum();
@@ -133,6 +137,55 @@ pub(crate) fn conv(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
     })
     .parts = image.images;
     Ok(true)
+}
+
+/// How an image is best made that a step is about to make: in bfloat16 when all its readers take it so.
+fn makes(low: &mut Lowering<'_>, id: ValueId) -> nd::Layout {
+    if low.bf16 && takes_halves(low, id, SUMS) { nd::Layout::Halves } else { nd::Layout::Blocked }
+}
+
+/// Residual sums, one after the other, that are looked at to say how the first one's image is best made.
+const SUMS: usize = 64;
+
+/// Whether all readers of an image take it in bfloat16, behind at most so many residual sums.
+fn takes_halves(low: &mut Lowering<'_>, id: ValueId, sums: usize) -> bool {
+    if let Some(known) = low.known_halves(id) {
+        return known;
+    }
+    let readers = if low.graph.outputs().contains(&id) { Vec::new() } else { low.readers_of(id) };
+    let all = !readers.is_empty() && readers.iter().all(|reader| reads_halves(low, *reader, id, sums));
+    low.know_halves(id, all);
+    all
+}
+
+/// Whether a node reads an image in bfloat16.
+fn reads_halves(low: &mut Lowering<'_>, reader: usize, id: ValueId, sums: usize) -> bool {
+    let (node, graph) = (&low.graph.nodes()[reader], low.graph);
+    if node.op.downcast::<Pool>().is_some() {
+        return true;
+    }
+    if let Some(op) = node.op.downcast::<Reduce>() {
+        return pixels(op, graph, node);
+    }
+    if let Some(Binary(fun)) = node.op.downcast::<Binary>() {
+        // The residual of a product lies as its output does.
+        let whole = *fun == Fun2::Add && low.sizes(node.inputs[0]) == low.sizes(node.inputs[1]);
+        return whole && sums > 0 && {
+            let out = activated(low, node.outputs[0]);
+            takes_halves(low, out, sums - 1)
+        };
+    }
+    let Some(product) = Product::of(low, node).filter(|_| node.inputs[0] == id) else { return false };
+    let conv = nd::Conv::new(low.tuning.0, product.shape, None, nd::Layout::Blocked, None);
+    conv.is_ok_and(|conv| conv.in_bf16().takes_halves())
+}
+
+/// What becomes of a sum that only an activation reads.
+fn activated(low: &mut Lowering<'_>, sum: ValueId) -> ValueId {
+    let Some(next) = low.only_reader(sum) else { return sum };
+    let next = &low.graph.nodes()[next];
+    let acts = next.op.downcast::<Unary>().is_some() || next.op.downcast::<Clip>().is_some();
+    if acts { next.outputs[0] } else { sum }
 }
 
 /// What products are done in.
@@ -236,15 +289,21 @@ pub(crate) fn pool(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecErro
     if !sees || window.dilation != [1, 1] {
         return Ok(false);
     }
-    let x = low.blocked(node, node.inputs[0], image)?;
+    let lies = [reads(low, node.inputs[0]), makes(low, node.outputs[0])];
+    let x = low.lying(node, node.inputs[0], image, lies[0])?;
     let size = window.output().unwrap_or_default();
-    let out = low.make_blocked(node.outputs[0], Image { size, ..image });
+    let out = low.make_lying(node.outputs[0], Image { size, ..image }, lies[1]);
     low.step(node, &[x], &[out], Work::default(), move |s| {
         let span = |id| rows_of(s, id, image.images);
-        nd::pool(kind, image.channels, window, span(x), span(out))
+        nd::pool(kind, image.channels, window, lies, span(x), span(out))
     })
     .parts = image.images;
     Ok(true)
+}
+
+/// The form in which an image in blocks is there.
+fn reads(low: &Lowering<'_>, id: ValueId) -> nd::Layout {
+    if low.is_halves(id) { nd::Layout::Halves } else { nd::Layout::Blocked }
 }
 
 /// Binds the mean over all pixels of images that lie in blocks, and sums and means of innermost dimensions.
@@ -252,12 +311,20 @@ pub(crate) fn reduce(low: &mut Lowering<'_>, node: &Node) -> Result<bool, ExecEr
     let (op, graph) = (*op_of::<Reduce>(node)?, low.graph);
     let args: Vec<_> = node.inputs.iter().map(|id| graph.arg(*id)).collect();
     let Ok(Some(axes)) = op.axes(&Args(&args)) else { return Ok(false) };
-    let rank = args[0].ty.tensor().map_or(0, |ty| ty.rank());
-    let pixels = op.kind == ReduceKind::Mean && op.keep_dims && axes.iter().copied().eq(2..rank);
     match Image::of(graph, node.inputs[0]) {
-        Some(image) if pixels && low.is_blocked(node.inputs[0]) => mean(low, node, image),
+        Some(image) if pixels(&op, graph, node) && low.is_blocked(node.inputs[0]) => mean(low, node, image),
         _ => sums(low, node, op.kind, &axes),
     }
+}
+
+/// Whether it is the mean over all pixels of images.
+fn pixels(op: &Reduce, graph: &Graph, node: &Node) -> bool {
+    let args: Vec<_> = node.inputs.iter().map(|id| graph.arg(*id)).collect();
+    op.kind == ReduceKind::Mean
+        && op.keep_dims
+        && op.axes(&Args(&args)).is_ok_and(|axes| {
+            axes.is_some_and(|axes| axes.iter().copied().eq(2..args[0].ty.tensor().map_or(0, |ty| ty.rank())))
+        })
 }
 
 /// Binds sums, or means, of innermost dimensions.
@@ -283,11 +350,12 @@ fn sums(low: &mut Lowering<'_>, node: &Node, kind: ReduceKind, axes: &[usize]) -
 }
 
 fn mean(low: &mut Lowering<'_>, node: &Node, image: Image) -> Result<bool, ExecError> {
-    let x = low.blocked(node, node.inputs[0], image)?;
+    let lies = [reads(low, node.inputs[0]), nd::Layout::Blocked];
+    let x = low.lying(node, node.inputs[0], image, lies[0])?;
     let out = low.make_blocked(node.outputs[0], Image { size: [1, 1], ..image });
     low.step(node, &[x], &[out], Work::default(), move |s| {
         let span = |id| rows_of(s, id, image.images);
-        nd::global_mean(image.channels, image.pixels(), span(x), span(out))
+        nd::global_mean(image.channels, image.pixels(), lies, span(x), span(out))
     })
     .parts = image.images;
     Ok(true)

@@ -489,6 +489,7 @@ fn product(w: &[f32], k: usize, width: usize, out_pitch: usize) -> Tile {
         last: true,
         residual: std::ptr::null(),
         act: Act::NONE,
+        halves: false,
     }
 }
 

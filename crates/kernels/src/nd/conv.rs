@@ -10,6 +10,7 @@
 mod chain;
 mod pack;
 mod pass;
+mod shape;
 mod step;
 mod strips;
 mod taps;
@@ -24,101 +25,17 @@ pub use self::chain::{ConvChain, conv_chain};
 pub use self::pack::ConvPacking;
 use self::pack::{Form, pack_bias, panels};
 use self::pass::{Place, copied};
+pub use self::shape::{ConvShape, Scatter};
 pub use self::step::conv;
 use self::strips::Strips;
 use self::taps::Taps;
 use self::winograd::Winograd;
 use super::NdError;
-use super::act::Act;
 use super::layout::{BLOCK, Layout};
 use super::packed::{Packed, Packing};
 use super::shape::{Spot, Window};
 use super::tile::{TALLEST_WIDEST, tallest, tallest_pairs};
 use crate::SharedMut;
-
-/// What a convolution computes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ConvShape {
-    /// Input channels.
-    pub channels: usize,
-    /// Output channels.
-    pub outputs: usize,
-    /// Equal parts of both that have nothing to do with each other.
-    pub groups: usize,
-    /// The window.
-    pub window: Window,
-    /// What the sum (with bias and residual) goes through.
-    pub act: Act,
-}
-
-impl ConvShape {
-    /// Multiply-adds for one image.
-    pub fn multiply_adds(&self) -> usize {
-        let [height, width] = self.window.output().unwrap_or_default();
-        let [ky, kx] = self.window.kernel;
-        height * width * self.outputs * (self.channels / self.groups.max(1)) * ky * kx
-    }
-
-    /// Outputs of each channel, when channels are multiplied lane by lane.
-    fn lanes(&self, input: Layout) -> Option<usize> {
-        let each = self.outputs / self.channels;
-        let alone = self.groups == self.channels && input == Layout::Blocked && self.channels > 1;
-        (alone && (1..=2).contains(&each)).then_some(each)
-    }
-
-    /// Fails when it is no convolution, or an image would overflow the address space.
-    fn check(&self, bias: Option<usize>) -> Result<[usize; 2], NdError> {
-        let wrong = |what: String| NdError { what: "conv", reason: format!("{what}: {self:?}") };
-        let output = self.window.output().ok_or_else(|| wrong("the window does not fit".into()))?;
-        let groups = self.groups;
-        let whole = |n: usize| n > 0 && n.checked_rem(groups) == Some(0);
-        if !whole(self.channels) || !whole(self.outputs) {
-            return Err(wrong(format!("channels do not fill {groups} groups")));
-        }
-        let per_output = [self.channels / groups, self.window.kernel[0], self.window.kernel[1]];
-        let expected = per_output.iter().try_fold(self.outputs, |product, &n| product.checked_mul(n));
-        if expected.and_then(|n| n.checked_mul(PADDING)).is_none() || bias.is_some_and(|n| n != self.outputs)
-        {
-            return Err(wrong(format!("{expected:?} weights, bias {bias:?}")));
-        }
-        let floats = |channels, [h, w]: [usize; 2]| Layout::Blocked.floats(channels, h * w);
-        let fits = |floats: Option<usize>| floats.is_some_and(|n| n < isize::MAX as usize / 4);
-        if !fits(floats(self.channels, self.window.input)) || !fits(floats(self.outputs, output)) {
-            return Err(wrong("the image is too large".into()));
-        }
-        Ok(output)
-    }
-}
-
-/// Where outputs go that are only some pixels of a larger image: output `(y, x)` is its pixel `(y, x) * stride + at`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scatter {
-    /// Height and width of the larger image.
-    pub size: [usize; 2],
-    /// Distance of neighbouring outputs.
-    pub stride: [usize; 2],
-    /// Where the first output goes.
-    pub at: [usize; 2],
-}
-
-impl Scatter {
-    /// All outputs, and nothing else.
-    fn none(output: [usize; 2]) -> Self {
-        Self { size: output, stride: [1, 1], at: [0, 0] }
-    }
-
-    /// Whether outputs of this size have a place.
-    fn holds(&self, output: [usize; 2]) -> bool {
-        let end = |i: usize| (output[i] - 1).checked_mul(self.stride[i])?.checked_add(self.at[i]);
-        (0..2).all(|i| self.stride[i] > 0 && end(i).is_some_and(|end| end < self.size[i]))
-    }
-
-    /// The pixel that output `at` of images `width` wide goes to.
-    fn pixel(&self, width: usize, at: usize) -> usize {
-        let [y, x] = [at / width, at % width];
-        (y * self.stride[0] + self.at[0]) * self.size[1] + x * self.stride[1] + self.at[1]
-    }
-}
 
 /// A convolution's weights in the order in which they are read, and the tiles its outputs are cut into.
 #[derive(Debug)]
@@ -126,6 +43,8 @@ pub struct Conv {
     level: Level,
     shape: ConvShape,
     input: Layout,
+    /// How images lie that are read, and those that are made: like `input` and blocked, or in bfloat16.
+    lies: [Layout; 2],
     /// Outputs of each channel, when channels are multiplied lane by lane.
     lanes: Option<usize>,
     output: [usize; 2],
@@ -175,8 +94,8 @@ impl Conv {
     ) -> Result<Self, NdError> {
         let output = shape.check(bias.map(<[f32]>::len))?;
         let wrong = |reason: String| NdError { what: "conv", reason };
-        if input == Layout::Rows {
-            return Err(wrong("images of rows".into()));
+        if !matches!(input, Layout::Planar | Layout::Blocked) {
+            return Err(wrong(format!("images that lie {input:?}")));
         }
         let whole = scatter.is_none();
         let scatter = scatter.unwrap_or(Scatter::none(output));
@@ -206,6 +125,7 @@ impl Conv {
             level,
             shape,
             input,
+            lies: [input, Layout::Blocked],
             lanes,
             output,
             scatter,
@@ -231,6 +151,38 @@ impl Conv {
         let (level, shape, input, form) = (self.level, self.shape, self.input, Form::Pairs);
         let (panels, floats) = panels(level, &shape, input, form);
         Self { form, panels, winograd: None, weights: Packed::pending(floats), ..self }
+    }
+
+    /// The same for images that are read as `x` and made as `out`: as [`new`](Self::new) said, or in bfloat16
+    /// ([`Layout::Halves`]), rounded once, after the activation. Fails where there is no such kernel.
+    pub fn between(self, x: Layout, out: Layout) -> Result<Self, NdError> {
+        let reads = x == self.input || x == Layout::Halves && self.takes_halves();
+        let makes =
+            out == Layout::Blocked || out == Layout::Halves && self.scatter == Scatter::none(self.output);
+        if !reads || !makes {
+            return Err(NdError { what: "conv", reason: format!("from {x:?} to {out:?}: {:?}", self.shape) });
+        }
+        Ok(Self { lies: [x, out], ..self })
+    }
+
+    /// How images lie that it reads, and those that it makes.
+    pub fn lies(&self) -> [Layout; 2] {
+        self.lies
+    }
+
+    /// Whether it reads images in bfloat16, at no more cost than floats.
+    pub fn takes_halves(&self) -> bool {
+        let form = match self.form {
+            Form::Pairs => self.shape.channels.is_multiple_of(2),
+            Form::Floats => self.strips.is_some(),
+            Form::Winograd => true,
+        };
+        self.input == Layout::Blocked && form
+    }
+
+    /// Whether its inputs are floats that it rounds.
+    fn rounds(&self) -> bool {
+        self.is_bf16() && self.lies[0] != Layout::Halves
     }
 
     /// Whether inputs and weights are rounded to bfloat16.
@@ -293,8 +245,8 @@ impl Conv {
         let floats =
             |layout: Layout, channels, size| layout.floats(channels, pixels(size)).unwrap_or(usize::MAX);
         (
-            floats(self.input, self.shape.channels, self.shape.window.input),
-            floats(Layout::Blocked, self.shape.outputs, self.scatter.size),
+            floats(self.lies[0], self.shape.channels, self.shape.window.input),
+            floats(self.lies[1], self.shape.outputs, self.scatter.size),
         )
     }
 
@@ -313,13 +265,16 @@ impl Conv {
     ) -> Place {
         let (input, output) = self.floats();
         let ([height, width], Scatter { size, stride, .. }) = (self.shape.window.input, self.scatter);
+        let [x_pixel, out_pixel] = self.lies.map(Layout::pixel);
         Place {
             x: x.as_ptr().wrapping_add(image * input),
             x_width: width,
-            x_plane: height * width * if self.input == Layout::Blocked { BLOCK } else { 1 },
+            x_plane: height * width * x_pixel,
+            x_pixel,
             out: out.as_mut_ptr().wrapping_add(image * output),
-            out_plane: size[0] * size[1] * BLOCK,
-            out_pitch: [stride[0] * size[1] * BLOCK, stride[1] * BLOCK],
+            out_plane: size[0] * size[1] * out_pixel,
+            out_pixel,
+            out_pitch: [stride[0] * size[1] * out_pixel, stride[1] * out_pixel],
             residual: residual.map_or(std::ptr::null(), |r| r.as_ptr().wrapping_add(image * output)),
         }
     }
@@ -363,7 +318,7 @@ impl Conv {
 
     /// Floats of the largest copy of rounded inputs.
     fn copied(&self) -> usize {
-        if self.form != Form::Pairs {
+        if !self.rounds() {
             return 0;
         }
         let pixels = |parts: usize, at: usize| self.pixels(self.part(parts, at)).len();

@@ -280,6 +280,7 @@ impl Job<'_> {
                         last: to == k,
                         residual: self.residual.map_or(std::ptr::null(), |r| r.as_ptr().wrapping_add(out)),
                         act,
+                        halves: false,
                     };
                     // SAFETY: by the caller's promise; the unit's outputs are this worker's.
                     unsafe { kernels.get(rows.len())(isa, &tile) };

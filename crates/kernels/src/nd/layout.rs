@@ -4,11 +4,14 @@
 //! - [`Layout::Planar`]: `[channels][pixels]`, what files and most graphs mean;
 //! - [`Layout::Blocked`]: `[channels / 16][pixels][16]`, what convolutions work in; what stands in lanes
 //!   behind the last channel is unspecified and never mixed with others;
+//! - [`Layout::Halves`]: the same in bfloat16, two neighbouring channels in the place of a float, the first one in its low
+//!   half;
 //! - [`Layout::Rows`]: `[pixels][channels]`, tokens.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::pairs::{Carry, PAIRS};
 use crate::arena::{Elem, Element, Span};
 use crate::step::{Access, Check, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
@@ -22,28 +25,41 @@ pub const BLOCK: usize = 16;
 pub enum Layout {
     Planar,
     Blocked,
+    Halves,
     Rows,
 }
 
 impl Layout {
     /// Floats of an image.
     pub fn floats(self, channels: usize, pixels: usize) -> Option<usize> {
-        let channels =
-            if self == Self::Blocked { channels.checked_next_multiple_of(BLOCK)? } else { channels };
-        channels.checked_mul(pixels)
+        match self {
+            Self::Blocked => channels.checked_next_multiple_of(BLOCK)?.checked_mul(pixels),
+            Self::Halves => channels.div_ceil(BLOCK).checked_mul(PAIRS)?.checked_mul(pixels),
+            Self::Planar | Self::Rows => channels.checked_mul(pixels),
+        }
     }
 
-    /// Where value `(channel, pixel)` lies.
+    /// Floats from a pixel of a channel, or of a block of them, to the next.
+    pub(super) fn pixel(self) -> usize {
+        match self {
+            Self::Blocked => BLOCK,
+            Self::Halves => PAIRS,
+            Self::Planar | Self::Rows => 1,
+        }
+    }
+
+    /// Where value `(channel, pixel)` lies, in values.
     pub fn index(self, channels: usize, pixels: usize, channel: usize, pixel: usize) -> usize {
         match self {
             Self::Planar => channel * pixels + pixel,
-            Self::Blocked => (channel / BLOCK * pixels + pixel) * BLOCK + channel % BLOCK,
+            Self::Blocked | Self::Halves => (channel / BLOCK * pixels + pixel) * BLOCK + channel % BLOCK,
             Self::Rows => pixel * channels + channel,
         }
     }
 }
 
 /// Copies images of `channels` by `pixels`, floats or codes, from layout `from` into layout `to`; rows of the spans are images.
+/// Floats in blocks become bfloat16 and back; other layouts do not meet [`Layout::Halves`].
 pub fn relayout(
     x: Span,
     out: Span,
@@ -63,6 +79,11 @@ pub fn relayout(
     }
     check.same_rows("x and out", &x, &out)?;
     check.that(from != to, || "both layouts are the same".into())?;
+    if from == Layout::Halves || to == Layout::Halves {
+        let floats = !bytes && (from == Layout::Blocked || to == Layout::Blocked);
+        check.that(floats, || format!("{from:?} to {to:?}"))?;
+        return Ok(Box::new(Rounding { x, out, from, to, pixels: channels.div_ceil(BLOCK) * pixels }));
+    }
     Ok(if bytes {
         Box::new(Relayout::<u8> { x, out, channels, pixels, from, to, elements: PhantomData })
     } else {
@@ -82,6 +103,48 @@ struct Relayout<T> {
 
 /// Pixels that a worker carries at a time.
 const STRIP: usize = 64;
+
+/// Rounds blocked images to bfloat16, or makes them floats again.
+struct Rounding {
+    x: Span,
+    out: Span,
+    from: Layout,
+    to: Layout,
+    /// Of an image, in all its blocks.
+    pixels: usize,
+}
+
+// SAFETY: touches its two spans; each unit, some pixels, is carried by one worker.
+unsafe impl Step for Rounding {
+    fn label(&self) -> String {
+        format!("relayout {:?} to {:?}", self.from, self.to).to_lowercase()
+    }
+
+    fn spans(&self) -> Vec<Access> {
+        vec![Access::Read(self.x), Access::Write(self.out)]
+    }
+
+    fn serial(&self, dims: &[usize]) -> bool {
+        self.x.len(dims).is_none_or(|len| len <= 4096)
+    }
+
+    unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
+        let (x, out) = (ctx.view::<f32>(&self.x), ctx.view::<f32>(&self.out));
+        let (images, strips) = (ctx.rows(self.x.rows), self.pixels.div_ceil(STRIP));
+        assert!(images * self.x.cols <= x.len() && images * self.out.cols <= out.len(), "whole images");
+        for unit in worker.share(images * strips, 1) {
+            let (image, first) = (unit / strips, unit % strips * STRIP);
+            let at = |span: &Span, layout: Layout| image * span.cols + first * layout.pixel();
+            // SAFETY: the spans hold whole images (checked when the step was made); this strip is this worker's.
+            unsafe {
+                let (from, to) =
+                    (x.as_ptr().add(at(&self.x, self.from)), out.as_mut_ptr().add(at(&self.out, self.to)));
+                let carry = Carry { from, lies: self.from, to, becomes: self.to };
+                carry.run(ctx.level(), STRIP.min(self.pixels - first));
+            }
+        }
+    }
+}
 
 // SAFETY: touches its two spans; each unit, a strip of a block of channels, is carried by one worker.
 unsafe impl<T: Element> Step for Relayout<T> {
@@ -127,7 +190,7 @@ impl<T: Element> Relayout<T> {
         let count = BLOCK.min(channels - block * BLOCK);
         let step = |layout: Layout| match layout {
             Layout::Planar => (total, 1),
-            Layout::Blocked => (1, BLOCK),
+            Layout::Blocked | Layout::Halves => (1, BLOCK),
             Layout::Rows => (1, channels),
         };
         let first = |layout: Layout| layout.index(channels, total, block * BLOCK, pixels.start);

@@ -233,6 +233,7 @@ impl Panel<'_> {
                 last: true,
                 residual: std::ptr::null(),
                 act: Act::NONE,
+                halves: false,
             };
             // SAFETY: by the caller's promise.
             unsafe { kernels.get(rows.len())(isa, &tile) };

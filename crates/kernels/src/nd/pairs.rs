@@ -2,9 +2,9 @@
 //!
 //! Products of such pairs have the error of their inputs: `2^-8 * sum(|x * w|)`, and that of sums in f32.
 
-use kinglet_simd::{Isa, Kernel};
+use kinglet_simd::{Isa, Kernel, Level, dispatch_bf16};
 
-use super::layout::BLOCK;
+use super::layout::{BLOCK, Layout};
 
 /// Pairs of a block of channels.
 pub(super) const PAIRS: usize = BLOCK / 2;
@@ -71,6 +71,84 @@ impl Kernel for Vouched {
                 let end = channels - block * BLOCK;
                 if end < BLOCK && !end.is_multiple_of(2) {
                     (0..pixels).for_each(|pixel| *to.add(pixel * BLOCK + end) = 0);
+                }
+            }
+        }
+    }
+}
+
+/// Lanes from `lane` on of a pixel's block, which has `pixel` floats: bfloat16 when they are pairs.
+///
+/// # Safety
+/// The block can be read.
+#[inline(always)]
+pub(super) unsafe fn load<I: Isa>(isa: I, at: *const f32, pixel: usize, lane: usize) -> I::F32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if pixel == PAIRS {
+            isa.load_bf16_ptr(at.cast::<u16>().add(lane))
+        } else {
+            isa.load_ptr(at.add(lane))
+        }
+    }
+}
+
+/// Writes what [`load`] reads.
+///
+/// # Safety
+/// The block can be written, and nothing else uses it meanwhile.
+#[inline(always)]
+pub(super) unsafe fn store<I: Isa>(isa: I, value: I::F32, at: *mut f32, pixel: usize, lane: usize) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if pixel == PAIRS {
+            isa.store_bf16_ptr(value, at.cast::<u16>().add(lane));
+        } else {
+            isa.store_ptr(value, at.add(lane));
+        }
+    }
+}
+
+/// Neighbouring pixels of a block of channels that are copied, as floats or bfloat16 on either side.
+pub(super) struct Carry {
+    /// The first pixel, blocked or in halves as `lies` says.
+    pub(super) from: *const f32,
+    pub(super) lies: Layout,
+    pub(super) to: *mut f32,
+    pub(super) becomes: Layout,
+}
+
+impl Carry {
+    /// Copies so many pixels.
+    ///
+    /// # Safety
+    /// They can be read and written, and nothing else uses those that are written meanwhile; the level is there.
+    pub(super) unsafe fn run(self, level: Level, pixels: usize) {
+        if self.lies == self.becomes {
+            // SAFETY: by the caller's promise.
+            unsafe { self.from.copy_to_nonoverlapping(self.to, pixels * self.lies.pixel()) };
+        } else {
+            dispatch_bf16(level, Carrying(self, pixels * BLOCK));
+        }
+    }
+}
+
+/// So many values from one form to the other; made by [`Carry::run`] only, which was promised the pointers.
+struct Carrying(Carry, usize);
+
+impl Kernel for Carrying {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self(Carry { from, lies, to, .. }, count) = self;
+        for at in (0..count).step_by(I::LANES) {
+            // SAFETY: by the promise to `Carry::run`; blocks are whole vectors.
+            unsafe {
+                if lies == Layout::Halves {
+                    isa.store_ptr(isa.load_bf16_ptr(from.cast::<u16>().add(at)), to.add(at));
+                } else {
+                    isa.store_bf16_ptr(isa.load_ptr(from.add(at)), to.cast::<u16>().add(at));
                 }
             }
         }

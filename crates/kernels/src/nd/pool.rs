@@ -5,9 +5,10 @@
 
 use std::ops::Range;
 
-use kinglet_simd::{Isa, Kernel, dispatch};
+use kinglet_simd::{Isa, Kernel, dispatch_bf16};
 
 use super::layout::{BLOCK, Layout};
+use super::pairs::{load, store};
 use super::shape::Window;
 use crate::arena::Span;
 use crate::step::{Access, Check, Step, StepCtx, StepError};
@@ -27,11 +28,12 @@ pub enum Pool {
     PaddedMean,
 }
 
-/// Pools images of `channels` channels. Rows of the spans are blocked images.
+/// Pools images of `channels` channels. Rows of the spans are images, blocked or in bfloat16 as `lies` says of `x` and `out`.
 pub fn pool(
     pool: Pool,
     channels: usize,
     window: Window,
+    lies: [Layout; 2],
     x: Span,
     out: Span,
 ) -> Result<Box<dyn Step>, StepError> {
@@ -39,19 +41,27 @@ pub fn pool(
     let output = window.output();
     check.that(output.is_some(), || format!("{window:?} does not fit"))?;
     let [height, width] = output.unwrap_or_default();
-    let floats = |pixels| Layout::Blocked.floats(channels, pixels).unwrap_or(usize::MAX);
-    check.span::<f32>("x", &x, floats(window.input[0] * window.input[1]))?;
-    check.span::<f32>("out", &out, floats(height * width))?;
+    check.that(lies.iter().all(|l| matches!(l, Layout::Blocked | Layout::Halves)), || format!("{lies:?}"))?;
+    let floats = |i: usize, pixels| lies[i].floats(channels, pixels).unwrap_or(usize::MAX);
+    check.span::<f32>("x", &x, floats(0, window.input[0] * window.input[1]))?;
+    check.span::<f32>("out", &out, floats(1, height * width))?;
     check.same_rows("x and out", &x, &out)?;
     let inside = (0..height).all(|at| !window.taps(0, at).is_empty())
         && (0..width).all(|at| !window.taps(1, at).is_empty());
     check.that(inside, || format!("{window:?} has outputs without any input"))?;
-    Ok(Box::new(PoolStep { pool, blocks: channels.div_ceil(BLOCK), window, output: [height, width], x, out }))
+    let (blocks, output) = (channels.div_ceil(BLOCK), [height, width]);
+    Ok(Box::new(PoolStep { pool, blocks, window, output, pixel: lies.map(Layout::pixel), x, out }))
 }
 
-/// The mean of each channel of blocked images of `pixels` pixels: an image of one pixel.
-pub fn global_mean(channels: usize, pixels: usize, x: Span, out: Span) -> Result<Box<dyn Step>, StepError> {
-    pool(Pool::Mean, channels, whole(pixels)?, x, out)
+/// The mean of each channel of images of `pixels` pixels, which lie as [`pool`] says: an image of one pixel.
+pub fn global_mean(
+    channels: usize,
+    pixels: usize,
+    lies: [Layout; 2],
+    x: Span,
+    out: Span,
+) -> Result<Box<dyn Step>, StepError> {
+    pool(Pool::Mean, channels, whole(pixels)?, lies, x, out)
 }
 
 fn whole(pixels: usize) -> Result<Window, StepError> {
@@ -65,6 +75,8 @@ struct PoolStep {
     blocks: usize,
     window: Window,
     output: [usize; 2],
+    /// Floats of a pixel of `x` and of `out`.
+    pixel: [usize; 2],
     x: Span,
     out: Span,
 }
@@ -86,7 +98,7 @@ unsafe impl Step for PoolStep {
 
     unsafe fn run(&self, ctx: &StepCtx<'_>, worker: Worker<'_>) {
         let units = worker.share(ctx.rows(self.x.rows) * self.blocks * self.output[0], 1);
-        dispatch(ctx.level(), Job { step: self, units, x: ctx.view(&self.x), out: ctx.view(&self.out) });
+        dispatch_bf16(ctx.level(), Job { step: self, units, x: ctx.view(&self.x), out: ctx.view(&self.out) });
     }
 }
 
@@ -117,7 +129,8 @@ impl Job<'_> {
     /// A row of outputs of a plane: a block of channels of an image.
     #[inline(always)]
     fn row<I: Isa, F: Fold>(&self, isa: I, plane: usize, y: usize) {
-        let PoolStep { pool, window, output, .. } = self.step;
+        let PoolStep { pool, window, output, pixel: [pixel, out_pixel], .. } = self.step;
+        let (pixel, out_pixel) = (*pixel, *out_pixel);
         let [height, width] = window.input;
         let rows = window.taps(0, y);
         for at in 0..output[1] {
@@ -127,72 +140,92 @@ impl Job<'_> {
                 _ => rows.len() * columns.len(),
             };
             let first = window.source(0, y, rows.start) * width + window.source(1, at, columns.start);
-            let from = (plane * height * width + first) * BLOCK;
-            let to = ((plane * output[0] + y) * output[1] + at) * BLOCK;
-            let step = [window.dilation[0] * width * BLOCK, window.dilation[1] * BLOCK];
+            let from = (plane * height * width + first) * pixel;
+            let to = ((plane * output[0] + y) * output[1] + at) * out_pixel;
+            let step = window.dilation[1] * pixel;
             for lane in (0..BLOCK).step_by(I::LANES) {
                 // SAFETY: the spans hold whole images (checked when the step was made), the taps lie within the
                 // input, and this row of outputs is this worker's.
                 unsafe {
-                    let x = self.x.as_ptr().add(from + lane);
-                    let value = fold::<I, F>(isa, x, [rows.len(), columns.len()], step);
-                    isa.store_ptr(F::end(isa, value, count), self.out.as_mut_ptr().add(to + lane));
+                    let first = self.x.as_ptr().add(from);
+                    let mut value = isa.splat(F::START);
+                    for row in 0..rows.len() {
+                        let first = first.add(row * window.dilation[0] * width * pixel);
+                        value = Vectors { first, step, pixel, lane }.fold::<I, F>(isa, value, columns.len());
+                    }
+                    let value = F::end(isa, value, count);
+                    store(isa, value, self.out.as_mut_ptr().add(to), out_pixel, lane);
                 }
             }
         }
     }
 }
 
-/// Folds a rectangle of vectors.
-///
-/// # Safety
-/// All of them are valid for reading.
-#[inline(always)]
-unsafe fn fold<I: Isa, F: Fold>(isa: I, x: *const f32, counts: [usize; 2], step: [usize; 2]) -> I::F32 {
-    let mut value = isa.splat(F::START);
-    for row in 0..counts[0] {
-        let mut column = 0;
-        while column + 4 <= counts[1] {
-            let count = (counts[1] - column).min(RUN) / 4;
-            // SAFETY: by the caller's promise.
-            let run = unsafe { fours::<I, F>(isa, x.add(row * step[0] + column * step[1]), count, step[1]) };
-            value = F::fold(isa, value, run);
-            column += 4 * count;
-        }
-        for column in column..counts[1] {
-            // SAFETY: by the caller's promise.
-            value = F::fold(isa, value, unsafe { isa.load_ptr(x.add(row * step[0] + column * step[1])) });
-        }
-    }
-    value
+/// Lanes from `lane` on of pixels that lie `step` floats apart; a pixel's block has `pixel` floats, and is bfloat16 when those
+/// are pairs.
+#[derive(Clone, Copy)]
+struct Vectors {
+    first: *const f32,
+    step: usize,
+    pixel: usize,
+    lane: usize,
 }
 
-/// Folds `4 * count` vectors that lie `step` apart, every fourth into one value.
-///
-/// # Safety
-/// All of them are valid for reading, and `count` is not zero.
-#[inline(always)]
-unsafe fn fours<I: Isa, F: Fold>(isa: I, x: *const f32, count: usize, step: usize) -> I::F32 {
-    // SAFETY: by the caller's promise.
-    let (mut a, mut b, mut c, mut d) = unsafe {
-        (
-            isa.load_ptr(x),
-            isa.load_ptr(x.add(step)),
-            isa.load_ptr(x.add(2 * step)),
-            isa.load_ptr(x.add(3 * step)),
-        )
-    };
-    for i in 1..count {
-        // SAFETY: by the caller's promise.
-        unsafe {
-            let x = x.add(4 * i * step);
-            a = F::fold(isa, a, isa.load_ptr(x));
-            b = F::fold(isa, b, isa.load_ptr(x.add(step)));
-            c = F::fold(isa, c, isa.load_ptr(x.add(2 * step)));
-            d = F::fold(isa, d, isa.load_ptr(x.add(3 * step)));
-        }
+impl Vectors {
+    /// Those so many pixels further on.
+    #[inline(always)]
+    fn after(self, pixels: usize) -> Self {
+        Self { first: self.first.wrapping_add(pixels * self.step), ..self }
     }
-    F::fold(isa, F::fold(isa, a, b), F::fold(isa, c, d))
+
+    /// # Safety
+    /// The pixel is there.
+    #[inline(always)]
+    unsafe fn get<I: Isa>(self, isa: I, pixel: usize) -> I::F32 {
+        // SAFETY: by the caller's promise.
+        unsafe { load(isa, self.after(pixel).first, self.pixel, self.lane) }
+    }
+
+    /// Folds so many of them, every fourth of each run of [`RUN`] into one value.
+    ///
+    /// # Safety
+    /// The pixels are there.
+    #[inline(always)]
+    unsafe fn fold<I: Isa, F: Fold>(self, isa: I, mut value: I::F32, pixels: usize) -> I::F32 {
+        let mut pixel = 0;
+        while pixel + 4 <= pixels {
+            let count = (pixels - pixel).min(RUN) / 4;
+            // SAFETY: by the caller's promise.
+            value = F::fold(isa, value, unsafe { self.after(pixel).fours::<I, F>(isa, count) });
+            pixel += 4 * count;
+        }
+        for pixel in pixel..pixels {
+            // SAFETY: by the caller's promise.
+            value = F::fold(isa, value, unsafe { self.get(isa, pixel) });
+        }
+        value
+    }
+
+    /// Folds `4 * count` of them, every fourth into one value.
+    ///
+    /// # Safety
+    /// The pixels are there, and `count` is not zero.
+    #[inline(always)]
+    unsafe fn fours<I: Isa, F: Fold>(self, isa: I, count: usize) -> I::F32 {
+        // SAFETY: by the caller's promise.
+        let (mut a, mut b, mut c, mut d) =
+            unsafe { (self.get(isa, 0), self.get(isa, 1), self.get(isa, 2), self.get(isa, 3)) };
+        for i in 1..count {
+            // SAFETY: by the caller's promise.
+            unsafe {
+                a = F::fold(isa, a, self.get(isa, 4 * i));
+                b = F::fold(isa, b, self.get(isa, 4 * i + 1));
+                c = F::fold(isa, c, self.get(isa, 4 * i + 2));
+                d = F::fold(isa, d, self.get(isa, 4 * i + 3));
+            }
+        }
+        F::fold(isa, F::fold(isa, a, b), F::fold(isa, c, d))
+    }
 }
 
 trait Fold {
@@ -236,12 +269,13 @@ impl Fold for Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nd::testing::{Case, Map, random};
+    use crate::nd::testing::{Case, HALF_ERROR, Map, random, rounded};
     use kinglet_simd::Level;
 
     fn check(kind: Pool, channels: usize, window: Window, images: usize) {
         let ([h, w], [oh, ow]) = (window.input, window.output().expect("fits"));
-        let x = random(1, images * channels * h * w);
+        // Values that bfloat16 holds.
+        let x = rounded(&random(1, images * channels * h * w));
         let value = |at: usize| {
             let (plane, y, x_at) = (at / ow / oh, at / ow % oh, at % ow);
             let taps = window.taps(0, y).flat_map(|ky| window.taps(1, x_at).map(move |kx| (ky, kx)));
@@ -257,17 +291,17 @@ mod tests {
             }
         };
         let expected: Vec<f64> = (0..images * channels * oh * ow).map(value).collect();
-        for level in Level::available() {
+        let lies = [Layout::Blocked, Layout::Halves];
+        let lies = lies.into_iter().flat_map(|x| lies.map(|out| [x, out]));
+        for (level, lies) in
+            Level::available().into_iter().flat_map(|level| lies.clone().map(move |l| (level, l)))
+        {
             let mut case = Case::new(level);
-            let map = |pixels| Map { images, channels, pixels, layout: Layout::Blocked };
-            let (x, out) = (case.input(map(h * w), &x), case.output(map(oh * ow)));
-            case.check(
-                || pool(kind, channels, window, x, out).expect("binds"),
-                out,
-                map(oh * ow),
-                &expected,
-                1e-6,
-            );
+            let map = |i: usize, pixels| Map { images, channels, pixels, layout: lies[i] };
+            let (x, out) = (case.input(map(0, h * w), &x), case.output(map(1, oh * ow)));
+            let step = || pool(kind, channels, window, lies, x, out).expect("binds");
+            let bound = if lies[1] == Layout::Halves { HALF_ERROR } else { 1e-6 };
+            case.check(step, out, map(1, oh * ow), &expected, bound);
         }
     }
 
@@ -286,7 +320,19 @@ mod tests {
     #[test]
     fn windows_that_see_nothing_are_refused() {
         let span = |at, cols| Span::f32(at, crate::Rows::Fixed(1), cols);
-        let make = |window, outs: usize| pool(Pool::Max, 16, window, span(0, 64), span(4096, outs));
+        let lies = [Layout::Blocked; 2];
+        let make = |window, outs: usize| pool(Pool::Max, 16, window, lies, span(0, 64), span(4096, outs));
+        assert!(
+            pool(
+                Pool::Max,
+                16,
+                Window::square([2, 2], 2, 1, 0),
+                [Layout::Rows; 2],
+                span(0, 64),
+                span(4096, 16)
+            )
+            .is_err()
+        );
         assert!(make(Window::square([2, 2], 2, 1, 0), 16).is_ok());
         assert!(make(Window::square([2, 2], 2, 1, 0), 32).is_err());
         assert!(make(Window::square([2, 2], 2, 1, 3), 16 * 49).is_err());

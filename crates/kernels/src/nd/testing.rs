@@ -32,13 +32,26 @@ impl Map {
         self.layout.floats(self.channels, self.pixels).expect("small")
     }
 
-    /// Where the value at `index` of the planar images lies.
+    /// Where the value at `index` of the planar images lies, in values.
     fn index(&self, index: usize) -> usize {
         let (image, rest) = (index / (self.channels * self.pixels), index % (self.channels * self.pixels));
         let (channel, pixel) = (rest / self.pixels, rest % self.pixels);
-        image * self.cols() + self.layout.index(self.channels, self.pixels, channel, pixel)
+        let cols = if self.layout == Layout::Halves { 2 } else { 1 } * self.cols();
+        image * cols + self.layout.index(self.channels, self.pixels, channel, pixel)
+    }
+
+    /// The value at `index` of the planar images, of images that lie as the map says.
+    fn value(&self, laid: &[f32], index: usize) -> f32 {
+        let at = self.index(index);
+        if self.layout != Layout::Halves {
+            return laid[at];
+        }
+        half::bf16::from_bits(bytemuck::cast_slice::<f32, u16>(laid)[at]).to_f32()
     }
 }
+
+/// The error of rounding to bfloat16.
+pub(super) const HALF_ERROR: f64 = 1.0 / 256.0;
 
 /// An arena under construction.
 pub(super) struct Case {
@@ -69,7 +82,14 @@ impl Case {
     pub(super) fn input(&mut self, map: Map, planar: &[f32]) -> Span {
         let span = self.output(map);
         let mut laid = vec![1e30; map.images * map.cols()];
-        planar.iter().enumerate().for_each(|(i, &x)| laid[map.index(i)] = x);
+        if map.layout == Layout::Halves {
+            let halves = bytemuck::cast_slice_mut::<f32, u16>(&mut laid);
+            let bits = |x| half::bf16::from_f32(x).to_bits();
+            halves.fill(bits(1e30));
+            planar.iter().enumerate().for_each(|(i, &x)| halves[map.index(i)] = bits(x));
+        } else {
+            planar.iter().enumerate().for_each(|(i, &x)| laid[map.index(i)] = x);
+        }
         self.inputs.push((span, laid));
         span
     }
@@ -111,7 +131,7 @@ impl Case {
     pub(super) fn values(&self, step: impl Fn() -> Box<dyn Step>, out: Span, map: Map) -> Vec<f32> {
         let team = teams().next().expect("teams");
         let found = self.run(step(), out, team);
-        (0..map.images * map.channels * map.pixels).map(|i| found[map.index(i)]).collect()
+        (0..map.images * map.channels * map.pixels).map(|i| map.value(&found, i)).collect()
     }
 
     /// `out` is within `bound * max(1, |expected|)` of the planar `expected`, and the same for every team.
@@ -127,7 +147,7 @@ impl Case {
         let first = runs.next().expect("teams");
         let what = format!("{} {} {map:?}", self.level, step().label());
         for (i, &e) in expected.iter().enumerate() {
-            let found = f64::from(first[map.index(i)]);
+            let found = f64::from(map.value(&first, i));
             let error = (found - e).abs() / e.abs().max(1.0);
             assert!(error <= bound || found.is_nan() && e.is_nan(), "{what}: {i} is {found}, not {e}");
         }

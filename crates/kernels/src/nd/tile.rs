@@ -2,16 +2,20 @@
 //!
 //! `out[m][n] = finish(start[n] + sum over taps and k of a[m * pitch + tap + k] * w[tap][k][n])`, or, channel by channel,
 //! `… a[m * pitch + tap][n] * w[tap][n]`, or with two neighbouring bfloat16 values in the place of each float of `a` and
-//! `w` (see [`Operand`]). Taps are three nested loops with strides of their own, so that one kernel serves convolutions over either layout and plain products.
-//! The order of additions is that of the loops, whatever the tile's height: a result does not depend on how the work
-//! was cut. Each call sums from zero and adds its part to the bias, or to what earlier ones left, at the end: errors grow with
-//! the length of a part rather than of the whole, and a large bias that the sum takes away does not coarsen it.
+//! `w` (see [`Operand`]). Taps are three nested loops with strides of their own, so that one kernel serves convolutions over
+//! either layout and plain products. The order of additions is that of the loops, whatever the tile's height: a result does
+//! not depend on how the work was cut. Each call sums from zero and adds its part to the bias, or to what earlier ones left, at
+//! the end: errors grow with the length of a part rather than of the whole, and a large bias that the sum takes away does not
+//! coarsen it.
+
+mod finish;
 
 use std::marker::PhantomData;
 
 use kinglet_simd::{Isa, Kernel};
 
-use super::act::{Act, Apply, Runs, clip};
+use self::finish::finish;
+use super::act::Act;
 use super::layout::BLOCK;
 
 /// Distance in floats between neighbouring pixels of a tile.
@@ -114,7 +118,7 @@ pub(super) struct Tile {
     /// Values summed for each tap, and for taps of the last round of the outermost loop.
     pub(super) k: usize,
     pub(super) k_last: usize,
-    /// A panel of values that the sum is added to; null to add it to what `out` holds.
+    /// A panel of values that the sum is added to; null to add it to what `out` holds, which are floats then.
     pub(super) start: *const f32,
     pub(super) out: *mut f32,
     /// Between pixels, and between blocks of sixteen outputs.
@@ -127,6 +131,8 @@ pub(super) struct Tile {
     /// Added to complete sums; null when there is nothing to add. Lies like `out`.
     pub(super) residual: *const f32,
     pub(super) act: Act,
+    /// Whether `out` and `residual` are bfloat16, in whole blocks, and the sums complete.
+    pub(super) halves: bool,
 }
 
 /// Computes one tile.
@@ -348,62 +354,5 @@ fn interleave<I: Isa, const MR: usize, const NV: usize>(isa: I, acc: &mut [[I::F
         for pair in row.as_chunks_mut::<2>().0 {
             (pair[0], pair[1]) = isa.zip(pair[0], pair[1]);
         }
-    }
-}
-
-/// # Safety
-/// As for [`TileFn`].
-#[inline(always)]
-unsafe fn finish<I: Isa, const MR: usize, const NV: usize>(isa: I, t: &Tile, acc: &[[I::F32; NV]; MR]) {
-    let (lo, hi, later) = t.act.split();
-    for (m, row) in acc.iter().enumerate() {
-        for (v, &sum) in row.iter().enumerate() {
-            let mut sum = sum;
-            // SAFETY: pixel `m` is one of the tile; only existing outputs are touched; start values fill a panel.
-            unsafe {
-                let before = if t.start.is_null() {
-                    load(isa, t, t.out.add(m * t.out_pitch), v)
-                } else {
-                    isa.load_ptr(t.start.add(v * I::LANES))
-                };
-                sum = isa.add(before, sum);
-                if t.last {
-                    if !t.residual.is_null() {
-                        sum = isa.add(sum, load(isa, t, t.residual.add(m * t.out_pitch), v));
-                    }
-                    sum = clip(isa, sum, lo, hi);
-                }
-                store(isa, t, sum, t.out.add(m * t.out_pitch), v);
-            }
-        }
-    }
-    if later && t.last {
-        // SAFETY: as above.
-        unsafe { activate::<I>(isa, t, MR) };
-    }
-}
-
-/// # Safety
-/// `p` lies like the tile's outputs.
-#[inline(always)]
-unsafe fn store<I: Isa>(isa: I, t: &Tile, sum: I::F32, p: *mut f32, v: usize) {
-    let left = t.valid.saturating_sub(v * I::LANES);
-    // SAFETY: existing outputs are valid.
-    unsafe {
-        let p = p.wrapping_add(column::<I>(t, v));
-        if left >= I::LANES { isa.store_ptr(sum, p) } else { isa.store_part_ptr(sum, p, left) }
-    }
-}
-
-/// Applies the activation to what was stored.
-///
-/// # Safety
-/// As for [`TileFn`], with `pixels` pixels.
-unsafe fn activate<I: Isa>(isa: I, t: &Tile, pixels: usize) {
-    for block in 0..t.valid.div_ceil(BLOCK) {
-        let count = BLOCK.min(t.valid - block * BLOCK);
-        let at = t.out.wrapping_add(block * t.out_block);
-        // SAFETY: these are the tile's outputs.
-        unsafe { isa.dispatch(Apply::new(t.act, Runs { at, rows: pixels, pitch: t.out_pitch, count })) };
     }
 }

@@ -93,7 +93,7 @@ impl<const BF16: bool> Isa for Avx512With<BF16> {
         self.bf16
     }
 
-    #[inline]
+    #[inline(always)]
     fn dispatch_bf16<K: Kernel>(self, kernel: K) -> K::Out {
         // SAFETY: the token proves that the instruction sets are there, and says so of bfloat16.
         unsafe {

@@ -1,8 +1,8 @@
 //! Convolutions one after the other, a band of rows at a time: what lies between them never leaves the cache.
 //!
 //! Each convolution reads a buffer of rows with zeros around them, so that all its outputs have all taps; the first one
-//! may read its image in place. What is multiplied in bfloat16 is rounded before, a band at a time. The next band keeps those rows of each buffer that it needs as well. A value is the sum
-//! that the convolutions one by one would make, in the same order, and zeros times weights.
+//! may read its image in place. Buffers hold bfloat16 for those that multiply it. The next band keeps those rows of each
+//! buffer that it needs as well. A value is the sum that the convolutions one by one would make, in the same order, and zeros times weights.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::{Conv, Scatter};
 use crate::arena::Span;
 use crate::nd::NdError;
 use crate::nd::layout::{BLOCK, Layout};
+use crate::nd::pairs::{Carry, PAIRS};
 use crate::step::{Access, Check, Needs, Step, StepCtx, StepError};
 use crate::{SharedMut, Worker};
 
@@ -55,13 +56,13 @@ struct Buffer {
     /// Pixels of a row, zeros included, and how many zeros come first.
     width: usize,
     before: usize,
-    /// Floats of a pixel.
-    pixel: usize,
+    /// Floats, blocked or planar, or bfloat16.
+    layout: Layout,
 }
 
 impl Buffer {
     fn row(&self) -> usize {
-        self.width * self.pixel
+        self.width * self.layout.pixel()
     }
 
     fn plane(&self) -> usize {
@@ -154,15 +155,14 @@ fn stages(convs: Vec<Arc<Conv>>, band: usize) -> Option<(Vec<Stage>, usize, usiz
             rows: lines,
             width: window.before[1] + window.input[1] + window.after[1],
             before: window.before[1],
-            pixel: if blocked { BLOCK } else { 1 },
+            layout: if conv.is_bf16() { Layout::Halves } else { conv.input },
         });
         if let Some(buffer) = &buffer {
-            let plane = buffer.rows.checked_mul(buffer.width)?.checked_mul(buffer.pixel)?;
+            let plane = buffer.rows.checked_mul(buffer.width)?.checked_mul(buffer.layout.pixel())?;
             at = at.checked_add(plane.checked_mul(buffer.planes)?.checked_next_multiple_of(BLOCK)?)?;
         }
-        if conv.is_bf16() {
-            rounded =
-                rounded.max(copied(&shape, lines.checked_mul(buffer.map_or(window.input[1], |b| b.width))?));
+        if buffer.is_none() && conv.rounds() {
+            rounded = copied(&shape, lines.checked_mul(window.input[1])?);
         }
         rows = lines.min(window.input[0]);
         stages.push(Stage { conv, buffer });
@@ -321,34 +321,37 @@ impl Part<'_> {
         let conv = &*stages[i].conv;
         let images = conv.place(0, self.x, None, self.out);
         let stride = conv.shape.window.stride[0];
-        let (x, x_width, x_plane) = match &stages[i].buffer {
+        let (x, x_width, x_plane, x_pixel) = match &stages[i].buffer {
             Some(buffer) => {
                 let row = made.start * stride - held[i].start;
                 let x = self.scratch.as_ptr().wrapping_add(buffer.at + row * buffer.row());
-                (x, buffer.width, buffer.plane())
+                (x, buffer.width, buffer.plane(), buffer.layout.pixel())
             }
             None => {
-                let pixel = if conv.input == Layout::Blocked { BLOCK } else { 1 };
-                let from = self.image * conv.floats().0 + made.start * images.x_width * pixel;
-                (images.x.wrapping_add(from), images.x_width, images.x_plane)
+                let from = self.image * conv.floats().0 + made.start * images.x_width * images.x_pixel;
+                (images.x.wrapping_add(from), images.x_width, images.x_plane, images.x_pixel)
             }
         };
-        let (out, out_width, out_plane, residual) = match stages.get(i + 1) {
+        let (out, out_width, out_plane, out_pixel, residual) = match stages.get(i + 1) {
             Some(Stage { conv: next, buffer: Some(buffer) }) => {
                 let row = made.start + next.shape.window.before[0] - held[i + 1].start;
-                let at = buffer.at + (row * buffer.width + buffer.before) * BLOCK;
-                (self.scratch.as_mut_ptr().wrapping_add(at), buffer.width, buffer.plane(), std::ptr::null())
+                let pixel = buffer.layout.pixel();
+                let at = buffer.at + (row * buffer.width + buffer.before) * pixel;
+                let out = self.scratch.as_mut_ptr().wrapping_add(at);
+                (out, buffer.width, buffer.plane(), pixel, std::ptr::null())
             }
             _ => {
                 let width = conv.output[1];
-                let at = self.image * conv.floats().1 + made.start * width * BLOCK;
+                let at = self.image * conv.floats().1 + made.start * width * images.out_pixel;
                 let residual = self.residual.map_or(std::ptr::null(), |r| r.as_ptr().wrapping_add(at));
-                (self.out.as_mut_ptr().wrapping_add(at), width, images.out_plane, residual)
+                let out = self.out.as_mut_ptr().wrapping_add(at);
+                (out, width, images.out_plane, images.out_pixel, residual)
             }
         };
-        let out_pitch = [out_width * BLOCK, BLOCK];
-        let mut place = Place { x, x_width, x_plane, out, out_plane, out_pitch, residual };
-        if conv.is_bf16() {
+        let out_pitch = [out_width * out_pixel, out_pixel];
+        let mut place =
+            Place { x, x_width, x_plane, x_pixel, out, out_plane, out_pixel, out_pitch, residual };
+        if conv.is_bf16() && x_pixel != PAIRS {
             let pixels = 0..needed(conv, &(0..made.len())).end * x_width;
             let copy = self.scratch.as_mut_ptr().wrapping_add(self.chain.buffers);
             // SAFETY: the buffer, or the image, holds the rows that these read; the scratch has room for a band of them.
@@ -367,12 +370,13 @@ impl Part<'_> {
     unsafe fn clear_edges(&self, buffer: &Buffer) {
         let inside = self.chain.stages.iter().find(|stage| stage.buffer.is_some_and(|b| b.at == buffer.at));
         let Some(width) = inside.map(|stage| stage.conv.shape.window.input[1]) else { return };
-        let behind = (buffer.before + width) * buffer.pixel;
+        let (pixel, before) = (buffer.layout.pixel(), buffer.before);
+        let behind = (before + width) * pixel;
         for row in 0..buffer.planes * buffer.rows {
             // SAFETY: the row lies within the scratch.
             unsafe {
                 let row = self.scratch.as_mut_ptr().add(buffer.at + row * buffer.row());
-                row.write_bytes(0, buffer.before * buffer.pixel);
+                row.write_bytes(0, before * pixel);
                 row.add(behind).write_bytes(0, buffer.row() - behind);
             }
         }
@@ -422,7 +426,8 @@ impl Part<'_> {
     unsafe fn copy_rows(&self, buffer: &Buffer, conv: &Conv, held: &Range<usize>, wanted: &Range<usize>) {
         let window = &conv.shape.window;
         let [height, width] = window.input;
-        let row = width * buffer.pixel;
+        let (lies, becomes) = (conv.lies[0], buffer.layout);
+        let row = width * lies.pixel();
         let image = self.image * conv.floats().0;
         for y in inside(conv, &(wanted.start.max(held.end)..wanted.end)) {
             let to = buffer.at + (y + window.before[0] - wanted.start) * buffer.row();
@@ -430,8 +435,9 @@ impl Part<'_> {
                 // SAFETY: the row lies within the image, and its place within the scratch.
                 unsafe {
                     let from = self.x.as_ptr().add(image + (plane * height + y) * row);
-                    let to = to + plane * buffer.plane() + buffer.before * buffer.pixel;
-                    from.copy_to_nonoverlapping(self.scratch.as_mut_ptr().add(to), row);
+                    let to = to + plane * buffer.plane() + buffer.before * becomes.pixel();
+                    Carry { from, lies, to: self.scratch.as_mut_ptr().add(to), becomes }
+                        .run(conv.level, width);
                 }
             }
         }

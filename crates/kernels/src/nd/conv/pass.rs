@@ -28,8 +28,12 @@ pub(super) struct Place {
     pub(super) x_width: usize,
     /// Floats from a channel, or a block of them, to the next.
     pub(super) x_plane: usize,
+    /// Floats from a pixel to the next.
+    pub(super) x_pixel: usize,
     pub(super) out: *mut f32,
     pub(super) out_plane: usize,
+    /// Floats of an output pixel's block: as many pairs are bfloat16.
+    pub(super) out_pixel: usize,
     /// Floats between the pixels of a spot: one that stands upright, and one that lies.
     pub(super) out_pitch: [usize; 2],
     /// Lies like `out`; null when there is none.
@@ -48,7 +52,8 @@ impl Place {
         let channels = conv.shape.channels;
         let round = Round { from, plane: self.x_plane, pixels: count, channels, to: copy, to_plane };
         dispatch(conv.level, Rounding(round));
-        Self { x: copy.cast_const().wrapping_sub(pixels.start * PAIRS), x_plane: to_plane, ..self }
+        let x = copy.cast_const().wrapping_sub(pixels.start * PAIRS);
+        Self { x, x_plane: to_plane, x_pixel: PAIRS, ..self }
     }
 }
 
@@ -115,7 +120,11 @@ impl Kernel for Job<'_> {
         }
         for panel in &conv.panels[self.panels.clone()] {
             let width = conv.width(panel);
-            let each = (CHUNK / (round(&conv.shape, conv.input, conv.form) * width)).max(1);
+            let each = match self.place.out_pixel {
+                // Sums that are not complete are floats.
+                PAIRS => panel.rounds.len(),
+                _ => (CHUNK / (round(&conv.shape, conv.input, conv.form) * width)).max(1),
+            };
             for rounds in cuts(panel.rounds.len(), each) {
                 let (first, last) = (rounds.start == 0, rounds.end == panel.rounds.len());
                 let rounds = panel.rounds.start + rounds.start..panel.rounds.start + rounds.end;
@@ -177,12 +186,12 @@ impl Job<'_> {
     fn rows<I: Isa>(&self, isa: I, cut: &Cut<'_>, [rows, out_width]: [usize; 2], lying: &Tiles<I>) {
         let (window, place) = (&self.conv.shape.window, &self.place);
         let (down, along) =
-            (window.stride[0] * place.x_width * self.pixel(), window.stride[1] * self.pixel());
+            (window.stride[0] * place.x_width * place.x_pixel, window.stride[1] * place.x_pixel);
         let first = self.first(cut);
         let mut tile = first;
         for row in 0..rows {
             for pixels in cuts(self.conv.output[1], self.tallest::<I>(cut.panel)) {
-                let out = (row * out_width + pixels.start) * BLOCK;
+                let out = (row * out_width + pixels.start) * place.out_pixel;
                 tile.a = first.a.wrapping_add(row * down + pixels.start * along);
                 tile.out = first.out.wrapping_add(out);
                 if !first.residual.is_null() {
@@ -221,21 +230,12 @@ impl Job<'_> {
         }
     }
 
-    /// Floats, or pairs, between input pixels.
-    fn pixel(&self) -> usize {
-        match self.conv.input {
-            Layout::Blocked if self.conv.form == Form::Pairs => PAIRS,
-            Layout::Blocked => BLOCK,
-            _ => 1,
-        }
-    }
-
     /// The tile at the first pixel, lying, with all taps.
     fn first(&self, cut: &Cut<'_>) -> Tile {
         let (conv, place) = (self.conv, &self.place);
         let ConvShape { channels, outputs, window, act, .. } = conv.shape;
         let (width, [ky, kx], [dy, dx]) = (place.x_width, window.kernel, window.dilation);
-        let (panel, lanes, pixel) = (cut.panel, conv.width(cut.panel), self.pixel());
+        let (panel, lanes, pixel) = (cut.panel, conv.width(cut.panel), place.x_pixel);
         // What a tap sums of a pixel.
         let deep = unit(&conv.shape, conv.input, conv.form);
         let each = if conv.form == Form::Pairs { 2 } else { 1 };
@@ -270,14 +270,15 @@ impl Job<'_> {
                 place.residual.wrapping_add(out)
             },
             act,
+            halves: place.out_pixel == PAIRS,
         }
     }
 
     /// Makes `tile`, which began as `first`, that of a spot.
     #[inline(always)]
     fn aim(&self, tile: &mut Tile, first: &Tile, spot: &Spot) {
-        let (stride, pixel) = (self.conv.shape.window.stride, self.pixel());
-        let (across, out) = (spot.taps[1].len(), spot.output * BLOCK);
+        let (stride, pixel) = (self.conv.shape.window.stride, self.place.x_pixel);
+        let (across, out) = (spot.taps[1].len(), spot.output * self.place.out_pixel);
         tile.a = first.a.wrapping_add(spot.input * pixel);
         tile.pitch = if spot.upright { stride[0] * self.place.x_width } else { stride[1] } * pixel;
         tile.taps[1] = spot.taps[0].len();

@@ -81,7 +81,7 @@ impl ConvStep {
         let (parts, panel_parts) = conv.split(images, worker.count());
         let (x, out) = (ctx.view(&self.x), ctx.view(&self.out));
         let residual = self.residual.map(|span| ctx.view(&span));
-        let mut rounded = conv.is_bf16().then(|| Rounded { copy: ctx.worker_scratch(worker), held: None });
+        let mut rounded = conv.rounds().then(|| Rounded { copy: ctx.worker_scratch(worker), held: None });
         while let Some(unit) = ctx.take_near(worker, images * parts * panel_parts) {
             let (image, rest) = (unit / (parts * panel_parts), unit % (parts * panel_parts));
             // Neighbouring units share what costs more to bring.
@@ -122,7 +122,7 @@ impl Rounded<'_> {
         if let Some((held, last)) = &self.held
             && *held == key
         {
-            return Place { x: last.x, x_plane: last.x_plane, ..place };
+            return Place { x: last.x, x_plane: last.x_plane, x_pixel: last.x_pixel, ..place };
         }
         let pixels = conv.pixels(spots);
         assert!(copied(&conv.shape, pixels.len()) <= self.copy.len(), "room for rounded inputs");

@@ -12,7 +12,8 @@ use super::pass::{Job, Pixels, Place};
 use super::taps::{SLACK, Taps};
 use super::{Conv, ConvShape};
 use crate::SharedMut;
-use crate::nd::layout::BLOCK;
+use crate::nd::layout::{BLOCK, Layout};
+use crate::nd::pairs::Carry;
 
 /// Floats of a copied strip: it stays in the second-level cache.
 const STRIP: usize = 24 << 10;
@@ -82,11 +83,11 @@ impl Strip<'_> {
         let Self { conv, strips, block, .. } = *self;
         let place = conv.place(self.image, self.x, self.residual, self.out);
         let width = conv.output[1];
-        let above = self.rows.start * width * BLOCK;
+        let above = self.rows.start * width * place.out_pixel;
         let residual =
             if place.residual.is_null() { place.residual } else { place.residual.wrapping_add(above) };
         let (x, out) = (self.copy.as_ptr(), place.out.wrapping_add(above));
-        let place = Place { x, x_width: strips.pitch, x_plane: 0, out, residual, ..place };
+        let place = Place { x, x_width: strips.pitch, x_plane: 0, x_pixel: BLOCK, out, residual, ..place };
         let pixels = Pixels::Rows { rows: self.rows.len(), out_width: width };
         // SAFETY: the copy holds all taps of these rows, and the slack behind them; the outputs are this worker's.
         dispatch(conv.level, unsafe { Job { conv, place, pixels, panels: block..block + 1 }.vouched() });
@@ -103,8 +104,8 @@ impl Strip<'_> {
         let lines = (self.rows.len() - 1) * stride + taps;
         let before = window.before[1].min(self.strips.pitch);
         let inside = width.min(self.strips.pitch - before);
-        let (images, _) = self.conv.floats();
-        let plane = self.image * images + self.block * height * width * BLOCK;
+        let ((images, _), lies) = (self.conv.floats(), self.conv.lies[0]);
+        let plane = self.image * images + self.block * height * width * lies.pixel();
         for line in 0..lines {
             let y = (self.rows.start * stride + line).checked_sub(window.before[0]).filter(|y| *y < height);
             // SAFETY: the line lies within the copy, and row `y` within the image.
@@ -115,8 +116,9 @@ impl Strip<'_> {
                     continue;
                 };
                 to.write_bytes(0, before * BLOCK);
-                let from = self.x.as_ptr().add(plane + y * width * BLOCK);
-                from.copy_to_nonoverlapping(to.add(before * BLOCK), inside * BLOCK);
+                let from = self.x.as_ptr().add(plane + y * width * lies.pixel());
+                let copy = Carry { from, lies, to: to.add(before * BLOCK), becomes: Layout::Blocked };
+                copy.run(self.conv.level, inside);
                 to.add((before + inside) * BLOCK).write_bytes(0, row - (before + inside) * BLOCK);
             }
         }

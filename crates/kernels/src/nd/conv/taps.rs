@@ -3,12 +3,15 @@
 //! Square windows of 3, 5 or 7 taps at stride 1 or 2. Additions are in the order of the taps, as in the tiles that serve
 //! every window.
 
+use std::mem::MaybeUninit;
+
 use kinglet_simd::{Isa, Kernel};
 
 use super::ConvShape;
 use super::pass::Job;
-use crate::nd::act::{Apply, Runs, clip};
+use crate::nd::act::{Act, Apply, Runs, clip};
 use crate::nd::layout::BLOCK;
+use crate::nd::pairs::PAIRS;
 use crate::nd::shape::cuts;
 
 /// Pixels of the longest tile.
@@ -40,12 +43,12 @@ impl Taps {
     #[inline(always)]
     pub(super) unsafe fn rows<I: Isa>(self, isa: I, job: &Job<'_>, rows: usize, out_width: usize) {
         match (self.kernel, self.stride) {
-            (3, 1) => isa.dispatch(Rows::<3, 1> { job, rows, out_width }),
-            (3, _) => isa.dispatch(Rows::<3, 2> { job, rows, out_width }),
-            (5, 1) => isa.dispatch(Rows::<5, 1> { job, rows, out_width }),
-            (5, _) => isa.dispatch(Rows::<5, 2> { job, rows, out_width }),
-            (_, 1) => isa.dispatch(Rows::<7, 1> { job, rows, out_width }),
-            (..) => isa.dispatch(Rows::<7, 2> { job, rows, out_width }),
+            (3, 1) => isa.dispatch_bf16(Rows::<3, 1> { job, rows, out_width }),
+            (3, _) => isa.dispatch_bf16(Rows::<3, 2> { job, rows, out_width }),
+            (5, 1) => isa.dispatch_bf16(Rows::<5, 1> { job, rows, out_width }),
+            (5, _) => isa.dispatch_bf16(Rows::<5, 2> { job, rows, out_width }),
+            (_, 1) => isa.dispatch_bf16(Rows::<7, 1> { job, rows, out_width }),
+            (..) => isa.dispatch_bf16(Rows::<7, 2> { job, rows, out_width }),
         }
     }
 }
@@ -71,9 +74,9 @@ impl<const K: usize, const S: usize> Kernel for Rows<'_, K, S> {
             let (w, bias) = (conv.weights[panel.at..].as_ptr(), conv.bias[block * BLOCK..].as_ptr());
             for row in 0..self.rows {
                 let from = panel.rounds.start * place.x_plane + row * S * place.x_width * BLOCK;
-                let out = block * place.out_plane + row * self.out_width * BLOCK;
+                let out = block * place.out_plane + row * self.out_width * place.out_pixel;
                 self.row(isa, [w, bias], from, out);
-                if later {
+                if later && place.out_pixel == BLOCK {
                     let (at, count) = (place.out.wrapping_add(out), conv.output[1] * BLOCK);
                     // SAFETY: this row of outputs was just made by this worker.
                     unsafe { Apply::new(conv.shape.act, Runs { at, rows: 1, pitch: 0, count }) }.run(isa);
@@ -91,7 +94,7 @@ impl<const K: usize, const S: usize> Rows<'_, K, S> {
         let most = if I::REGISTERS >= 32 { LONGEST } else { LONGEST / 2 };
         let (lo, hi, _) = conv.shape.act.split();
         for pixels in cuts(conv.output[1], most) {
-            let at = out + pixels.start * BLOCK;
+            let at = out + pixels.start * place.out_pixel;
             let residual = place.residual;
             let tile = Tile {
                 a: place.x.wrapping_add(from + pixels.start * S * BLOCK),
@@ -102,6 +105,8 @@ impl<const K: usize, const S: usize> Rows<'_, K, S> {
                 out: place.out.wrapping_add(at),
                 pixels: pixels.len(),
                 bounds: (lo, hi),
+                act: conv.shape.act,
+                halves: place.out_pixel == PAIRS,
             };
             // SAFETY: the job vouches for all taps of these pixels and the slack behind them, outputs and residuals;
             // weights and bias fill a block.
@@ -131,6 +136,9 @@ struct Tile {
     out: *mut f32,
     pixels: usize,
     bounds: (f32, f32),
+    act: Act,
+    /// Whether outputs and residuals are bfloat16; then the activation is the tile's to apply.
+    halves: bool,
 }
 
 impl Tile {
@@ -143,7 +151,7 @@ impl Tile {
         for lane in (0..BLOCK).step_by(I::LANES) {
             // SAFETY: by the caller's promise.
             unsafe {
-                let (mut acc, bias) = ([isa.zero(); M], isa.load_ptr(self.bias.add(lane)));
+                let mut acc = [isa.zero(); M];
                 for y in 0..K {
                     let (a, w) = (self.a.add(y * self.row + lane), self.w.add(y * K * BLOCK + lane));
                     for x in 0..K {
@@ -153,14 +161,110 @@ impl Tile {
                         }
                     }
                 }
-                for (m, sum) in acc.iter().enumerate().take(self.pixels) {
-                    let at = m * BLOCK + lane;
-                    let mut sum = isa.add(bias, *sum);
-                    if !self.residual.is_null() {
-                        sum = isa.add(sum, isa.load_ptr(self.residual.add(at)));
-                    }
-                    isa.store_ptr(clip(isa, sum, self.bounds.0, self.bounds.1), self.out.add(at));
+                if self.halves && (!I::BF16 || self.act.split().2) {
+                    self.held(isa, &acc, lane);
+                } else {
+                    // Loops of few rounds are unrolled; in a longer one, sums would lie in memory.
+                    self.finish_four::<I, M, 0>(isa, &acc, lane);
+                    self.finish_four::<I, M, 4>(isa, &acc, lane);
+                    self.finish_four::<I, M, 8>(isa, &acc, lane);
+                    self.finish_four::<I, M, 12>(isa, &acc, lane);
                 }
+            }
+        }
+    }
+
+    /// Stores those of the tile's outputs that are among the four from `FIRST` on.
+    ///
+    /// # Safety
+    /// Every pointer is valid for what the tile reads and writes.
+    #[inline(always)]
+    unsafe fn finish_four<I: Isa, const M: usize, const FIRST: usize>(
+        &self,
+        isa: I,
+        acc: &[I::F32; M],
+        lane: usize,
+    ) {
+        for m in FIRST..M.min(FIRST + 4) {
+            if m < self.pixels {
+                let at = m * BLOCK + lane;
+                // SAFETY: by the caller's promise.
+                unsafe {
+                    if self.halves {
+                        isa.store_bf16_ptr(
+                            self.complete(isa, acc[m], m, lane),
+                            self.out.cast::<u16>().add(at),
+                        );
+                    } else {
+                        isa.store_ptr(self.complete(isa, acc[m], m, lane), self.out.add(at));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The sum of pixel `m`, lanes from `lane` on, with bias and residual, between the bounds.
+    ///
+    /// # Safety
+    /// The tile has such a pixel.
+    #[inline(always)]
+    unsafe fn complete<I: Isa>(&self, isa: I, sum: I::F32, m: usize, lane: usize) -> I::F32 {
+        let at = m * BLOCK + lane;
+        // SAFETY: by the caller's promise; biases fill a block.
+        let sum = unsafe {
+            let sum = isa.add(isa.load_ptr(self.bias.add(lane)), sum);
+            match (self.residual.is_null(), self.halves) {
+                (true, _) => sum,
+                (_, true) => isa.add(sum, isa.load_bf16_ptr(self.residual.cast::<u16>().add(at))),
+                (_, false) => isa.add(sum, isa.load_ptr(self.residual.add(at))),
+            }
+        };
+        clip(isa, sum, self.bounds.0, self.bounds.1)
+    }
+
+    /// Stores the tile's outputs by way of memory, where the activation is applied.
+    ///
+    /// # Safety
+    /// Every pointer is valid for what the tile reads and writes.
+    #[inline(always)]
+    unsafe fn held<I: Isa, const M: usize>(&self, isa: I, acc: &[I::F32; M], lane: usize) {
+        let mut held = MaybeUninit::<[f32; LONGEST * BLOCK]>::uninit();
+        let sums = held.as_mut_ptr().cast::<f32>();
+        for (m, sum) in acc.iter().enumerate() {
+            // SAFETY: no tile has more sums than there is room for.
+            unsafe { isa.store_ptr(*sum, sums.add(m * I::LANES)) };
+        }
+        isa.dispatch_bf16(Finish { tile: self, lane, sums });
+    }
+}
+
+/// Completes sums of the lanes from `lane` on, applies the activation, and stores them in bfloat16; made by
+/// [`Tile::held`] only, which was promised the tile.
+struct Finish<'a> {
+    tile: &'a Tile,
+    lane: usize,
+    sums: *mut f32,
+}
+
+impl Kernel for Finish<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { tile, lane, sums } = self;
+        let (act, count) = (tile.act, tile.pixels * I::LANES);
+        // SAFETY: `held` wrote all sums, and these pixels are the tile's.
+        unsafe {
+            for m in 0..tile.pixels {
+                let sum = sums.add(m * I::LANES);
+                isa.store_ptr(tile.complete(isa, isa.load_ptr(sum), m, lane), sum);
+            }
+            if act.split().2 {
+                Apply::new(act, Runs { at: sums, rows: 1, pitch: 0, count }).run(isa);
+            }
+            for m in 0..tile.pixels {
+                let sum = isa.load_ptr(sums.add(m * I::LANES));
+                isa.store_bf16_ptr(sum, tile.out.cast::<u16>().add(m * BLOCK + lane));
             }
         }
     }

@@ -6,7 +6,8 @@ use kinglet_simd::Level;
 
 use super::*;
 use crate::Span;
-use crate::nd::testing::{Case, Map, random, rounded};
+use crate::nd::act::Act;
+use crate::nd::testing::{Case, HALF_ERROR, Map, random, rounded};
 
 /// `[images][outputs][pixels]`, in f64.
 fn reference(shape: &ConvShape, x: &[f32], weights: &[f32], bias: &[f32], images: usize) -> Vec<f64> {
@@ -53,26 +54,41 @@ fn check(shape: ConvShape, input: Layout, images: usize, with_residual: bool) {
     let bias = random(2, shape.outputs);
     let x = random(3, images * shape.channels * h * w);
     let residual = random(4, images * shape.outputs * oh * ow);
-    let expected = |x: &[f32], weights: &[f32]| -> Vec<f64> {
-        let sums = reference(&shape, x, weights, &bias, images).into_iter().zip(&residual);
+    let expected = |x: &[f32], weights: &[f32], residual: &[f32]| -> Vec<f64> {
+        let sums = reference(&shape, x, weights, &bias, images).into_iter().zip(residual);
         let added = sums.map(|(sum, r)| sum + if with_residual { f64::from(*r) } else { 0.0 });
         added.map(|sum| activate(shape.act, sum)).collect()
     };
-    let (exact, from_bf16) = (expected(&x, &weights), expected(&rounded(&x), &rounded(&weights)));
+    // In floats; multiplied in bfloat16; the same with what is read or made in it.
+    let (low_x, low_weights, low) = (rounded(&x), rounded(&weights), rounded(&residual));
+    let exact = expected(&x, &weights, &residual);
+    let from_bf16 = expected(&low_x, &low_weights, &residual);
+    let made_bf16 = expected(&x, &weights, &low);
+    let read_bf16 = expected(&low_x, &weights, &low);
+    let all_bf16 = expected(&low_x, &low_weights, &low);
     let map = |channels, pixels, layout| Map { images, channels, pixels, layout };
     for (level, bf16) in Level::available().into_iter().flat_map(|level| [(level, false), (level, true)]) {
-        let made = Conv::new(level, shape, Some(&bias), input, None).expect("a convolution");
-        let made = if bf16 { made.in_bf16() } else { made };
-        let packed = Arc::new(made.filled(&weights).expect("packs"));
-        let expected = if packed.is_bf16() { &from_bf16 } else { &exact };
-        let mut case = Case::new(level);
-        let x = case.input(map(shape.channels, h * w, input), &x);
-        let out_map = map(shape.outputs, oh * ow, Layout::Blocked);
-        let r = with_residual.then(|| case.input(out_map, &residual));
-        let out = case.output(out_map);
-        let times = if packed.winograd.is_some() { 4.0 } else { 1.0 };
-        let bound = times * 2e-7 * ((ins * taps) as f64 + 8.0);
-        case.check(|| conv(packed.clone(), x, r, out).expect("binds"), out, out_map, expected, bound);
+        let made = || Conv::new(level, shape, Some(&bias), input, None).expect("a convolution");
+        let made = || if bf16 { made().in_bf16() } else { made() };
+        let run = |lies: [Layout; 2], expected: &[f64]| {
+            let packed = made().between(lies[0], lies[1]).expect("such images").filled(&weights);
+            let packed = Arc::new(packed.expect("packs"));
+            let mut case = Case::new(level);
+            let x = case.input(map(shape.channels, h * w, lies[0]), &x);
+            let out_map = map(shape.outputs, oh * ow, lies[1]);
+            let r = with_residual.then(|| case.input(out_map, &residual));
+            let out = case.output(out_map);
+            let times = if packed.winograd.is_some() { 4.0 } else { 1.0 };
+            let rounding = if lies[1] == Layout::Halves { HALF_ERROR } else { 0.0 };
+            let bound = times * 2e-7 * ((ins * taps) as f64 + 8.0) + rounding;
+            case.check(|| conv(packed.clone(), x, r, out).expect("binds"), out, out_map, expected, bound);
+        };
+        let low = made().is_bf16();
+        run([input, Layout::Blocked], if low { &from_bf16 } else { &exact });
+        run([input, Layout::Halves], if low { &all_bf16 } else { &made_bf16 });
+        if made().takes_halves() {
+            run([Layout::Halves; 2], if low { &all_bf16 } else { &read_bf16 });
+        }
     }
 }
 

@@ -4,14 +4,18 @@
 //! sums of the products. Error: `4 * (count + 8) * 2e-7 * max(1, |out|)` for inputs and weights up to 1; the transforms weigh
 //! inputs by up to 100 and products by up to 64, so that it is some thirty times the direct sum's.
 
+mod outs;
+
 use std::ops::Range;
 
-use kinglet_simd::{Isa, Kernel, dispatch};
+use kinglet_simd::{Isa, Kernel, dispatch_bf16};
 
+use self::outs::Outs;
 use super::{Conv, ConvShape, Panel};
 use crate::SharedMut;
-use crate::nd::act::{Act, Apply, Runs, clip};
+use crate::nd::act::Act;
 use crate::nd::layout::{BLOCK, Layout};
+use crate::nd::pairs::load;
 use crate::nd::shape::cuts;
 use crate::nd::tile::{Dense, Fixed, Tile, tallest_for, tiles};
 
@@ -151,7 +155,7 @@ impl Group<'_> {
     pub(super) unsafe fn run(self) {
         assert!(self.winograd.floats() <= self.scratch.len(), "room for the products");
         assert!(self.tiles.len() <= self.winograd.group, "no more tiles than there is room for");
-        dispatch(self.conv.level, self);
+        dispatch_bf16(self.conv.level, self);
     }
 }
 
@@ -193,7 +197,8 @@ impl Group<'_> {
         let window = &self.conv.shape.window;
         let [height, width] = window.input;
         let (image, [y, x]) = (self.image * self.conv.floats().0, self.corner(tile));
-        let plane = self.x.as_ptr().wrapping_add(image + round * height * width * BLOCK + lane);
+        let pixel = self.conv.lies[0].pixel();
+        let plane = self.x.as_ptr().wrapping_add(image + round * height * width * pixel);
         let inside = |start: usize, i: usize, before: usize, size: usize| {
             (start + i).checked_sub(before).filter(|at| *at < size)
         };
@@ -204,7 +209,7 @@ impl Group<'_> {
             for (i, d) in d.iter_mut().enumerate() {
                 if let (Some(row), Some(column)) = (inside(y, i, window.before[0], height), column) {
                     // SAFETY: the pixel lies within the image, which the view holds.
-                    *d = unsafe { isa.load_ptr(plane.add((row * width + column) * BLOCK)) };
+                    *d = unsafe { load(isa, plane.add((row * width + column) * pixel), pixel, lane) };
                 }
             }
             let sums = forward(isa, d);
@@ -262,6 +267,7 @@ impl Group<'_> {
                 last: true,
                 residual: std::ptr::null(),
                 act: Act::NONE,
+                halves: false,
             };
             // SAFETY: `run` saw that the scratch memory has room for the sums and the products of these tiles; the weights
             // are whole panels.
@@ -273,46 +279,27 @@ impl Group<'_> {
     /// among the `blocks` of its panel.
     #[inline(always)]
     fn spread<I: Isa>(&self, isa: I, tile: usize, at: usize, block: usize, inner: usize, blocks: usize) {
-        let (conv, count) = (self.conv, self.tiles.len());
-        let ([height, width], [y, x]) = (conv.output, self.corner(tile));
-        let (high, wide) = (OUT.min(height - y), OUT.min(width - x));
-        let first = self.image * conv.floats().1 + ((block * height + y) * width + x) * BLOCK;
-        let (lo, hi, later) = conv.shape.act.split();
-        for lane in (0..BLOCK).step_by(I::LANES) {
-            let from = self.products() + (inner * count + at) * BLOCK + lane;
-            let mut half = [[isa.zero(); IN]; OUT];
-            for j in 0..IN {
-                let mut m = [isa.zero(); IN];
-                for (i, m) in m.iter_mut().enumerate() {
-                    let point = (i * IN + j) * blocks * count * BLOCK;
-                    // SAFETY: the products of this tile were just made.
-                    *m = unsafe { isa.load_ptr(self.scratch.as_ptr().add(from + point)) };
-                }
-                for (half, sum) in half.iter_mut().zip(backward(isa, m)) {
-                    half[j] = sum;
-                }
-            }
-            let bias = isa.load(&conv.bias[block * BLOCK + lane..]);
-            for (i, half) in half.into_iter().enumerate().take(high) {
-                for (j, sum) in backward(isa, half).into_iter().enumerate().take(wide) {
-                    let to = first + (i * width + j) * BLOCK + lane;
-                    let mut sum = isa.add(sum, bias);
-                    // SAFETY: the pixel lies within the image, which the views hold, and is this worker's.
-                    unsafe {
-                        if let Some(residual) = self.residual {
-                            sum = isa.add(sum, isa.load_ptr(residual.as_ptr().add(to)));
-                        }
-                        isa.store_ptr(clip(isa, sum, lo, hi), self.out.as_mut_ptr().add(to));
-                    }
-                }
-            }
-        }
-        if later {
-            let at = self.out.as_mut_ptr().wrapping_add(first);
-            let runs = Runs { at, rows: high, pitch: width * BLOCK, count: wide * BLOCK };
-            // SAFETY: these outputs were just made by this worker.
-            unsafe { Apply::new(conv.shape.act, runs) }.run(isa);
-        }
+        let (conv, [y, x]) = (self.conv, self.corner(tile));
+        let ([height, width], pixel) = (conv.output, conv.lies[1].pixel());
+        let size = [OUT.min(height - y), OUT.min(width - x)];
+        let first = self.image * conv.floats().1 + ((block * height + y) * width + x) * pixel;
+        let from = self.products() + (inner * self.tiles.len() + at) * BLOCK;
+        let outs = Outs {
+            m: self.scratch.as_ptr().wrapping_add(from),
+            step: blocks * self.tiles.len() * BLOCK,
+            bias: conv.bias[block * BLOCK..].as_ptr(),
+            residual: self.residual.map_or(std::ptr::null(), |r| r.as_ptr().wrapping_add(first)),
+            residual_pitch: width * pixel,
+            residual_pixel: pixel,
+            to: self.out.as_mut_ptr().wrapping_add(first),
+            pitch: width * pixel,
+            pixel,
+            size,
+            act: conv.shape.act,
+        };
+        // SAFETY: the products of this tile were just made; its outputs lie within the image, which the views hold, and
+        // are this worker's.
+        unsafe { outs.finish(isa) };
     }
 }
 
@@ -329,18 +316,5 @@ fn forward<I: Isa>(isa: I, d: [I::F32; IN]) -> [I::F32; IN] {
         isa.fma(two, odd, even),
         isa.sub(even, isa.mul(two, odd)),
         isa.fma(four, d[1], isa.fma(five, d[3], d[5])),
-    ]
-}
-
-/// `A^T m`.
-#[inline(always)]
-fn backward<I: Isa>(isa: I, m: [I::F32; IN]) -> [I::F32; OUT] {
-    let (near, far) = (isa.add(m[1], m[2]), isa.add(m[3], m[4]));
-    let (near_odd, far_odd) = (isa.sub(m[1], m[2]), isa.sub(m[3], m[4]));
-    [
-        isa.add(isa.add(m[0], near), far),
-        isa.fma(isa.splat(2.0), far_odd, near_odd),
-        isa.fma(isa.splat(4.0), far, near),
-        isa.add(isa.fma(isa.splat(8.0), far_odd, near_odd), m[5]),
     ]
 }

@@ -156,6 +156,7 @@ impl OneRow<'_> {
             last: true,
             residual,
             act,
+            halves: false,
         };
         // SAFETY: by the caller's promise; a tile without taps only reads and writes its outputs.
         unsafe { tiles::<I, Dynamic, Pairs>(width / BLOCK).get(1)(isa, &tile) };

@@ -11,7 +11,14 @@ use crate::nd::testing::{Case, Map, random};
 /// Channels, outputs, groups, window, activation of each convolution.
 type Spec = (usize, usize, usize, [usize; 3], Act);
 
-fn packed(level: Level, bf16: bool, specs: &[Spec], size: [usize; 2], input: Layout) -> Vec<Arc<Conv>> {
+/// With `halves`, what the chain reads is bfloat16 where that can be, and what it makes.
+fn packed(
+    level: Level,
+    [bf16, halves]: [bool; 2],
+    specs: &[Spec],
+    size: [usize; 2],
+    input: Layout,
+) -> Vec<Arc<Conv>> {
     let mut size = size;
     let one = |(i, (channels, outputs, groups, [taps, stride, pad], act)): (usize, &Spec)| {
         let window = Window::square(size, *taps, *stride, *pad);
@@ -22,18 +29,22 @@ fn packed(level: Level, bf16: bool, specs: &[Spec], size: [usize; 2], input: Lay
         let input = if i == 0 { input } else { Layout::Blocked };
         let conv = Conv::new(level, shape, Some(&bias), input, None).expect("a convolution");
         let conv = if bf16 { conv.in_bf16() } else { conv };
+        let reads = if halves && i == 0 && conv.takes_halves() { Layout::Halves } else { input };
+        let makes = if halves && i + 1 == specs.len() { Layout::Halves } else { Layout::Blocked };
+        let conv = conv.between(reads, makes).expect("such images");
         Arc::new(conv.filled(&weights).expect("packs"))
     };
     specs.iter().enumerate().map(one).collect()
 }
 
 fn check(specs: &[Spec], size: [usize; 2], input: Layout, images: usize, with_residual: bool) {
-    for (level, bf16) in Level::available().into_iter().flat_map(|level| [(level, false), (level, true)]) {
-        let convs = packed(level, bf16, specs, size, input);
+    let forms = [[false, false], [true, false], [true, true], [false, true]];
+    for (level, form) in Level::available().into_iter().flat_map(|level| forms.map(|form| (level, form))) {
+        let convs = packed(level, form, specs, size, input);
         let map = |conv: &Conv, out: bool| {
             let [h, w] = if out { conv.output } else { conv.shape.window.input };
             let channels = if out { conv.shape.outputs } else { conv.shape.channels };
-            let layout = if out { Layout::Blocked } else { conv.input };
+            let layout = conv.lies[usize::from(out)];
             Map { images, channels, pixels: h * w, layout }
         };
         let (first, last) = (map(&convs[0], false), map(&convs[convs.len() - 1], true));
@@ -100,12 +111,12 @@ fn a_chain_is_its_convolutions_one_by_one() {
 fn what_does_not_fit_is_no_chain() {
     let level = Level::SCALAR;
     let specs = [(16, 32, 1, [1, 1, 0], CLIP), (32, 16, 1, [3, 1, 1], CLIP)];
-    let convs = packed(level, false, &specs, [8, 8], Layout::Blocked);
+    let convs = packed(level, [false; 2], &specs, [8, 8], Layout::Blocked);
     assert!(ConvChain::new(convs.clone()).is_ok_and(|chain| chain.fits()));
     assert!(ConvChain::new(convs[..1].to_vec()).is_err());
     assert!(ConvChain::new(vec![convs[1].clone(), convs[1].clone()]).is_err());
     assert!(ConvChain::new(vec![convs[0].clone(); 9]).is_err());
-    let small = packed(level, false, &specs[1..], [4, 4], Layout::Blocked);
+    let small = packed(level, [false; 2], &specs[1..], [4, 4], Layout::Blocked);
     assert!(ConvChain::new(vec![convs[0].clone(), small[0].clone()]).is_err());
     let chain = Arc::new(ConvChain::new(convs).expect("a chain"));
     let span = |at, rows, cols| Span::f32(at, crate::Rows::Fixed(rows), cols);
