@@ -10,6 +10,7 @@
 
 mod finish;
 
+use std::hint::black_box;
 use std::marker::PhantomData;
 
 use kinglet_simd::{Isa, Kernel};
@@ -275,7 +276,8 @@ impl Tile {
 unsafe fn whole<I: Isa, P: Pitch, O: Operand, const MR: usize, const NV: usize>(isa: I, t: &Tile) {
     // SAFETY: by the caller's promise.
     unsafe {
-        let mut acc = [[isa.zero(); NV]; MR];
+        // A zero that the compiler does not see: sums that begin as a constant are moved around between the loops.
+        let mut acc = [[isa.splat(black_box(0.0)); NV]; MR];
         accumulate::<I, P, O, MR, NV>(isa, t, &mut acc);
         if O::SHARED == 2 {
             interleave(isa, &mut acc);
