@@ -23,7 +23,7 @@ const MOST: usize = 14 * 2 * BLOCK;
 #[allow(dead_code, reason = "only its place is used")]
 struct Sums([i32; MOST]);
 
-/// Leaves the sums, and stores what becomes of them: loops over sums in registers would have to be unrolled whole.
+/// Stores what becomes of the sums.
 ///
 /// # Safety
 /// As for [`TileFn`](super::tile::TileFn).
@@ -33,6 +33,132 @@ pub(super) unsafe fn end<I: Isa, const MR: usize, const NV: usize>(
     t: &Tile<'_>,
     acc: &[[I::I32; NV]; MR],
 ) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        match &t.ending.result {
+            Result8::Codes { to, line: None, join, table: None }
+                if is_dense::<I, NV>(t, to, join.as_ref()) =>
+            {
+                match join {
+                    None => all::<I, MR, NV, false>(isa, t, acc, &Codes { to, join: None }),
+                    join => all::<I, MR, NV, true>(isa, t, acc, &Codes { to, join: join.as_ref() }),
+                }
+            }
+            _ => held(isa, t, acc),
+        }
+    }
+}
+
+/// Whether vectors are whole blocks, all of them stored, pixels lie side by side, and codes are bounded by what a byte holds
+/// from below.
+#[inline(always)]
+fn is_dense<I: Isa, const NV: usize>(t: &Tile<'_>, to: &Recode, join: Option<&Join>) -> bool {
+    let last = join.map_or(to, |join| &join.to);
+    I::LANES == BLOCK && t.out_pitch == BLOCK && t.valid >= NV * BLOCK && last.lo == -(last.zero as f32)
+}
+
+/// Codes of sums, and with which others they are joined.
+struct Codes<'a> {
+    to: &'a Recode,
+    join: Option<&'a Join>,
+}
+
+impl Codes<'_> {
+    /// The code of a sum, or less than zero where storing cuts it off; with `JOIN`, joined with the code at `other`.
+    ///
+    /// # Safety
+    /// With `JOIN`, `other` can be read.
+    #[inline(always)]
+    unsafe fn of<I: Isa, const JOIN: bool>(
+        &self,
+        isa: I,
+        sum: I::I32,
+        (factor, shift): (I::F32, I::F32),
+        other: *const u8,
+    ) -> I::I32 {
+        let (mut number, mut to) = (isa.fma(isa.to_f32(sum), factor, shift), self.to);
+        if JOIN && let Some(join) = self.join {
+            let Join { own, theirs, shift, .. } = *join;
+            // SAFETY: by the caller's promise.
+            let other = isa.to_f32(unsafe { isa.load_u8_ptr(other) });
+            let shift = isa.fma(other, isa.splat(theirs), isa.splat(shift));
+            number = isa.fma(isa.to_f32(to.round(isa, number)), isa.splat(own), shift);
+            to = &join.to;
+        }
+        isa.add_i32(isa.to_i32(isa.min(number, isa.splat(to.hi))), isa.splat_i32(to.zero))
+    }
+}
+
+/// Stores codes from the registers. Loops of few rounds are unrolled; in a longer one, sums would lie in memory.
+///
+/// # Safety
+/// As for [`TileFn`](super::tile::TileFn); the tile is [dense](is_dense).
+#[inline(always)]
+unsafe fn all<I: Isa, const MR: usize, const NV: usize, const JOIN: bool>(
+    isa: I,
+    t: &Tile<'_>,
+    acc: &[[I::I32; NV]; MR],
+    codes: &Codes<'_>,
+) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        four::<I, MR, NV, JOIN, 0>(isa, t, acc, codes);
+        four::<I, MR, NV, JOIN, 4>(isa, t, acc, codes);
+        four::<I, MR, NV, JOIN, 8>(isa, t, acc, codes);
+        four::<I, MR, NV, JOIN, 12>(isa, t, acc, codes);
+    }
+}
+
+/// [`all`] for those of the tile's pixels that are among the four from `FIRST` on.
+///
+/// # Safety
+/// As for [`all`].
+#[inline(always)]
+unsafe fn four<I: Isa, const MR: usize, const NV: usize, const JOIN: bool, const FIRST: usize>(
+    isa: I,
+    t: &Tile<'_>,
+    acc: &[[I::I32; NV]; MR],
+    codes: &Codes<'_>,
+) {
+    let count = MR.saturating_sub(FIRST).min(4);
+    for v in 0..if count > 0 { NV } else { 0 } {
+        let at = column::<I>(t, v, 1) + FIRST * BLOCK;
+        // SAFETY: these pixels are the tile's, and so are the codes that they are joined with.
+        unsafe {
+            let affine = affine(isa, t, v);
+            let mut four = [isa.splat_i32(0); 4];
+            for i in 0..count {
+                let other = t.residual.wrapping_add(at + i * BLOCK);
+                four[i] = codes.of::<I, JOIN>(isa, acc[FIRST + i][v], affine, other);
+            }
+            if count == 4 {
+                isa.store_four_u8_ptr(four, t.out.wrapping_add(at));
+            } else {
+                for i in 0..count {
+                    isa.store_u8_ptr(four[i], t.out.wrapping_add(at + i * BLOCK));
+                }
+            }
+        }
+    }
+}
+
+/// Factor and summand of a vector of outputs.
+///
+/// # Safety
+/// As for [`TileFn`](super::tile::TileFn).
+#[inline(always)]
+unsafe fn affine<I: Isa>(isa: I, t: &Tile<'_>, v: usize) -> (I::F32, I::F32) {
+    let at = t.first + v * I::LANES;
+    // SAFETY: factors and summands fill a panel.
+    unsafe { (isa.load_ptr(t.ending.factor.as_ptr().add(at)), isa.load_ptr(t.ending.shift.as_ptr().add(at))) }
+}
+
+/// Leaves the sums in memory, and stores what becomes of them.
+///
+/// # Safety
+/// As for [`TileFn`](super::tile::TileFn).
+#[inline(always)]
+unsafe fn held<I: Isa, const MR: usize, const NV: usize>(isa: I, t: &Tile<'_>, acc: &[[I::I32; NV]; MR]) {
     let mut sums = MaybeUninit::<Sums>::uninit();
     let sums = sums.as_mut_ptr().cast::<i32>();
     for (m, row) in acc.iter().enumerate() {
@@ -62,9 +188,6 @@ impl Kernel for Finish<'_> {
             match &self.tile.ending.result {
                 Result8::Floats(act) if self.tile.given.is_given() => self.floats::<I, true>(isa, *act),
                 Result8::Floats(act) => self.floats::<I, false>(isa, *act),
-                Result8::Codes { to, line: None, join: None, table: None } if self.is_dense::<I>() => {
-                    self.fours(isa, to);
-                }
                 Result8::Codes { to, line: None, join: None, table } => {
                     self.codes::<I, false>(isa, to, (None, None), table.as_deref());
                 }
@@ -77,17 +200,6 @@ impl Kernel for Finish<'_> {
 }
 
 impl Finish<'_> {
-    /// Factor and summand of a vector of outputs.
-    ///
-    /// # Safety
-    /// As for [`TileFn`](super::tile::TileFn).
-    #[inline(always)]
-    unsafe fn line<I: Isa>(&self, isa: I, v: usize) -> (I::F32, I::F32) {
-        let (at, ending) = (self.tile.first + v * I::LANES, self.tile.ending);
-        // SAFETY: factors and summands fill a panel.
-        unsafe { (isa.load_ptr(ending.factor.as_ptr().add(at)), isa.load_ptr(ending.shift.as_ptr().add(at))) }
-    }
-
     /// Codes less their zero, by the line's factors and summands.
     #[inline(always)]
     fn along<I: Isa>(&self, isa: I, v: usize, code: I::I32, to: &Recode) -> I::I32 {
@@ -119,7 +231,7 @@ impl Finish<'_> {
             let left = t.valid.saturating_sub(v * I::LANES).min(I::LANES);
             // SAFETY: only existing outputs are read and stored.
             unsafe {
-                let mut line = self.line(isa, v);
+                let mut line = affine(isa, t, v);
                 if GIVEN && !t.given.weights.is_null() {
                     line.0 = isa.mul(line.0, isa.load_ptr(t.given.weights.add(v * I::LANES)));
                 }
@@ -155,61 +267,6 @@ impl Finish<'_> {
         }
     }
 
-    /// Whether vectors are whole blocks, all of them stored, and pixels lie side by side.
-    #[inline(always)]
-    fn is_dense<I: Isa>(&self) -> bool {
-        let t = self.tile;
-        I::LANES == BLOCK && t.out_pitch == BLOCK && t.valid >= self.vectors * BLOCK
-    }
-
-    /// Stores the codes of each number, four pixels at a time.
-    ///
-    /// # Safety
-    /// As for [`TileFn`](super::tile::TileFn); the tile is [dense](Self::is_dense).
-    #[inline(always)]
-    unsafe fn fours<I: Isa>(&self, isa: I, to: &Recode) {
-        for v in 0..self.vectors {
-            // SAFETY: only existing outputs are stored.
-            unsafe {
-                let affine = self.line(isa, v);
-                let out = self.tile.out.wrapping_add(column::<I>(self.tile, v, 1));
-                let whole = self.pixels / 4 * 4;
-                for m in (0..whole).step_by(4) {
-                    let mut four = [isa.splat_i32(0); 4];
-                    for (i, code) in four.iter_mut().enumerate() {
-                        *code = self.unsigned(isa, m + i, v, affine, to);
-                    }
-                    isa.store_four_u8_ptr(four, out.wrapping_add(m * BLOCK));
-                }
-                for m in whole..self.pixels {
-                    let code = self.unsigned(isa, m, v, affine, to);
-                    isa.store_u8_ptr(code, out.wrapping_add(m * BLOCK));
-                }
-            }
-        }
-    }
-
-    /// A number's code, or less where storing cuts it off at zero.
-    ///
-    /// # Safety
-    /// As for [`TileFn`](super::tile::TileFn).
-    #[inline(always)]
-    unsafe fn unsigned<I: Isa>(
-        &self,
-        isa: I,
-        m: usize,
-        v: usize,
-        affine: (I::F32, I::F32),
-        to: &Recode,
-    ) -> I::I32 {
-        // SAFETY: by the caller's promise.
-        let number = unsafe { self.number(isa, m, v, affine) };
-        if to.zero == 0 && to.lo == 0.0 {
-            return isa.to_i32(isa.min(number, isa.splat(to.hi)));
-        }
-        isa.add_i32(to.round(isa, number), isa.splat_i32(to.zero))
-    }
-
     /// Stores the codes of each number, translated; with `MORE`, a line and codes to join with are looked for.
     ///
     /// # Safety
@@ -227,7 +284,7 @@ impl Finish<'_> {
             let left = t.valid.saturating_sub(v * I::LANES).min(I::LANES);
             // SAFETY: only existing outputs are read and stored.
             unsafe {
-                let affine = self.line(isa, v);
+                let affine = affine(isa, t, v);
                 for m in 0..self.pixels {
                     let at = m * t.out_pitch + column::<I>(t, v, 1);
                     let number = self.number(isa, m, v, affine);
