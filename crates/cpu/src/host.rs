@@ -335,18 +335,23 @@ pub(crate) fn broadcast_strides(from: &[usize], shape: &[usize]) -> Result<Vec<u
 
 /// Calls `f` with the offset in each input for every element of `shape` in order.
 pub(crate) fn walk<const N: usize>(shape: &[usize], strides: [&[usize]; N], mut f: impl FnMut([usize; N])) {
-    let total: usize = shape.iter().product();
-    let mut index = vec![0usize; shape.len()];
-    let mut at = [0usize; N];
-    for _ in 0..total {
-        f(at);
-        for d in (0..shape.len()).rev() {
+    let Some((&inner, outer)) = shape.split_last() else { return f([0; N]) };
+    let steps = strides.map(|strides| strides[outer.len()]);
+    let mut index = vec![0usize; outer.len()];
+    let mut row = [0usize; N];
+    for _ in 0..outer.iter().product::<usize>() {
+        let mut at = row;
+        for _ in 0..inner {
+            f(at);
+            (0..N).for_each(|n| at[n] += steps[n]);
+        }
+        for d in (0..outer.len()).rev() {
             index[d] += 1;
-            (0..N).for_each(|n| at[n] += strides[n][d]);
-            if index[d] < shape[d] {
+            (0..N).for_each(|n| row[n] += strides[n][d]);
+            if index[d] < outer[d] {
                 break;
             }
-            (0..N).for_each(|n| at[n] -= strides[n][d] * shape[d]);
+            (0..N).for_each(|n| row[n] -= strides[n][d] * outer[d]);
             index[d] = 0;
         }
     }
