@@ -113,6 +113,7 @@ unsafe fn all<I: Isa, const MR: usize, const NV: usize, const JOIN: bool>(
 ///
 /// # Safety
 /// As for [`all`].
+#[expect(clippy::needless_range_loop, reason = "bounds known when compiling, so that it is unrolled")]
 #[inline(always)]
 unsafe fn four<I: Isa, const MR: usize, const NV: usize, const JOIN: bool, const FIRST: usize>(
     isa: I,

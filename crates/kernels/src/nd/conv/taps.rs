@@ -178,6 +178,7 @@ impl Tile {
     ///
     /// # Safety
     /// Every pointer is valid for what the tile reads and writes.
+    #[expect(clippy::needless_range_loop, reason = "bounds known when compiling, so that it is unrolled")]
     #[inline(always)]
     unsafe fn finish_four<I: Isa, const M: usize, const FIRST: usize>(
         &self,

@@ -55,6 +55,7 @@ unsafe fn finish_all<I: Isa, const MR: usize, const NV: usize, const HALVES: boo
 ///
 /// # Safety
 /// As for [`TileFn`](super::TileFn).
+#[expect(clippy::needless_range_loop, reason = "bounds known when compiling, so that it is unrolled")]
 #[inline(always)]
 unsafe fn finish_four<I: Isa, const MR: usize, const NV: usize, const HALVES: bool, const FIRST: usize>(
     isa: I,
