@@ -36,12 +36,14 @@ pub(super) unsafe fn end<I: Isa, const MR: usize, const NV: usize>(
     // SAFETY: by the caller's promise.
     unsafe {
         match &t.ending.result {
-            Result8::Codes { to, line: None, join, table: None }
-                if is_dense::<I, NV>(t, to, join.as_ref()) =>
-            {
+            Result8::Codes { to, line: None, join, table } if is_dense::<I, NV>(t, to, join.as_ref()) => {
+                let codes = Codes { to, join: join.as_ref() };
                 match join {
-                    None => all::<I, MR, NV, false>(isa, t, acc, &Codes { to, join: None }),
-                    join => all::<I, MR, NV, true>(isa, t, acc, &Codes { to, join: join.as_ref() }),
+                    None => all::<I, MR, NV, false>(isa, t, acc, &codes),
+                    Some(_) => all::<I, MR, NV, true>(isa, t, acc, &codes),
+                }
+                if let Some(table) = table {
+                    isa.dispatch(Translate { tile: t, table, pixels: MR });
                 }
             }
             _ => held(isa, t, acc),
@@ -342,6 +344,23 @@ unsafe fn store<I: Isa>(isa: I, codes: I::I32, p: *mut u8, left: usize) {
         let mut part = [0u8; BLOCK];
         isa.store_i8_ptr(codes, part.as_mut_ptr().cast());
         std::ptr::copy_nonoverlapping(part.as_ptr(), p, left);
+    }
+}
+
+/// [`translate_tile`] as a function of its own; made by [`end`] only, which was promised the tile.
+struct Translate<'a> {
+    tile: &'a Tile<'a>,
+    table: &'a [u8; 256],
+    pixels: usize,
+}
+
+impl Kernel for Translate<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        // SAFETY: by the promise to `end`.
+        unsafe { translate_tile(isa, self.tile, self.table, self.pixels) };
     }
 }
 
