@@ -78,14 +78,14 @@ impl Case {
         span
     }
 
-    /// Images given as planar values; what lies between them is a large number.
+    /// Images given as planar values; what lies between them is NaN.
     pub(super) fn input(&mut self, map: Map, planar: &[f32]) -> Span {
         let span = self.output(map);
-        let mut laid = vec![1e30; map.images * map.cols()];
+        let mut laid = vec![f32::NAN; map.images * map.cols()];
         if map.layout == Layout::Halves {
             let halves = bytemuck::cast_slice_mut::<f32, u16>(&mut laid);
             let bits = |x| half::bf16::from_f32(x).to_bits();
-            halves.fill(bits(1e30));
+            halves.fill(bits(f32::NAN));
             planar.iter().enumerate().for_each(|(i, &x)| halves[map.index(i)] = bits(x));
         } else {
             planar.iter().enumerate().for_each(|(i, &x)| laid[map.index(i)] = x);

@@ -155,14 +155,21 @@ fn stages(convs: Vec<Arc<Conv>>, band: usize) -> Option<(Vec<Stage>, usize, usiz
             rows: lines,
             width: window.before[1] + window.input[1] + window.after[1],
             before: window.before[1],
-            layout: if conv.is_bf16() { Layout::Halves } else { conv.input },
+            layout: if conv.is_bf16() && shape.channels.is_multiple_of(2) {
+                Layout::Halves
+            } else {
+                conv.input
+            },
         });
         if let Some(buffer) = &buffer {
             let plane = buffer.rows.checked_mul(buffer.width)?.checked_mul(buffer.layout.pixel())?;
             at = at.checked_add(plane.checked_mul(buffer.planes)?.checked_next_multiple_of(BLOCK)?)?;
         }
-        if buffer.is_none() && conv.rounds() {
-            rounded = copied(&shape, lines.checked_mul(window.input[1])?);
+        // A last channel without a neighbour is rounded beside a zero.
+        let floats = buffer.is_none_or(|buffer| buffer.layout != Layout::Halves);
+        if conv.rounds() && floats {
+            let width = buffer.map_or(window.input[1], |buffer| buffer.width);
+            rounded = rounded.max(copied(&shape, lines.checked_mul(width)?));
         }
         rows = lines.min(window.input[0]);
         stages.push(Stage { conv, buffer });

@@ -105,6 +105,8 @@ fn a_chain_is_its_convolutions_one_by_one() {
         (16, 8, 8, [3, 1, 1], CLIP),
     ];
     check(&long, [14, 9], Layout::Blocked, 1, false);
+    let odd = [(9, 17, 1, [3, 2, 1], CLIP), (17, 8, 1, [3, 2, 1], CLIP), (8, 16, 1, [1, 1, 0], CLIP)];
+    check(&odd, [14, 14], Layout::Blocked, 1, false);
 }
 
 #[test]
